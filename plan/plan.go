@@ -1,0 +1,139 @@
+// Package plan is a job as data: where its records come from, the named stages they pass, the tables they become.
+//
+// A plan is made by etl, process or ingest, and executed by a runner: engine on one machine, flink on a cluster. Both run
+// the same functions and pass the same suite (plan/plantest). Plans do no I/O, and the functions in them are pure:
+// same inputs, same outputs, no clock, no shared writes.
+//
+//	items ─▶ Read ─▶ stage ─▶ stage ─▶ … ─▶ rows        stages form a DAG; To names only later stages
+//
+// The contract of a stage is a batch, never one record with call-backs into state: a runner collects all elements for a
+// stage, loads the state of all their keys in one sorted pass, calls the stage once per worker, and applies the effects.
+//
+// Stage and table names are identities: a keyed stage's state is found by its name after an upgrade.
+package plan
+
+import "millrace/record"
+
+// Plan is one app version's job.
+type Plan struct {
+	App     string // ingest-etl-edgenuity-lms-job
+	Version string // 1.0.34
+	Doc     string
+
+	// SourceTypes are the source types the job reads; empty means all. Items of others are not given to Read.
+	SourceTypes []string
+
+	// Read turns a batch of items into elements, rows and counts. It is called concurrently with disjoint batches.
+	Read   func(items []record.Item, out *Output)
+	ReadTo []int // stages that Read sends to, as indices into Stages: for describe and for validation
+
+	Stages   []Stage  // in topological order
+	Tables   []Table  // Row.Table is an index into this
+	Counters []string // Output.Count takes an index into this; names are dotted: table.quiz_submission.rows
+
+	// DeadLetter makes the dead-letter row for a row that a sink refused for good. Nil: refusals are only counted.
+	DeadLetter func(r Row, sink, reason string) Row
+}
+
+// Stage is one named step between Read and the tables. Exactly one of Stateless and Keyed is set.
+type Stage struct {
+	Name string
+	Doc  string
+	To   []int // stages it sends to, as indices into Plan.Stages, all greater than its own
+
+	// Stateless handles a batch of elements in order. It is called concurrently with disjoint batches.
+	Stateless func(in []Element, out *Output)
+
+	// Keyed handles the keys of a batch. Elements with one key go to one call, in order; calls with disjoint keys may
+	// run concurrently.
+	Keyed func(clock Clock, keys []*Key, out *Output)
+
+	// ListTags are the input tags that need the key's list. A fired timer always does. A hot key whose inputs have other
+	// tags costs an append each and its list is not read.
+	ListTags []uint8
+}
+
+// Element is one message to a stage.
+type Element struct {
+	Key     []byte // what a keyed stage is keyed by; ignored by a stateless one
+	Time    int64  // event time in microseconds since 1970; 0 when unknown
+	Tag     uint8  // which kind of message this is, in the receiving stage's terms
+	Payload []byte
+}
+
+// Clock is the time a batch is processed at, in microseconds since 1970.
+type Clock struct {
+	Processing int64 // the runner's clock, read once per epoch, never going back, also not over restarts
+	Watermark  int64 // no record with an earlier event time is expected any more
+}
+
+// TimeDomain is what a timer's instant is compared with.
+type TimeDomain uint8
+
+const (
+	ProcessingTime TimeDomain = iota + 1
+	EventTime
+)
+
+// Timer is one instant at which a key wants to be called. A key has a set of them: setting one twice is setting it once.
+type Timer struct {
+	Domain TimeDomain
+	At     int64 // microseconds since 1970; fires when the clock of its domain is at or past it
+}
+
+// Key is one key of a keyed stage's batch: its state and inputs on the way in, its effects on the way out.
+// The stage may keep slices of Value, List and Inputs inside what it returns; it never writes to them.
+type Key struct {
+	Key    []byte
+	Value  []byte    // nil when the key has none
+	List   [][]byte  // in the order appended; nil unless an input's tag is in ListTags or a timer fired
+	Inputs []Element // in order of arrival
+	Timers []Timer   // fired, and thereby gone from the set; in order of time
+
+	// Effects. Their zero values change nothing.
+	SetValue    []byte   // the new value, when not nil; empty and not nil deletes it
+	ReplaceList bool     // the list becomes Append alone, instead of List followed by Append. Only when List was loaded.
+	Append      [][]byte // items to append to the list
+	SetTimers   []Timer
+	ClearTimers []Timer // applied before SetTimers
+}
+
+// Row is one revision of one row of a table.
+type Row struct {
+	Table     int    // index into Plan.Tables
+	ID        string // stable; the same however often and in whatever order its sources arrive
+	Rev       uint64 // of two rows with one id the one with the higher revision is the truth
+	Deleted   bool   // the row is withdrawn; Value is empty
+	First     bool   // no revision of this row was emitted before: a sink need not look for one to replace
+	EventTime int64  // microseconds since 1970
+	Account   string
+	Env       string
+	Sources   []string // see MetaColumns, _sources
+	Value     []byte   // the table's columns, Avro binary
+	Epoch     uint64   // set by the runner
+}
+
+// Output collects what a call of Read or of a stage emits. Everything handed to it must stay unchanged until the epoch
+// is committed. It is not safe for concurrent use; a runner gives each call its own.
+type Output struct {
+	Sent   [][]Element // by stage index
+	Rows   []Row
+	Counts []int64 // by counter index
+}
+
+// NewOutput returns an empty output for p.
+func NewOutput(p *Plan) *Output {
+	return &Output{Sent: make([][]Element, len(p.Stages)), Counts: make([]int64, len(p.Counters))}
+}
+
+// Send emits e to the stage with the given index.
+func (o *Output) Send(stage int, e Element) { o.Sent[stage] = append(o.Sent[stage], e) }
+
+// Row emits r. Of several with one table and id in one epoch the runner keeps the one with the highest revision.
+func (o *Output) Row(r Row) { o.Rows = append(o.Rows, r) }
+
+// Count adds n, which may be negative, to a counter. Counters are committed with the epoch.
+func (o *Output) Count(counter int, n int64) { o.Counts[counter] += n }
+
+// Offsets are positions in a log: by partition, the offset of the next record to read.
+type Offsets map[int32]int64
