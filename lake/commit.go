@@ -1,0 +1,189 @@
+package lake
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
+
+	"millrace/internal/retry"
+	"millrace/plan"
+)
+
+// The keys of a snapshot's summary by which a commit is recognised. Snapshots of maintenance carry those of the snapshot
+// before them on.
+const (
+	keyPrefix    = "millrace."
+	keyLineage   = keyPrefix + "lineage"
+	keyEpochFrom = keyPrefix + "epoch-from"
+	keyEpochTo   = keyPrefix + "epoch-to"
+	keyOffsets   = keyPrefix + "offsets" // JSON object: partition → offset of the next record
+)
+
+// Position is what a commit holds: a run of epochs of one lineage, and how far in the log their records reach.
+type Position struct {
+	Lineage   string
+	FromEpoch uint64
+	ToEpoch   uint64
+	Offsets   plan.Offsets // by partition, the offset of the first record that is not in the table
+}
+
+func (p Position) summary() iceberg.Properties {
+	offsets, err := json.Marshal(p.Offsets)
+	if err != nil {
+		panic(err) // a map of integers
+	}
+	return iceberg.Properties{
+		keyLineage:   p.Lineage,
+		keyEpochFrom: strconv.FormatUint(p.FromEpoch, 10),
+		keyEpochTo:   strconv.FormatUint(p.ToEpoch, 10),
+		keyOffsets:   string(offsets),
+	}
+}
+
+// positionOf reads the position of the newest snapshot that has one.
+func positionOf(tbl *table.Table) (Position, bool, error) {
+	for s := tbl.CurrentSnapshot(); s != nil; {
+		if s.Summary != nil && s.Summary.Properties[keyLineage] != "" {
+			p, err := parsePosition(s.Summary.Properties)
+			if err != nil {
+				return Position{}, false, fmt.Errorf("summary of snapshot %d: %w", s.SnapshotID, err)
+			}
+			return p, true, nil
+		}
+		if s.ParentSnapshotID == nil {
+			break
+		}
+		s = tbl.SnapshotByID(*s.ParentSnapshotID)
+	}
+	return Position{}, false, nil
+}
+
+func parsePosition(summary iceberg.Properties) (Position, error) {
+	p := Position{Lineage: summary[keyLineage]}
+	var errs [3]error
+	p.FromEpoch, errs[0] = strconv.ParseUint(summary[keyEpochFrom], 10, 64)
+	p.ToEpoch, errs[1] = strconv.ParseUint(summary[keyEpochTo], 10, 64)
+	errs[2] = json.Unmarshal([]byte(summary[keyOffsets]), &p.Offsets)
+	return p, errors.Join(errs[:]...)
+}
+
+// carried are the millrace keys of the current snapshot, for a snapshot of maintenance.
+func carried(tbl *table.Table) iceberg.Properties {
+	props := iceberg.Properties{}
+	if s := tbl.CurrentSnapshot(); s != nil && s.Summary != nil {
+		for k, v := range s.Summary.Properties {
+			if strings.HasPrefix(k, keyPrefix) {
+				props[k] = v
+			}
+		}
+	}
+	return props
+}
+
+// Published returns what the newest commit of the table holds; false when nothing has been committed.
+func (t *Table) Published(ctx context.Context) (Position, bool, error) {
+	if err := t.load(ctx); err != nil {
+		return Position{}, false, err
+	}
+	p, ok, err := positionOf(t.seen())
+	if err != nil {
+		return Position{}, false, fmt.Errorf("read the position of table %s: %w", t.name, err)
+	}
+	return p, ok, nil
+}
+
+// Commit makes the rows of p visible in one snapshot that records pos. If the table already holds the epochs of pos,
+// because an earlier try succeeded without telling, nothing changes, and the files of p are left to Sweep.
+//
+// Another writer's commit in between is no error: the commit is tried again on top of it. Once begun a commit is finished
+// also when ctx ends, because stopping half-way would leave its outcome unknown.
+func (t *Table) Commit(ctx context.Context, p *Pending, pos Position) error {
+	if t.lake.cfg.ReadOnly {
+		return ErrReadOnly
+	}
+	if pos.Lineage == "" || pos.FromEpoch > pos.ToEpoch {
+		return fmt.Errorf("commit to table %s: lineage %q, epochs %d to %d is no position", t.name, pos.Lineage, pos.FromEpoch, pos.ToEpoch)
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	start := t.lake.cfg.Now()
+	known := false
+	err := t.change(context.WithoutCancel(ctx), "commit", func(tbl *table.Table) (*table.Transaction, error) {
+		last, ok, err := positionOf(tbl)
+		if err != nil {
+			return nil, err
+		}
+		if known = ok && last.Lineage == pos.Lineage && last.ToEpoch >= pos.ToEpoch; known || p.empty() {
+			return nil, nil
+		}
+		if ok && last.Lineage == pos.Lineage && last.ToEpoch >= pos.FromEpoch {
+			return nil, fmt.Errorf("epochs %d to %d are partly in the table, which ends with %d: leave out those it has",
+				pos.FromEpoch, pos.ToEpoch, last.ToEpoch)
+		}
+		tx := tbl.NewTransaction()
+		if len(p.deletes) == 0 {
+			return tx, tx.AddDataFiles(ctx, p.data, pos.summary(), table.WithoutDuplicateCheck(), table.WithoutAutoNameMapping())
+		}
+		return tx, tx.NewRowDelta(pos.summary()).AddRows(p.data...).AddDeletes(p.deletes...).Commit(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	t.lake.release(p.locations)
+	outcome := "done"
+	if known {
+		outcome = "known"
+	}
+	t.lake.metrics.commits.WithLabelValues(outcome).Inc()
+	t.lake.metrics.seconds.Observe(t.lake.cfg.Now().Sub(start).Seconds())
+	return nil
+}
+
+// change commits what prepare stages on the newest state of the table. When the table was changed by another writer
+// meanwhile, or the outcome is unknown, it calls prepare again on the new state: prepare sees there what is done, and returns
+// no transaction when nothing is left to do.
+func (t *Table) change(ctx context.Context, what string, prepare func(*table.Table) (*table.Transaction, error)) error {
+	first := true
+	err := retry.Do(ctx, retry.Policy{Min: 10 * time.Millisecond, Max: time.Second, Attempts: 20}, func(ctx context.Context) error {
+		if !first || t.seen() == nil {
+			if err := t.load(ctx); err != nil {
+				return retry.Permanent(err)
+			}
+		}
+		first = false
+		tbl := t.seen()
+		tx, err := prepare(tbl)
+		if err != nil {
+			return retry.Permanent(err)
+		}
+		if tx == nil {
+			return nil
+		}
+		changed, err := tx.Commit(ctx)
+		if err == nil {
+			t.see(changed)
+			return nil
+		}
+		// Worth another look if the table has moved: by another writer, or by this very commit.
+		if loadErr := t.load(ctx); loadErr != nil {
+			return retry.Permanent(errors.Join(err, loadErr))
+		}
+		if t.seen().MetadataLocation() != tbl.MetadataLocation() || errors.Is(err, table.ErrCommitFailed) {
+			t.lake.metrics.conflicts.Inc()
+			return err
+		}
+		return retry.Permanent(err)
+	})
+	if err != nil {
+		return fmt.Errorf("%s to table %s: %w", what, t.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,16 @@
+// Package lake keeps tables as Iceberg v2 datasets: Parquet files that any engine can read, and a catalogue that says which
+// of them belong to a table.
+//
+// The one idea to hold: writing has two phases. Write makes data files, durable and invisible; Commit makes them visible in
+// one Iceberg snapshot, whose summary records the epochs and log offsets that it holds. A crash between the two leaves
+// files that nothing refers to, which Sweep removes; a commit whose outcome is unknown is tried again and recognises itself
+// by the summary. So a batch that is published as often as it takes is in the table exactly once.
+//
+//	rows ─▶ Write ─▶ *.parquet (synced, unreferenced) ─▶ Commit ─▶ manifests, metadata (synced) ─▶ catalog.db: one row changes
+//
+// A correction is an equality delete on _id beside the new row, in one snapshot. Scan and Count apply the deletes; Compact
+// folds them in and joins small files.
+//
+// The layout on disk is docs/formats/lake.md. The package does not decide when to write, and knows no epochs beyond those it
+// is told: that is sink/iceberg's part.
+package lake

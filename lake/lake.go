@@ -1,0 +1,298 @@
+package lake
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/catalog"
+	icebergsql "github.com/apache/iceberg-go/catalog/sql"
+	"github.com/apache/iceberg-go/table"
+	"github.com/prometheus/client_golang/prometheus"
+	_ "modernc.org/sqlite" // the catalogue's driver
+
+	"millrace/plan"
+)
+
+// ErrNotFound means that the lake, or a table in it, does not exist.
+var ErrNotFound = errors.New("not found")
+
+// ErrReadOnly means that a lake that was opened read-only was asked to change.
+var ErrReadOnly = errors.New("the lake is open for reading only")
+
+const (
+	format      = 1          // of the layout below Config.Dir; docs/formats/lake.md
+	appID       = 0x4d4c4b31 // MLK1, SQLite's application_id of the catalogue
+	catalogName = "millrace"
+	catalogFile = "catalog.db"
+	warehouse   = "warehouse"
+)
+
+// Config says where a lake is and how it is kept. Dir is required.
+type Config struct {
+	// Dir holds catalog.db and warehouse/. It is created when missing, unless ReadOnly.
+	Dir string
+
+	// ReadOnly opens an existing lake for Scan, Count, Files and Published while another process may write it.
+	ReadOnly bool
+
+	// KeepSnapshots is how many of a table's newest snapshots are kept for readers that have begun on them. Default 100.
+	KeepSnapshots int
+
+	// KeepFor is how long a snapshot is kept at least, whatever their number. Default 10 minutes.
+	KeepFor time.Duration
+
+	Logger     *slog.Logger          // default: discards
+	Registerer prometheus.Registerer // default: no metrics
+	Now        func() time.Time      // default time.Now
+
+	fault func(op, path string) error // tests: see fileSystem
+}
+
+func (c Config) withDefaults() Config {
+	if c.KeepSnapshots <= 0 {
+		c.KeepSnapshots = 100
+	}
+	if c.KeepFor <= 0 {
+		c.KeepFor = 10 * time.Minute
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	if c.Dir == "" {
+		return errors.New("lake: Config.Dir is empty")
+	}
+	if u, err := url.Parse(location(c.Dir)); err != nil || u.Path != filepath.ToSlash(c.Dir) {
+		return fmt.Errorf("lake directory %s: the characters %%, ? and # are not possible in its path", c.Dir)
+	}
+	return nil
+}
+
+// Lake is an open lake. Its methods may be called concurrently.
+type Lake struct {
+	cfg     Config
+	db      *sql.DB
+	catalog *icebergsql.Catalog
+	fsys    *fileSystem
+	fsName  string
+	metrics *metrics
+
+	mu      sync.Mutex
+	pending map[string]struct{} // locations of files that are written and not committed
+}
+
+// Open opens the lake in cfg.Dir. It is an error that matches ErrNotFound to open one for reading that does not exist, and an
+// error that says what to do if the directory cannot be written, the catalogue is damaged, or a newer program made it.
+func Open(ctx context.Context, cfg Config) (*Lake, error) {
+	cfg = cfg.withDefaults()
+	if cfg.Dir != "" {
+		dir, err := filepath.Abs(cfg.Dir)
+		if err != nil {
+			return nil, fmt.Errorf("lake directory %s: %w", cfg.Dir, err)
+		}
+		cfg.Dir = dir
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if !cfg.ReadOnly {
+		if err := os.MkdirAll(filepath.Join(cfg.Dir, warehouse), 0o755); err != nil {
+			return nil, fmt.Errorf("make lake directory %s: %w: choose a directory that can be written", cfg.Dir, err)
+		}
+		if err := checkWritable(cfg.Dir); err != nil {
+			return nil, fmt.Errorf("write to lake directory %s: %w: choose a directory that can be written", cfg.Dir, err)
+		}
+	}
+	db, err := openCatalog(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	fsys, fsName := newFileSystem(cfg.fault)
+	cat, err := icebergsql.NewCatalog(catalogName, db, icebergsql.SQLite, iceberg.Properties{
+		"warehouse":           location(filepath.Join(cfg.Dir, warehouse)),
+		"init_catalog_tables": fmt.Sprint(!cfg.ReadOnly),
+		fsProperty:            fsName,
+	})
+	if err != nil {
+		forgetFileSystem(fsName)
+		return nil, errors.Join(catalogError(cfg.Dir, err), db.Close())
+	}
+	return &Lake{
+		cfg: cfg, db: db, catalog: cat, fsys: fsys, fsName: fsName,
+		metrics: newMetrics(cfg.Registerer),
+		pending: map[string]struct{}{},
+	}, nil
+}
+
+// checkWritable tries what every commit does. Permission bits alone do not say whether it works.
+func checkWritable(dir string) error {
+	f, err := os.CreateTemp(dir, ".writable-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// openCatalog opens the SQLite database and checks that it is a catalogue that this program understands.
+func openCatalog(ctx context.Context, cfg Config) (*sql.DB, error) {
+	path := filepath.Join(cfg.Dir, catalogFile)
+	query := url.Values{"_pragma": {"busy_timeout(10000)"}}
+	if cfg.ReadOnly {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("lake in %s: %w", cfg.Dir, ErrNotFound)
+		}
+		query.Set("mode", "ro")
+	} else {
+		query["_pragma"] = append(query["_pragma"], "journal_mode(WAL)", "synchronous(FULL)")
+		// A transaction that begins by reading and then writes would fail at once if another process wrote in between,
+		// instead of waiting for it.
+		query.Set("_txlock", "immediate")
+	}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String())
+	if err != nil {
+		return nil, fmt.Errorf("open catalogue %s: %w", path, err)
+	}
+	var version, app, tables int
+	err = errors.Join(
+		db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version),
+		db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&app),
+		db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master").Scan(&tables))
+	switch {
+	case err != nil:
+		err = catalogError(cfg.Dir, err)
+	case version > format && app == appID:
+		err = fmt.Errorf("lake in %s has format %d and this program knows %d: use a newer millrace", cfg.Dir, version, format)
+	case tables > 0 && app != appID:
+		err = fmt.Errorf("catalogue %s is not one of millrace: choose another directory", path)
+	case tables == 0 && !cfg.ReadOnly:
+		if _, err = db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", appID, format)); err != nil {
+			err = catalogError(cfg.Dir, err)
+		}
+	case tables == 0:
+		err = fmt.Errorf("lake in %s: %w", cfg.Dir, ErrNotFound)
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+func catalogError(dir string, err error) error {
+	path := filepath.Join(dir, catalogFile)
+	var coded interface{ Code() int }
+	if errors.As(err, &coded) {
+		switch coded.Code() & 0xff {
+		case 11, 26: // SQLITE_CORRUPT, SQLITE_NOTADB
+			return fmt.Errorf("catalogue %s is damaged: restore it from a backup: %w", path, err)
+		case 8, 14: // SQLITE_READONLY, SQLITE_CANTOPEN
+			return fmt.Errorf("catalogue %s cannot be opened: check the permissions of its directory: %w", path, err)
+		}
+	}
+	return fmt.Errorf("open catalogue %s: %w", path, err)
+}
+
+// Close closes the catalogue. Files that were written and not committed stay for Sweep.
+func (l *Lake) Close() error {
+	forgetFileSystem(l.fsName)
+	return errors.Join(l.catalog.Close(), l.db.Close())
+}
+
+// Name is a table's name in a lake.
+type Name struct {
+	Namespace string
+	Table     string
+}
+
+// String returns namespace.table.
+func (n Name) String() string { return n.Namespace + "." + n.Table }
+
+func (n Name) identifier() table.Identifier { return table.Identifier{n.Namespace, n.Table} }
+
+var validName = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_-]{0,99}$`)
+
+// ValidNamespace returns an error unless s can name a namespace: letters, digits, _ and -, at most 100.
+func ValidNamespace(s string) error {
+	if !validName.MatchString(s) {
+		return fmt.Errorf("%q cannot name a namespace of the lake: use 1 to 100 letters, digits, _ and -", s)
+	}
+	return nil
+}
+
+// Tables lists the lake's tables in order of their names.
+func (l *Lake) Tables(ctx context.Context) ([]Name, error) {
+	namespaces, err := l.catalog.ListNamespaces(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("list the lake's namespaces: %w", err)
+	}
+	var names []Name
+	for _, ns := range namespaces {
+		for ident, err := range l.catalog.ListTables(ctx, ns) {
+			if err != nil {
+				return nil, fmt.Errorf("list the lake's tables: %w", err)
+			}
+			names = append(names, Name{ns[0], ident[len(ident)-1]})
+		}
+	}
+	sort.Slice(names, func(i, j int) bool { return names[i].String() < names[j].String() })
+	return names, nil
+}
+
+// Lookup opens an existing table for reading. The error matches ErrNotFound if there is none.
+func (l *Lake) Lookup(ctx context.Context, name Name) (*Table, error) {
+	t := &Table{lake: l, name: name}
+	if err := t.load(ctx); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Table opens the table for t in a namespace, and makes it when it does not exist. Nullable columns that t has and the
+// table has not are added; any other difference is refused with an error that names the column.
+func (l *Lake) Table(ctx context.Context, namespace string, t plan.Table) (*Table, error) {
+	if l.cfg.ReadOnly {
+		return nil, ErrReadOnly
+	}
+	if err := ValidNamespace(namespace); err != nil {
+		return nil, err
+	}
+	if !validName.MatchString(t.Name) {
+		return nil, fmt.Errorf("%q cannot name a table of the lake: use 1 to 100 letters, digits, _ and -", t.Name)
+	}
+	columns := columnsOf(t)
+	partition, err := partitionOf(t, columns)
+	if err != nil {
+		return nil, err
+	}
+	tbl := &Table{lake: l, name: Name{namespace, t.Name}, plan: t, columns: columns, partition: partition}
+	err = tbl.load(ctx)
+	if errors.Is(err, ErrNotFound) {
+		if err = tbl.create(ctx); err == nil || errors.Is(err, catalog.ErrTableAlreadyExists) {
+			err = tbl.load(ctx)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := tbl.conform(ctx); err != nil {
+		return nil, err
+	}
+	return tbl, nil
+}
