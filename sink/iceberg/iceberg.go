@@ -1,0 +1,179 @@
+// Package iceberg publishes a plan's rows to Iceberg tables of a lake, one per table of the plan.
+//
+// The one idea to hold: each table remembers by itself, in its newest snapshot, the lineage and epoch up to which it holds
+// rows, and Publish leaves out what a table already has. So a batch may be published again, alone or in a larger one, after
+// any crash, and a table that a batch has no rows for is not touched.
+//
+// It does not compact, expire or sweep: those are calls on the lake.
+package iceberg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"millrace/lake"
+	"millrace/plan"
+	"millrace/sink"
+)
+
+// Config says what is published where. Lake, Namespace and Plan are required.
+type Config struct {
+	Lake      *lake.Lake // not closed by the sink
+	Namespace string     // of the tables: raw, v<dataVersion> or unversioned
+	Plan      *plan.Plan // its tables, append-only ones included, are made or evolved when the sink opens
+
+	Flush      time.Duration // how long rows should be gathered for one snapshot; default 60 s
+	FlushBytes int64         // or how many bytes of them; default 128 MiB
+
+	Logger     *slog.Logger          // default: discards
+	Registerer prometheus.Registerer // default: no metrics
+}
+
+func (c Config) withDefaults() Config {
+	if c.Flush <= 0 {
+		c.Flush = time.Minute
+	}
+	if c.FlushBytes <= 0 {
+		c.FlushBytes = 128 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Lake == nil:
+		return errors.New("iceberg: Config.Lake is nil")
+	case c.Plan == nil:
+		return errors.New("iceberg: Config.Plan is nil")
+	}
+	return lake.ValidNamespace(c.Namespace)
+}
+
+// Sink implements sink.Sink.
+//
+// Of two revisions of a row the one that is published later wins: within a batch that is the higher one, across batches
+// the sink relies on the runner publishing the revisions of an id in rising order.
+type Sink struct {
+	cfg     Config
+	tables  []*lake.Table // by index into Plan.Tables
+	rows    *prometheus.CounterVec
+	skipped prometheus.Counter
+}
+
+var _ sink.Sink = (*Sink)(nil)
+
+// Open makes the plan's tables in the lake where they are missing, and adds the nullable columns that are new. It fails if
+// a table has changed in any other way.
+func Open(ctx context.Context, cfg Config) (*Sink, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	s := &Sink{
+		cfg: cfg,
+		rows: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "millrace_iceberg_rows_total", Help: "Rows published, by table.",
+		}, []string{"table"}),
+		skipped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "millrace_iceberg_skipped_rows_total", Help: "Rows left out because an earlier try had published them.",
+		}),
+	}
+	for _, t := range cfg.Plan.Tables {
+		table, err := cfg.Lake.Table(ctx, cfg.Namespace, t)
+		if err != nil {
+			return nil, err
+		}
+		s.tables = append(s.tables, table)
+	}
+	if cfg.Registerer != nil {
+		cfg.Registerer.MustRegister(s.rows, s.skipped)
+	}
+	return s, nil
+}
+
+// Name returns iceberg.
+func (s *Sink) Name() string { return "iceberg" }
+
+// Gather returns Config.FlushBytes and Config.Flush.
+func (s *Sink) Gather() (bytes int64, every time.Duration) { return s.cfg.FlushBytes, s.cfg.Flush }
+
+// Publish commits the batch's rows to their tables, one snapshot for each table that has any. Rejected are rows with text
+// that is not valid UTF-8, which Parquet cannot hold. After an error some tables may have their rows and others not;
+// publishing again completes them.
+func (s *Sink) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	byTable := make([][]plan.Row, len(s.tables))
+	for _, r := range b.Rows {
+		if r.Table < 0 || r.Table >= len(s.tables) {
+			return nil, fmt.Errorf("publish row %s: there is no table %d in the plan of %s", r.ID, r.Table, s.cfg.Plan.App)
+		}
+		byTable[r.Table] = append(byTable[r.Table], r)
+	}
+	var rejected []sink.Rejected
+	for i, rows := range byTable {
+		if len(rows) == 0 {
+			continue
+		}
+		refused, err := s.publish(ctx, s.tables[i], rows, b)
+		if err != nil {
+			return nil, err
+		}
+		rejected = append(rejected, refused...)
+	}
+	return rejected, nil
+}
+
+func (s *Sink) publish(ctx context.Context, t *lake.Table, rows []plan.Row, b sink.Batch) ([]sink.Rejected, error) {
+	last, ok, err := t.Published(ctx)
+	if err != nil {
+		return nil, err
+	}
+	from := b.FromEpoch
+	if ok && last.Lineage == b.Lineage && last.ToEpoch >= from {
+		if last.ToEpoch >= b.ToEpoch {
+			s.skipped.Add(float64(len(rows)))
+			return nil, nil
+		}
+		from = last.ToEpoch + 1
+		all := len(rows)
+		kept := make([]plan.Row, 0, all)
+		for _, r := range rows {
+			if r.Epoch >= from {
+				kept = append(kept, r)
+			}
+		}
+		rows = kept
+		s.skipped.Add(float64(all - len(rows)))
+		if len(rows) == 0 {
+			return nil, nil
+		}
+	}
+	pending, err := t.Write(ctx, rows, b.Lineage, s.cfg.Plan.Version)
+	if err != nil {
+		return nil, err
+	}
+	pos := lake.Position{Lineage: b.Lineage, FromEpoch: from, ToEpoch: b.ToEpoch, Offsets: b.ToOffsets}
+	if err := t.Commit(ctx, pending, pos); err != nil {
+		return nil, err
+	}
+	s.rows.WithLabelValues(t.Name().Table).Add(float64(pending.Rows))
+	s.cfg.Logger.Debug("table committed", "table", t.Name().String(), "rows", pending.Rows, "bytes", pending.Bytes, "epoch", b.ToEpoch)
+	rejected := make([]sink.Rejected, len(pending.Rejected))
+	for i, r := range pending.Rejected {
+		rejected[i] = sink.Rejected{Row: r.Row, Reason: r.Reason}
+	}
+	return rejected, nil
+}
+
+// Close does nothing: the lake stays open.
+func (s *Sink) Close() error { return nil }

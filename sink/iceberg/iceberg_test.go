@@ -1,0 +1,81 @@
+package iceberg_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"millrace/lake"
+	"millrace/plan"
+	"millrace/sink"
+	"millrace/sink/iceberg"
+	"millrace/sink/sinktest"
+)
+
+type harness struct{ dir string }
+
+// Open opens a lake of its own, as a new process would.
+func (h harness) Open(t testing.TB) sink.Sink {
+	l, err := lake.Open(context.Background(), lake.Config{Dir: h.dir})
+	require.NoError(t, err)
+	s, err := iceberg.Open(context.Background(), iceberg.Config{Lake: l, Namespace: "v1", Plan: sinktest.Plan()})
+	require.NoError(t, err)
+	return closing{s, l}
+}
+
+// closing closes the lake with its sink.
+type closing struct {
+	sink.Sink
+	lake *lake.Lake
+}
+
+func (c closing) Close() error {
+	if err := c.Sink.Close(); err != nil {
+		return err
+	}
+	return c.lake.Close()
+}
+
+func (h harness) Rows(t testing.TB, table string) map[string]map[string]any {
+	l, err := lake.Open(context.Background(), lake.Config{Dir: h.dir, ReadOnly: true})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	tbl, err := l.Lookup(context.Background(), lake.Name{Namespace: "v1", Table: table})
+	require.NoError(t, err)
+	rows := map[string]map[string]any{}
+	for row, err := range tbl.Scan(context.Background(), lake.ScanOptions{}) {
+		require.NoError(t, err)
+		id := row["_id"].(string)
+		require.NotContains(t, rows, id, "table %s holds two rows with one id", table)
+		rows[id] = row
+	}
+	return rows
+}
+
+func TestSuite(t *testing.T) {
+	t.Parallel()
+	sinktest.Run(t, sinktest.Features{
+		AppendOnly: true,
+		Rejects: func(id string) plan.Row {
+			r := sinktest.Visit(t, id, 1)
+			value, err := sinktest.Plan().Tables[sinktest.TableVisit].Schema.Append(nil, []plan.Cell{{Bytes: []byte("not\xffUTF-8")}})
+			require.NoError(t, err)
+			r.Value = value
+			return r
+		},
+	}, func(t testing.TB) sinktest.Harness { return harness{t.TempDir()} })
+}
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	l, err := lake.Open(context.Background(), lake.Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	_, err = iceberg.Open(context.Background(), iceberg.Config{Lake: l, Namespace: "a.b", Plan: sinktest.Plan()})
+	require.ErrorContains(t, err, `"a.b" cannot name a namespace`)
+	_, err = iceberg.Open(context.Background(), iceberg.Config{Lake: l, Namespace: "v1"})
+	require.ErrorContains(t, err, "Config.Plan is nil")
+	_, err = iceberg.Open(context.Background(), iceberg.Config{Namespace: "v1", Plan: sinktest.Plan()})
+	require.ErrorContains(t, err, "Config.Lake is nil")
+}
