@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"unsafe"
 )
 
 // ValueKind says what a value is in JSON's terms.
@@ -238,4 +239,10 @@ func (v Value) Members(fn func(key []byte, v Value) error) error {
 			return syntaxError(d, i, faultComma)
 		}
 	}
+}
+
+// Offset returns where in doc a value lies that was found in doc. It means nothing for a missing value and for other
+// documents.
+func (v Value) Offset(doc []byte) int {
+	return int(uintptr(unsafe.Pointer(unsafe.SliceData(v.Raw))) - uintptr(unsafe.Pointer(unsafe.SliceData(doc))))
 }
