@@ -127,10 +127,7 @@ func nullability(c plan.Column) string {
 
 // partitionOf returns the partition fields of t, checked against its columns.
 func partitionOf(t plan.Table, columns []plan.Column) ([]plan.PartitionField, error) {
-	fields := t.Partition
-	if len(fields) == 0 && !t.AppendOnly {
-		fields = []plan.PartitionField{{Column: "_event_time", Transform: plan.Day}}
-	}
+	fields := t.PartitionSpec()
 	for _, f := range fields {
 		i := slices.IndexFunc(columns, func(c plan.Column) bool { return c.Name == f.Column })
 		if i < 0 {
