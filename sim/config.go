@@ -32,7 +32,7 @@ type Irregular struct {
 	Foreign     float64 // items in the other Caliper version than their sensor's
 	Blended     float64 // items with 1.0 spelling outside and 1.1 spelling inside
 	Bare        float64 // entity positions that hold a bare IRI instead of an object
-	Padding     float64 // 1.0 items padded with null, {} and []
+	Padding     float64 // 1.0 items padded with null, {} and []; a twentieth of it for others
 	Vendor      float64 // events with a vendor's extensions under a dotted key
 	Blank       float64 // annotations with a blank node id
 	NoEnd       float64 // sessions that just stop
@@ -94,20 +94,25 @@ func (c Config) validate() error {
 			return fmt.Errorf("simulator: %s is %d; choose between %d and %d", f.name, f.v, f.lo, f.hi)
 		}
 	}
-	for name, share := range c.Irregular.shares() {
-		if !(share >= 0 && share <= 1) {
-			return fmt.Errorf("simulator: Irregular.%s is %g; a share is between 0 and 1", name, share)
+	for _, s := range c.Irregular.shares() {
+		if !(s.v >= 0 && s.v <= 1) {
+			return fmt.Errorf("simulator: Irregular.%s is %g; a share is between 0 and 1", s.name, s.v)
 		}
 	}
 	return nil
 }
 
-func (i *Irregular) shares() map[string]float64 {
-	return map[string]float64{
-		"LateEntity": i.LateEntity, "TwiceEntity": i.TwiceEntity, "Changed": i.Changed, "Movers": i.Movers,
-		"Foreign": i.Foreign, "Blended": i.Blended, "Bare": i.Bare, "Padding": i.Padding, "Vendor": i.Vendor,
-		"Blank": i.Blank, "NoEnd": i.NoEnd, "TimedOut": i.TimedOut, "Delayed": i.Delayed, "VeryLate": i.VeryLate,
-		"Redelivered": i.Redelivered, "BadItem": i.BadItem, "Broken": i.Broken, "Gzip": i.Gzip,
+type share struct {
+	name string
+	v    float64
+}
+
+func (i *Irregular) shares() []share {
+	return []share{
+		{"LateEntity", i.LateEntity}, {"TwiceEntity", i.TwiceEntity}, {"Changed", i.Changed}, {"Movers", i.Movers},
+		{"Foreign", i.Foreign}, {"Blended", i.Blended}, {"Bare", i.Bare}, {"Padding", i.Padding}, {"Vendor", i.Vendor},
+		{"Blank", i.Blank}, {"NoEnd", i.NoEnd}, {"TimedOut", i.TimedOut}, {"Delayed", i.Delayed}, {"VeryLate", i.VeryLate},
+		{"Redelivered", i.Redelivered}, {"BadItem", i.BadItem}, {"Broken", i.Broken}, {"Gzip", i.Gzip},
 	}
 }
 

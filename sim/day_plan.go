@@ -216,7 +216,11 @@ func (p *dayPlan) addItem(it item, sensor int, r *rng) int32 {
 	if r.chance(irr.Bare) {
 		it.flags |= isBare
 	}
-	if it.style == v1p0 && r.chance(irr.Padding) {
+	padding := irr.Padding
+	if it.style != v1p0 {
+		padding /= 20 // they should not, and some do
+	}
+	if r.chance(padding) {
 		it.flags |= isPadded
 	}
 	if !it.kind.entity() {

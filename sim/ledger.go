@@ -160,3 +160,12 @@ func (l *Ledger) add(t *tally) {
 		}
 	}
 }
+
+// Count returns the ledger of a run of posts.
+func Count(posts []Post) Ledger {
+	l := newLedger()
+	for i := range posts {
+		l.add(&posts[i].tally)
+	}
+	return l
+}

@@ -1,9 +1,6 @@
 package sim
 
-import (
-	"strconv"
-	"time"
-)
+import "strconv"
 
 // renderer turns items of a day into bytes. What it draws depends on the item alone, so an item always gives the same.
 type renderer struct {
@@ -228,7 +225,6 @@ const badKinds = 6
 func (f *renderer) badItem() {
 	s := &f.p.sessions[f.it.owner]
 	at := strconv.FormatInt(f.it.at, 10) + "-" + strconv.Itoa(f.at)
-	eventTime := time.UnixMilli(f.it.at).UTC().Format(time.RFC3339)
 	switch f.it.index {
 	case 0: // no type
 		f.obj("")
@@ -256,12 +252,12 @@ func (f *renderer) badItem() {
 		f.end()
 	case 4: // a string
 		f.elem("debug: " + at)
-	case 5: // an event without actor and object
+	case 5: // an id that is an object of a database
 		f.obj("")
-		f.str("type", "ViewEvent")
-		f.str("action", "Viewed")
-		f.str("eventTime", eventTime)
-		f.str("note", at)
+		f.obj("id")
+		f.str("$oid", at)
+		f.end()
+		f.str("type", "WebPage")
 		f.end()
 	}
 }
