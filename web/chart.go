@@ -144,7 +144,7 @@ type chartMinute struct {
 	Values []*float64
 }
 
-const chartWidth, chartHeight = 720, 168
+const chartWidth, chartHeight = 720, 260
 
 // newChart draws up to six series of rates with one axis.
 func newChart(end, now time.Time, names, classes []string, all []series) chart {
@@ -161,7 +161,7 @@ func newChart(end, now time.Time, names, classes []string, all []series) chart {
 		c.Lines = append(c.Lines, chartLine{s.draw(chartWidth, chartHeight, top), names[i], classes[i]})
 	}
 	for _, f := range []float64{0, 0.5, 1} {
-		c.Grid = append(c.Grid, gridLine{At: chartHeight * (1 - f), Label: formatRate(new(top * f))})
+		c.Grid = append(c.Grid, gridLine{At: chartHeight * (1 - f), Label: formatCount(int64(top * f))})
 	}
 	end = end.Truncate(chartStep)
 	span := chartStep * (chartPoints - 1)

@@ -227,7 +227,7 @@ func attention(now reading) []notice {
 		case "bad":
 			text := name + " has failed."
 			if j.Error != "" {
-				text = fmt.Sprintf("%s has failed: %s", name, sentence(j.Error))
+				text = fmt.Sprintf("%s has failed: %s", name, j.Error)
 			}
 			bad = append(bad, notice{"bad", "Failed", text, "#jobs-title"})
 		case "warn":

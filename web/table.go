@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 const tableRows = 50
@@ -27,7 +28,6 @@ type tablePage struct {
 type rowsView struct {
 	Columns []string
 	Rows    [][]cell
-	Hidden  int // columns left out
 	Err     error
 }
 
@@ -114,31 +114,53 @@ func newCell(value string, now time.Time) cell {
 			return cell{Text: m.Text, Title: m.Exact, Class: "time"}
 		}
 	}
-	return cell{Text: value, Title: value}
+	return cell{Text: shorten(value), Title: value}
 }
 
-// hideProof leaves out the columns that every table has: the overview shows what differs.
+// shorten keeps the end of a long id, which is what tells one from another: the path of an address, the tail of a URN.
+// The whole is in the title.
+func shorten(value string) string {
+	const most = 24
+	if utf8.RuneCountInString(value) <= most || strings.ContainsAny(value, " \t") {
+		return value
+	}
+	tail := value
+	if _, rest, ok := strings.Cut(value, "://"); ok {
+		if i := strings.IndexByte(rest, '/'); i >= 0 {
+			tail = rest[i:]
+		}
+	} else if !strings.HasPrefix(value, "urn:") {
+		return value
+	}
+	if runes := []rune(tail); len(runes) > most {
+		tail = string(runes[len(runes)-most:])
+	}
+	return "…" + tail
+}
+
+// hideProof leaves out the columns that every table has, but for the event time, which comes first.
 func (v *rowsView) hideProof() {
-	keep := func(column string) bool {
-		return column == "_event_time" || !strings.HasPrefix(column, "_") && column != "account_id" && column != "env_id"
-	}
-	all := v.Columns
-	v.Columns = nil
-	for _, c := range all {
-		if keep(c) {
-			v.Columns = append(v.Columns, c)
+	var keep []int
+	for i, c := range v.Columns {
+		switch {
+		case c == "_event_time":
+			keep = slices.Insert(keep, 0, i)
+		case !strings.HasPrefix(c, "_") && c != "account_id" && c != "env_id":
+			keep = append(keep, i)
 		}
 	}
-	v.Hidden = len(all) - len(v.Columns)
+	columns := make([]string, len(keep))
+	for to, from := range keep {
+		columns[to] = v.Columns[from]
+	}
 	for i, row := range v.Rows {
-		var kept []cell
-		for k, c := range row {
-			if keep(all[k]) {
-				kept = append(kept, c)
-			}
+		line := make([]cell, len(keep))
+		for to, from := range keep {
+			line[to] = row[from]
 		}
-		v.Rows[i] = kept
+		v.Rows[i] = line
 	}
+	v.Columns = columns
 }
 
 // version is shown in the frame of pages that have no status.

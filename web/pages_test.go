@@ -1,0 +1,188 @@
+package web_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"millrace/web"
+)
+
+// assetHash changes with every edit of a style; the golden pages are about the pages.
+var assetHash = regexp.MustCompile(`(/assets/[a-z.-]+?)\.[0-9a-f]{12}\.`)
+
+func masked(b []byte) []byte { return assetHash.ReplaceAll(b, []byte("$1.HASH.")) }
+
+// TestPages renders each page from a full, an empty and a failing pipeline.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	empty := func(context.Context) (web.Status, error) {
+		return web.Status{StartedAt: noon, Version: "1.0.0", DataDir: "/var/lib/millrace", CollectorURL: "http://127.0.0.1:8080/caliper"}, nil
+	}
+	failing := func(context.Context) (web.Status, error) { return web.Status{}, errDisk }
+
+	for _, c := range []struct {
+		name   string
+		target string
+		status int
+		cfg    func(*pipeline) web.Config
+		warm   int // seconds of history
+	}{
+		{"overview_full", "/?table=quiz_submission", http.StatusOK, (*pipeline).config, 90},
+		{"overview_first_second", "/", http.StatusOK, (*pipeline).config, 0},
+		{"overview_empty", "/", http.StatusOK, func(p *pipeline) web.Config { return web.Config{Status: empty, Now: p.now} }, 0},
+		{"overview_error", "/", http.StatusServiceUnavailable, func(p *pipeline) web.Config { return web.Config{Status: failing, Now: p.now} }, 0},
+		{"overview_parts_unread", "/", http.StatusOK, func(p *pipeline) web.Config { p.unread = errDisk; return p.config() }, 0},
+		{"table_full", "/tables/quiz_submission", http.StatusOK, (*pipeline).config, 30},
+		{"table_unread", "/tables/quiz_submission", http.StatusOK, func(p *pipeline) web.Config { p.unread = errDisk; return p.config() }, 0},
+		{"table_error", "/tables/quiz_submission", http.StatusInternalServerError, func(p *pipeline) web.Config { return web.Config{Status: failing, Now: p.now} }, 0},
+		{"error_not_found", "/tables/nope", http.StatusNotFound, (*pipeline).config, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			clock := noon
+			p := newPipeline(func() time.Time { return clock })
+			s := newServer(t, c.cfg(p))
+			for range c.warm {
+				get(s, "/api/v1/status", "")
+				clock = clock.Add(time.Second)
+			}
+			w := page(s, c.target)
+			require.Equal(t, c.status, w.Code)
+			require.Equal(t, "text/html; charset=utf-8", w.Header().Get("Content-Type"))
+			golden(t, c.name+".html", masked(w.Body.Bytes()))
+		})
+	}
+}
+
+// TestStaleOverview: a status that cannot be read any more leaves the last values on the page and says so.
+func TestStaleOverview(t *testing.T) {
+	t.Parallel()
+	clock := noon
+	p := newPipeline(func() time.Time { return clock })
+	s := newServer(t, p.config())
+	require.Contains(t, page(s, "/").Body.String(), "1,204,551")
+	p.fail(errDisk)
+	clock = clock.Add(3 * time.Second)
+	w := page(s, "/")
+	require.Equal(t, http.StatusOK, w.Code)
+	require.Contains(t, w.Body.String(), "1,204,551")
+	require.Contains(t, w.Body.String(), "input/output error. The values are those of 2026-09-14 12:00:00 UTC")
+
+	require.Equal(t, http.StatusServiceUnavailable, get(s, "/api/v1/status", "").Code, "a program must not take old values for present ones")
+}
+
+func TestAttention(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		tweak func(*web.Status)
+		want  string
+	}{
+		{"failed job", func(s *web.Status) { s.Jobs[0].State, s.Jobs[0].Error = "FAILED", "disk full" }, "crusher-prime-job has failed: disk full"},
+		{"source behind", func(s *web.Status) { s.Jobs[1].LagSeconds = new(95.0) }, "is 95 s behind the log (731 records)"},
+		{"sink behind", func(s *web.Status) { s.Jobs[1].Sinks[0].BehindSeconds = new(600.0) }, "elastic of ingest-etl-edgenuity-lms-job is 10 min behind"},
+		{"records lost", func(s *web.Status) { s.Ledger.Accounts[0].Total.Count += 3 }, "The ledger does not balance: collector to lake is 3 short."},
+		{"records double", func(s *web.Status) { s.Ledger.Accounts[0].Total.Count -= 3 }, "collector to lake is 3 over."},
+		{"part unread", func(s *web.Status) { s.Problems = []string{"the lake's catalogue is locked"} }, "The lake&#39;s catalogue is locked."},
+		{"dead letters", func(*web.Status) {}, "2 records made no row"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPipeline(func() time.Time { return noon })
+			p.tweak = c.tweak
+			body := page(newServer(t, p.config()), "/").Body.String()
+			require.Contains(t, body, c.want)
+			require.NotContains(t, body, "Nothing needs attention")
+		})
+	}
+}
+
+// TestUnknownIsNotZero: a value that could not be read shows as a dash, in its place and in every sum of it.
+func TestUnknownIsNotZero(t *testing.T) {
+	t.Parallel()
+	p := newPipeline(func() time.Time { return noon })
+	p.tweak = func(s *web.Status) {
+		s.Lake.Entities = nil
+		for i := range s.Tables {
+			s.Tables[i].DeadLetters = nil
+		}
+	}
+	body := page(newServer(t, p.config()), "/").Body.String()
+	require.Regexp(t, `(?s)<h2>Raw lake</h2>\s*<p class="big">–</p>`, body)
+	require.Regexp(t, `<dt>entities</dt><dd>–</dd>`, body)
+	require.Regexp(t, `(?s)<h2>Dead letters</h2>\s*<p class="big">–</p>`, body)
+}
+
+func TestStatusJSON(t *testing.T) {
+	t.Parallel()
+	clock := noon
+	p := newPipeline(func() time.Time { return clock })
+	s := newServer(t, p.config())
+	for range 8 {
+		get(s, "/api/v1/status", "")
+		clock = clock.Add(time.Second)
+	}
+	w := get(s, "/api/v1/status", "")
+	require.Equal(t, http.StatusOK, w.Code)
+	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+
+	var st web.Status
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &st))
+	require.Equal(t, clock, st.At)
+	require.True(t, st.Ledger.Balanced())
+	require.NotNil(t, st.Collected.PerSecond)
+	require.InDelta(t, 412+12, *st.Collected.PerSecond, 5, "rate worked out from the totals of the last seconds")
+	require.NotNil(t, st.Jobs[1].ReadPerSecond)
+
+	var raw map[string]any
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &raw))
+	require.Equal(t, true, raw["ledger"].(map[string]any)["balanced"])
+}
+
+// TestStatusIsReadOncePerSecond: many readers cost one.
+func TestStatusIsReadOncePerSecond(t *testing.T) {
+	t.Parallel()
+	clock := noon
+	p := newPipeline(func() time.Time { return clock })
+	calls := 0
+	cfg := p.config()
+	cfg.Status = func(ctx context.Context) (web.Status, error) { calls++; return p.status(ctx) }
+	s := newServer(t, cfg)
+	for range 10 {
+		page(s, "/")
+	}
+	require.Equal(t, 1, calls)
+	clock = clock.Add(time.Second)
+	page(s, "/")
+	require.Equal(t, 2, calls)
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	p := newPipeline(func() time.Time { return noon })
+	var notReady error
+	cfg := p.config()
+	cfg.Ready = func(context.Context) error { return notReady }
+	s := newServer(t, cfg)
+	require.Equal(t, http.StatusOK, get(s, "/healthz", "").Code)
+	require.Equal(t, http.StatusOK, get(s, "/readyz", "").Code)
+	notReady = errDisk
+	w := get(s, "/readyz", "")
+	require.Equal(t, http.StatusServiceUnavailable, w.Code)
+	require.Equal(t, errDisk.Error(), strings.TrimSpace(w.Body.String()))
+}
+
+func TestNewNeedsStatus(t *testing.T) {
+	t.Parallel()
+	_, err := web.New(web.Config{})
+	require.ErrorContains(t, err, "Config.Status")
+	_, err = web.New(web.Config{Status: newPipeline(time.Now).status, Dev: t.TempDir()})
+	require.ErrorContains(t, err, "load the console's pages")
+}
