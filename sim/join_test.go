@@ -122,7 +122,7 @@ func TestEveryGradedQuizCanBeJoined(t *testing.T) {
 	cfg := small(17)
 	total := len(take(district(t, cfg), 2))
 	late := struct{ assignments, enrolments int }{}
-	for stop := 40; stop < total; stop += total/25 + 1 {
+	for stop := 40; stop < total; stop += total/8 + 1 {
 		d := district(t, cfg)
 		var posts []sim.Post
 		for range stop {
