@@ -1,0 +1,249 @@
+package etl
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"millrace/plan"
+	"millrace/record"
+)
+
+// App is a program that turns the items of its source types into tables.
+type App struct {
+	Name        string // ingest-etl-edgenuity-lms-job
+	Version     string // 1.0.0
+	Description string
+	SourceTypes []string // which items it reads; empty means all
+	Tables      []Transformer
+
+	// Harvest are paths into events at which whole entities lie, which then count as described: "event.membership". Their
+	// version is the event's time unless they have a dateModified; an event with the action Deleted ends them.
+	Harvest []Path
+}
+
+// DeadLetterTable is the table that every app has beside its own: one row for each record that became no row.
+const DeadLetterTable = "dead_letter"
+
+// Plan checks the app and turns it into a plan. The error holds every fault.
+//
+//	items ─▶ Read ─▶ dedup ─┬───────────────▶ join/A ─▶ join/B ─▶ map ─▶ rows, dead letters
+//	                        └─▶ latest/<table of entities> ─▶ …
+//
+// Read filters, unwinds and finds keys. dedup lets each event and entity version through once. Joins wait for entities, correct
+// what they joined too early, and hand the record on. map runs the app's Map.
+func (a App) Plan() (*plan.Plan, error) {
+	p := &program{app: a, byName: map[string]*transformer{}, counterIndex: map[string]int{}}
+	var errs []error
+	for _, t := range a.Tables {
+		tr, err := t.transformer()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if tr.name == DeadLetterTable {
+			errs = append(errs, fmt.Errorf("table %s: the name belongs to the framework", tr.name))
+		}
+		tr.index = len(p.tables)
+		p.tables = append(p.tables, tr)
+		p.byName[tr.name] = tr
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("app %s: %w", a.Name, err)
+	}
+	if err := p.compile(); err != nil {
+		return nil, fmt.Errorf("app %s: %w", a.Name, err)
+	}
+	out := p.plan()
+	if err := out.Check(); err != nil {
+		return nil, fmt.Errorf("app %s: %w", a.Name, err)
+	}
+	return out, nil
+}
+
+// program is an app ready to run.
+type program struct {
+	app     App
+	tables  []*transformer
+	byName  map[string]*transformer
+	layout  *layout
+	head    headSlots
+	harvest []int // slots
+
+	joins  []*joinState // in topological order
+	latest []*latestState
+
+	// Indices into the plan's stages, and into its counters.
+	dedupStage, mapStage int
+	counterNames         []string
+	counterIndex         map[string]int
+	counts               itemCounters
+}
+
+// headSlots are the slots of what Read needs of every item.
+type headSlots struct{ id, typ, eventTime, action, dateModified int }
+
+type itemCounters struct {
+	read, rejects, unreadable, filtered, duplicates, conflicts, events, entities, harvested int
+}
+
+type tableCounters struct {
+	in, waiting, dropped, deleted, rows, corrections, deadLetters int
+}
+
+func (p *program) counter(name string) int {
+	i, ok := p.counterIndex[name]
+	if !ok {
+		i = len(p.counterNames)
+		p.counterNames = append(p.counterNames, name)
+		p.counterIndex[name] = i
+	}
+	return i
+}
+
+func (p *program) compile() error {
+	paths := []string{"id", "type", "eventTime", "action", "dateModified"}
+	var harvest []string
+	for _, h := range p.app.Harvest {
+		alts, err := h.parse()
+		if err != nil {
+			return err
+		}
+		for _, a := range alts {
+			if a.doc != "event" || a.path == "" {
+				return fmt.Errorf("Harvest %q does not lead into an event; start it with \"event.\"", h)
+			}
+			harvest = append(harvest, a.path)
+		}
+	}
+	paths = append(paths, harvest...)
+	for _, t := range p.tables {
+		ps, err := t.paths()
+		if err != nil {
+			return err
+		}
+		paths = append(paths, ps...)
+	}
+	var err error
+	if p.layout, err = newLayout(paths); err != nil {
+		return err
+	}
+	slot := p.layout.index
+	p.head = headSlots{slot["id"], slot["type"], slot["eventTime"], slot["action"], slot["dateModified"]}
+	for _, h := range harvest {
+		p.harvest = append(p.harvest, slot[h])
+	}
+	p.counts = itemCounters{
+		read: p.counter("read"), rejects: p.counter("rejects"), unreadable: p.counter("unreadable"),
+		filtered: p.counter("filtered"), duplicates: p.counter("duplicates"), conflicts: p.counter("conflicts"),
+		events: p.counter("events"), entities: p.counter("entities"), harvested: p.counter("harvested"),
+	}
+	for _, t := range p.tables {
+		t.layout = p.layout
+		prefix := "table." + t.name + "."
+		t.counters = tableCounters{
+			in: p.counter(prefix + "in"), waiting: p.counter(prefix + "waiting"), dropped: p.counter(prefix + "dropped"),
+			deleted: p.counter(prefix + "deleted"), rows: p.counter(prefix + "rows"),
+			corrections: p.counter(prefix + "corrections"), deadLetters: p.counter(prefix + "dead_letters"),
+		}
+		if t.source.kind == record.Entity {
+			p.latest = append(p.latest, &latestState{p: p, t: t})
+		}
+	}
+	return p.registerJoins()
+}
+
+// registerJoins is the join registry: it gives each join of each table the state of the joins like it.
+//
+// States stand in an order in which every table passes them forwards. A table that needs two in the other order, or one twice (a
+// student and a teacher, both a Person by id), gets a second copy of the state, whose name says so.
+func (p *program) registerJoins() error {
+	for _, t := range p.tables {
+		at := -1 // place in p.joins of the table's join before
+		for _, j := range t.joins {
+			name := j.stateName()
+			next := slices.IndexFunc(p.joins[at+1:], func(s *joinState) bool { return s.kind == name })
+			if next >= 0 {
+				at += 1 + next
+			} else {
+				s, err := newJoinState(p, j, name)
+				if err != nil {
+					return fmt.Errorf("table %s: %w", t.name, err)
+				}
+				at = len(p.joins)
+				p.joins = append(p.joins, s)
+			}
+			t.joinStages = append(t.joinStages, at)
+		}
+	}
+	copies := map[string]int{}
+	for _, s := range p.joins {
+		copies[s.kind]++
+		if n := copies[s.kind]; n > 1 {
+			s.name = fmt.Sprintf("%s#%d", s.kind, n)
+		}
+	}
+	return nil
+}
+
+func (p *program) plan() *plan.Plan {
+	p.dedupStage = 0
+	firstJoin := 1 + len(p.latest)
+	p.mapStage = firstJoin + len(p.joins)
+	to := func(from int) (out []int) {
+		for i := from; i <= p.mapStage; i++ {
+			out = append(out, i)
+		}
+		return out
+	}
+	out := &plan.Plan{
+		App: p.app.Name, Version: p.app.Version, Doc: p.app.Description,
+		SourceTypes: p.app.SourceTypes,
+		Read:        p.read,
+		ReadTo:      []int{p.dedupStage},
+		Counters:    p.counterNames,
+		DeadLetter:  p.refused,
+	}
+	out.Stages = append(out.Stages, plan.Stage{
+		Name: "dedup", Doc: "lets each event and each entity version through once", To: to(1), Keyed: p.dedup,
+	})
+	for i, s := range p.latest {
+		s.stage = 1 + i
+		out.Stages = append(out.Stages, plan.Stage{
+			Name: "latest/" + s.t.name, Doc: "the newest version of each entity", To: to(firstJoin), Keyed: s.keyed,
+		})
+	}
+	for i, s := range p.joins {
+		s.stage = firstJoin + i
+		out.Stages = append(out.Stages, plan.Stage{
+			Name: s.name, Doc: s.doc(), To: to(s.stage + 1), Keyed: s.keyed,
+			ListTags: []uint8{tagAgain, tagRetract, tagEntity},
+		})
+	}
+	for _, t := range p.tables {
+		for i, j := range t.joinStages {
+			t.joinStages[i] = firstJoin + j
+		}
+		pt := plan.Table{Name: t.name, Doc: t.doc, Schema: t.columns.schema}
+		if t.source.kind == record.Entity {
+			// The newest version's time moves, and with it the day: a correction could not find the row it replaces.
+			pt.Partition = []plan.PartitionField{{Column: "account_id", Transform: plan.Identity}}
+		}
+		out.Tables = append(out.Tables, pt)
+	}
+	out.Stages = append(out.Stages, plan.Stage{Name: "map", Doc: "runs the app's Map", Stateless: p.mapRows})
+	out.Tables = append(out.Tables, plan.Table{
+		Name: DeadLetterTable, Doc: "records that became no row, with every reason", Schema: deadLetterSchema,
+		Partition: []plan.PartitionField{{Column: "account_id", Transform: plan.Identity}},
+	})
+	return out
+}
+
+// Tags of the messages between stages.
+const (
+	tagRecord  uint8 = iota + 1 // a record that comes for the first time
+	tagAgain                    // a record that came before, to this key or another, with an older revision
+	tagRetract                  // a record that went elsewhere: forget what came before
+	tagEntity                   // an entity's version
+	tagFailed                   // a record that becomes a dead letter
+)

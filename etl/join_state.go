@@ -1,0 +1,392 @@
+package etl
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"millrace/plan"
+)
+
+// joinState is the keyed stage that all joins with one entity type and the same entity paths share.
+//
+// A key's value is the versions of its entity. Its list is the records that may still be told of another version:
+//
+//	            no version                     version chosen
+//	record ───────────────────▶ waiting ───────────────────────▶ subscribed ──▶ forgotten
+//	   │                           │   ▲                             ▲  │   until + CorrectFor
+//	   │                           │   └───── the version was deleted ──┘
+//	   │                           │ until + WaitFor: as Else says    │
+//	   │                           └─────────────────────────────────▶│  a better version: the record is
+//	   └──────────────────────────────────────────────────────────────┘  emitted again, one revision higher
+//
+// Which version is chosen depends on the versions and the record's time alone (versions.at), so any order of arrival ends in the
+// same last emission, as long as the records are still listed.
+type joinState struct {
+	p           *program
+	kind        string // of state: see Join.stateName
+	name        string
+	entityType  string
+	entitySlots [][]int // by condition: the slots of its alternatives in the entity
+	stage       int
+}
+
+func newJoinState(p *program, j Join, kind string) (*joinState, error) {
+	s := &joinState{p: p, kind: kind, name: kind, entityType: j.entityType}
+	for _, c := range j.conditions {
+		alts, err := c.entity.parse()
+		if err != nil {
+			return nil, err
+		}
+		var slots []int
+		for _, a := range alts {
+			slots = append(slots, p.layout.index[a.path])
+		}
+		s.entitySlots = append(s.entitySlots, slots)
+	}
+	return s, nil
+}
+
+func (s *joinState) doc() string {
+	var fields []string
+	for _, t := range s.p.tables {
+		for i, stage := range t.joinStages {
+			if stage == s.stage {
+				fields = append(fields, t.name+"."+t.joins[i].field)
+			}
+		}
+	}
+	return fmt.Sprintf("joins %s to %s", s.entityType, strings.Join(fields, ", "))
+}
+
+// pending is a record in a key's list.
+type pending struct {
+	flow    *flow
+	encoded []byte // of flow
+	waiting bool
+	until   int64 // processing time at which it stops waiting, or is forgotten
+
+	emitted  uint32 // how many times it was handed on
+	chosen   [16]byte
+	joined   bool // with chosen; false: handed on without an entity
+	place    place
+	dropFlag bool // dropped here, by Else
+}
+
+const pendingFormat = 1
+
+func (it *pending) append(dst []byte) []byte {
+	dst = append(dst, pendingFormat)
+	dst = appendBool(dst, it.waiting)
+	dst = appendBool(dst, it.joined)
+	dst = appendBool(dst, it.dropFlag)
+	dst = binary.AppendVarint(dst, it.until)
+	dst = binary.AppendUvarint(dst, uint64(it.emitted))
+	dst = append(dst, it.chosen[:]...)
+	dst = it.place.append(dst)
+	return append(dst, it.encoded...)
+}
+
+func parsePending(b []byte) (*pending, error) {
+	r := reader{b: b}
+	if v := r.byte(); v != pendingFormat {
+		return nil, fmt.Errorf("waiting record of format %d; this version reads format %d", v, pendingFormat)
+	}
+	it := &pending{waiting: r.byte() == 1, joined: r.byte() == 1, dropFlag: r.byte() == 1, until: r.varint(), emitted: uint32(r.uvarint())} //nolint:gosec // written from a uint32
+	copy(it.chosen[:], r.take(16))
+	it.place = r.place()
+	if r.bad {
+		return nil, errTruncated
+	}
+	it.encoded = r.b
+	var err error
+	it.flow, err = parseFlow(it.encoded)
+	return it, err
+}
+
+func (s *joinState) keyed(clock plan.Clock, keys []*plan.Key, out *plan.Output) {
+	scr := scratches.Get().(*scratch)
+	defer scratches.Put(scr)
+	for _, k := range keys {
+		c := joinCall{joinState: s, now: clock.Processing, k: k, out: outputEmitter{out}, s: scr}
+		c.run()
+	}
+}
+
+// joinCall handles one key of one batch.
+type joinCall struct {
+	*joinState
+	now      int64
+	k        *plan.Key
+	out      outputEmitter
+	s        *scratch
+	versions versions
+	list     []*pending // when loaded
+	loaded   bool
+	dirty    bool // the list must be written anew
+}
+
+func (c *joinCall) run() {
+	var err error
+	if c.versions, err = parseVersions(c.k.Value); err != nil {
+		panic(fmt.Sprintf("state of %s: %v", c.name, err))
+	}
+	c.load()
+	changed := false
+	for _, in := range c.k.Inputs {
+		if in.Tag != tagEntity {
+			continue
+		}
+		v, err := parseVersion(in.Payload)
+		if err != nil {
+			panic(err)
+		}
+		var added bool
+		c.versions, added = c.versions.add(v)
+		changed = changed || added
+	}
+	if changed {
+		c.k.SetValue = c.versions.append(nil)
+		for _, it := range slices.Clone(c.list) {
+			c.choose(it)
+		}
+	}
+	for _, in := range c.k.Inputs {
+		switch in.Tag {
+		case tagRecord, tagAgain, tagRetract:
+			c.record(in)
+		}
+	}
+	if len(c.k.Timers) > 0 {
+		c.expire()
+	}
+	c.store()
+}
+
+// load reads the list when the batch has it: one of the inputs is of a kind that needs it, or a timer fired.
+func (c *joinCall) load() {
+	c.loaded = len(c.k.Timers) > 0
+	for _, in := range c.k.Inputs {
+		c.loaded = c.loaded || in.Tag != tagRecord
+	}
+	for _, b := range c.k.List {
+		it, err := parsePending(b)
+		if err != nil {
+			panic(fmt.Sprintf("state of %s: %v", c.name, err))
+		}
+		c.list = append(c.list, it)
+	}
+}
+
+func (c *joinCall) store() {
+	if c.loaded && c.dirty {
+		c.k.ReplaceList = true
+		for _, it := range c.list {
+			c.k.Append = append(c.k.Append, it.append(nil))
+		}
+	}
+}
+
+// join returns the table and the join that a record is here for. Nil: this version of the app has no such table or join any more,
+// and the record is of no use.
+func (c *joinCall) join(f *flow) (*transformer, *Join) {
+	t := c.p.byName[f.table]
+	if t == nil {
+		return nil, nil
+	}
+	step := t.step(f)
+	if step < 0 || step >= len(t.joins) || t.joinStages[step] != c.stage {
+		return nil, nil
+	}
+	return t, &t.joins[step]
+}
+
+// record handles a record that comes, comes again, or goes.
+func (c *joinCall) record(in plan.Element) {
+	f, err := parseFlow(in.Payload)
+	if err != nil {
+		panic(err)
+	}
+	if in.Tag == tagRetract {
+		if t := c.p.byName[f.table]; t != nil {
+			c.p.leave(t, f, c.forget(t, f), place{}, c.out)
+		}
+		return
+	}
+	t, j := c.join(f)
+	if t == nil {
+		return
+	}
+	var before place
+	if in.Tag == tagAgain {
+		before = c.forget(t, f)
+	}
+	it := &pending{flow: f, encoded: in.Payload}
+	if v := c.versions.at(f.eventTime); v != nil {
+		it.place = c.emit(t, j, it, v, before)
+	} else {
+		c.wait(t, j, it, before)
+	}
+	c.add(j, it)
+}
+
+// forget takes older revisions of a record out of the list, and returns where the last of them was left.
+func (c *joinCall) forget(t *transformer, f *flow) (before place) {
+	for _, old := range slices.Clone(c.list) {
+		if old.flow.id == f.id && old.flow.table == f.table && compareRevs(old.flow.revs, f.revs) < 0 {
+			before = old.place
+			c.uncount(t, old)
+			c.remove(old)
+		}
+	}
+	return before
+}
+
+// add lists a new record, if it may still change.
+func (c *joinCall) add(j *Join, it *pending) {
+	if !it.waiting && j.correctFor == 0 {
+		return
+	}
+	if c.loaded {
+		c.list = append(c.list, it)
+		c.dirty = true
+		return
+	}
+	c.k.Append = append(c.k.Append, it.append(nil))
+}
+
+// uncount takes a record that leaves the list out of the counts that say where records are.
+func (c *joinCall) uncount(t *transformer, it *pending) {
+	if it.waiting {
+		c.out.count(t.counters.waiting, -1)
+	}
+	if it.dropFlag {
+		c.out.count(t.counters.dropped, -1)
+	}
+}
+
+// wait lets a record wait for its entity. What an earlier revision became is taken back: had the entity never been there, the
+// record would wait as well.
+func (c *joinCall) wait(t *transformer, j *Join, it *pending, before place) {
+	it.waiting = true
+	it.until = c.deadline(j.waitFor)
+	c.out.count(t.counters.waiting, 1)
+	if it.emitted > 0 || !it.flow.first() {
+		// The withdrawal takes a revision of its own, so that what is emitted later is newer.
+		w := it.flow.with(doc{name: j.field}, it.emitted, "")
+		it.emitted++
+		c.p.withdraw(t, w, c.out)
+		c.p.leave(t, w, before, place{}, c.out)
+	}
+	it.place = place{}
+}
+
+// emit hands a record on with the version, or without when v is nil.
+func (c *joinCall) emit(t *transformer, j *Join, it *pending, v *version, before place) place {
+	d, source := doc{name: j.field}, ""
+	it.joined = v != nil
+	if v != nil {
+		it.chosen = v.fingerprint
+		d.bytes, d.layout, d.slots, source = v.bytes, v.layout, v.slots, v.source
+	}
+	next := it.flow.with(d, it.emitted, source)
+	tag := tagRecord
+	if !next.first() {
+		tag = tagAgain
+	}
+	it.emitted++
+	it.waiting = false
+	it.until = c.deadline(j.correctFor)
+	now := c.p.forward(t, next, c.s, c.out, tag)
+	c.p.leave(t, next, before, now, c.out)
+	return now
+}
+
+// choose looks whether another version is now the right one for a listed record.
+func (c *joinCall) choose(it *pending) {
+	t, j := c.join(it.flow)
+	if t == nil {
+		c.remove(it)
+		return
+	}
+	v := c.versions.at(it.flow.eventTime)
+	switch {
+	case v == nil && it.waiting, v == nil && !it.joined:
+		return
+	case v != nil && !it.waiting && it.joined && it.chosen == v.fingerprint:
+		return
+	}
+	c.dirty = true
+	c.uncount(t, it)
+	it.dropFlag = false
+	if v == nil {
+		c.wait(t, j, it, it.place)
+		return
+	}
+	it.place = c.emit(t, j, it, v, it.place)
+	if j.correctFor == 0 {
+		c.remove(it)
+	}
+}
+
+// expire ends the waiting and the subscriptions whose time has come.
+func (c *joinCall) expire() {
+	for _, it := range slices.Clone(c.list) {
+		if it.until > c.now {
+			continue
+		}
+		t, j := c.join(it.flow)
+		if t == nil || !it.waiting {
+			c.remove(it)
+			continue
+		}
+		c.dirty = true
+		c.out.count(t.counters.waiting, -1)
+		it.waiting, it.joined = false, false
+		switch j.otherwise {
+		case EmitNulls:
+			it.place = c.emit(t, j, it, nil, it.place)
+		case DeadLetter:
+			next := it.flow.with(doc{name: j.field}, it.emitted, "")
+			for t.step(next) < len(t.joins) {
+				next = next.with(doc{name: t.joins[t.step(next)].field}, 0, "")
+			}
+			it.emitted++
+			it.until = c.deadline(j.correctFor)
+			reason := fmt.Sprintf("join %s: no %s came within %s", j.field, j.entityType, j.waitFor)
+			c.out.add(c.p.mapStage, failed(next, failure{"join", []string{reason}}))
+		case Drop:
+			it.dropFlag = true
+			it.until = c.deadline(j.correctFor)
+			c.out.count(t.counters.dropped, 1)
+		}
+		if j.correctFor == 0 {
+			c.remove(it)
+		}
+	}
+}
+
+func (c *joinCall) remove(it *pending) {
+	if i := slices.Index(c.list, it); i >= 0 {
+		c.list = slices.Delete(c.list, i, i+1)
+		c.dirty = true
+	}
+}
+
+// deadline returns the instant d from now and sets a timer for it. Instants are rounded up by at most a sixteenth of d, so that
+// the records of a key share few timers.
+func (c *joinCall) deadline(d time.Duration) int64 {
+	if d == 0 {
+		return c.now
+	}
+	grain := max(d.Microseconds()/16, 1)
+	at := c.now + d.Microseconds()
+	at = (at + grain - 1) / grain * grain
+	timer := plan.Timer{Domain: plan.ProcessingTime, At: at}
+	if !slices.Contains(c.k.SetTimers, timer) {
+		c.k.SetTimers = append(c.k.SetTimers, timer)
+	}
+	return at
+}

@@ -1,0 +1,90 @@
+package etl
+
+import (
+	"errors"
+
+	"millrace/plan"
+)
+
+// mapRows is the last stage: it runs the app's Map on complete records.
+//
+// A record's row and its dead letter share one id, each in its table: what a corrected record no longer is, is withdrawn.
+func (p *program) mapRows(in []plan.Element, out *plan.Output) {
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	var cells []plan.Cell
+	for _, e := range in {
+		r := reader{b: e.Payload}
+		var fail failure
+		if e.Tag == tagFailed {
+			fail = r.failure()
+		}
+		f, err := parseFlow(r.b)
+		if err != nil {
+			panic(err) // a stage wrote it in this very epoch
+		}
+		t := p.byName[f.table]
+		row := plan.Row{
+			Table: t.index, ID: idString(f.id), Rev: f.rev(t.steps()), First: f.first(),
+			EventTime: f.eventTime, Account: f.account, Env: f.env, Sources: f.sources,
+		}
+		if e.Tag == tagRetract {
+			p.withdrawn(row, t.index, out)
+			p.withdrawn(row, len(p.tables), out)
+			continue
+		}
+		if e.Tag == tagRecord {
+			for len(cells) < len(t.columns.cells) {
+				cells = append(cells, plan.Cell{})
+			}
+			s.reader.t = t
+			s.reader.reset(f)
+			err = guard(func() (err error) {
+				row.Value, err = t.encode(&s.reader, nil, cells[:len(t.columns.cells)])
+				return err
+			})
+			if err == nil {
+				p.mapped(row, t, out)
+				continue
+			}
+			fail = s.reader.failure(err)
+		}
+		out.Count(t.counters.deadLetters, 1)
+		if !row.First {
+			p.withdrawn(row, t.index, out)
+		}
+		out.Row(p.deadLetter(row, t.name, t.source.base(), f.docs[0].bytes, fail))
+	}
+}
+
+func (p *program) mapped(row plan.Row, t *transformer, out *plan.Output) {
+	if row.First {
+		out.Count(t.counters.rows, 1)
+	} else {
+		out.Count(t.counters.corrections, 1)
+		p.withdrawn(row, len(p.tables), out)
+	}
+	out.Row(row)
+}
+
+func (p *program) withdrawn(row plan.Row, table int, out *plan.Output) {
+	row.Table, row.Deleted, row.Value = table, true, nil
+	out.Row(row)
+}
+
+// failure returns the reasons why Map made no row.
+func (r *Reader) failure(err error) failure {
+	f := failure{stage: "map"}
+	for _, problem := range r.problems {
+		f.reasons = append(f.reasons, problem.String())
+	}
+	if !errors.Is(err, errProblems) {
+		f.reasons = append(f.reasons, err.Error())
+	}
+	return f
+}
+
+// failed is the message that makes a dead letter of f.
+func failed(f *flow, why failure) plan.Element {
+	return plan.Element{Time: f.eventTime, Tag: tagFailed, Payload: f.append(why.append(nil))}
+}

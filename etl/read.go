@@ -1,0 +1,355 @@
+package etl
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"millrace/caliper"
+	"millrace/plan"
+	"millrace/record"
+)
+
+// scratch is what one call of Read needs and reuses.
+type scratch struct {
+	values []record.Value
+	reader Reader
+	parts  []part
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// read is the plan's Read: one scan of each item finds every path of the app, then the item goes to dedup with the messages
+// that it means for the stages behind it.
+func (p *program) read(items []record.Item, out *plan.Output) {
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	for i := range items {
+		p.readItem(&items[i], s, out)
+	}
+}
+
+func (p *program) readItem(it *record.Item, s *scratch, out *plan.Output) {
+	out.Count(p.counts.read, 1)
+	if it.Kind == record.Reject {
+		out.Count(p.counts.rejects, 1)
+		return
+	}
+	s.values = slices.Grow(s.values[:0], len(p.layout.paths))[:len(p.layout.paths)]
+	slots, err := p.layout.scan(it.Bytes, s.values, nil)
+	if err != nil {
+		p.unreadable(it, err.Error(), out)
+		return
+	}
+	in := input{it: it, values: s.values, slots: slots, source: source(it)}
+	in.typ = termOf(s.values[p.head.typ])
+	if in.typ == "" {
+		p.unreadable(it, "type: is missing or not a string", out)
+		return
+	}
+	in.id, _ = s.values[p.head.id].Text()
+	switch it.Kind {
+	case record.Event:
+		p.readEvent(&in, s, out)
+	case record.Entity:
+		p.readEntity(&in, s, out)
+	default:
+		p.unreadable(it, fmt.Sprintf("item of unknown kind %d", it.Kind), out)
+	}
+}
+
+// input is an item as Read sees it.
+type input struct {
+	it     *record.Item
+	values []record.Value
+	slots  []byte
+	source string
+	typ    string
+	id     string
+	time   int64
+}
+
+func (p *program) readEvent(in *input, s *scratch, out *plan.Output) {
+	if err := in.readTime(in.values[p.head.eventTime]); err != nil {
+		p.unreadable(in.it, "eventTime: "+err.Error(), out)
+		return
+	}
+	action := termOf(in.values[p.head.action])
+
+	var wanted []*transformer
+	for _, tr := range p.tables {
+		if tr.source.matches(record.Event, in.typ, action) {
+			wanted = append(wanted, tr)
+		}
+	}
+	if len(wanted) == 0 && !p.harvests(in) {
+		out.Count(p.counts.filtered, 1)
+		return
+	}
+	out.Count(p.counts.events, 1)
+	fingerprint, err := record.Fingerprint(in.it.Bytes)
+	if err != nil {
+		p.unreadable(in.it, err.Error(), out)
+		return
+	}
+	var m messages
+	for _, tr := range wanted {
+		p.flatMap(tr, in, fingerprint, s, &m)
+	}
+	p.harvestInto(in, action, &m)
+	p.sendToDedup('e', in, identityOf(in.id, fingerprint), fingerprint, &m, out)
+}
+
+// readTime sets when the event was: its eventTime, or, of an event that tells none, when it was sent, else received.
+func (in *input) readTime(eventTime record.Value) error {
+	switch {
+	case eventTime.IsSet():
+		t, err := caliper.ParseTime(eventTime)
+		in.time = t.UnixMicro()
+		return err
+	case !in.it.SendTime.IsZero():
+		in.time = in.it.SendTime.UnixMicro()
+	default:
+		in.time = in.it.ReceivedAt.UnixMicro()
+	}
+	return nil
+}
+
+func (p *program) readEntity(in *input, s *scratch, out *plan.Output) {
+	in.time = p.versionTime(in.values[p.head.dateModified], in.it)
+	out.Count(p.counts.entities, 1)
+	fingerprint, err := record.Fingerprint(in.it.Bytes)
+	if err != nil {
+		p.unreadable(in.it, err.Error(), out)
+		return
+	}
+	var m messages
+	v := version{
+		validFrom: in.time, fingerprint: fingerprint, source: in.source,
+		bytes: in.it.Bytes, layout: p.layout.hash, slots: in.slots,
+	}
+	p.sendVersion(in, in.values, v, in.typ, in.id, &m)
+	if m.n == 0 {
+		out.Count(p.counts.filtered, 1)
+		return
+	}
+	// Two descriptions of one content are two versions when their times differ.
+	identity := fmt.Sprintf("%s@%d", identityOf(in.id, fingerprint), in.time)
+	p.sendToDedup('d', in, identity, fingerprint, &m, out)
+}
+
+// sendVersion emits a version to the tables of its type and to every join that it has a key for.
+func (p *program) sendVersion(in *input, values []record.Value, v version, typ, id string, m *messages) {
+	if id != "" && caliper.Anonymous(id, typ) {
+		return // nothing says that two of them are the same thing
+	}
+	for _, l := range p.latest {
+		if !l.t.source.matches(record.Entity, typ, "") {
+			continue
+		}
+		identity := identityOf(id, v.fingerprint)
+		f := &flow{
+			table: l.t.name, id: rowID(l.t.name, in.it.Account, in.it.Env, identity, [16]byte{}, 0),
+			account: in.it.Account, env: in.it.Env, eventTime: v.validFrom,
+			docs:    []doc{{name: "entity", bytes: v.bytes, layout: v.layout, slots: v.slots}},
+			sources: []string{v.source},
+		}
+		payload := appendBool(nil, v.deleted)
+		payload = append(payload, v.fingerprint[:]...)
+		m.add(l.stage, plan.Element{
+			Key: joinKey(in.it.Account, in.it.Env, []string{identity}), Time: v.validFrom, Tag: tagEntity, Payload: f.append(payload),
+		})
+	}
+	for _, j := range p.joins {
+		if typ != j.entityType && !caliper.IsA(typ, j.entityType) {
+			continue
+		}
+		for _, key := range j.entityKeys(values, in.it.Account, in.it.Env) {
+			m.add(j.stage, plan.Element{Key: key, Time: v.validFrom, Tag: tagEntity, Payload: v.append(nil)})
+		}
+	}
+}
+
+// flatMap runs the table's FlatMap and sends what it emits to the first join. A FlatMap that fails or panics makes one dead letter
+// of the whole event.
+func (p *program) flatMap(t *transformer, in *input, fingerprint [16]byte, s *scratch, m *messages) {
+	identity := identityOf(in.id, fingerprint)
+	base := flow{
+		table: t.name, account: in.it.Account, env: in.it.Env, eventTime: in.time,
+		docs:    []doc{{name: "event", bytes: in.it.Bytes, layout: p.layout.hash, slots: in.slots}},
+		sources: []string{in.source},
+	}
+	id := func(i int) [16]byte { return rowID(t.name, in.it.Account, in.it.Env, identity, fingerprint, i) }
+	if t.flatMap == nil {
+		base.id = id(0)
+		p.forward(t, &base, s, m, tagRecord)
+		m.count(t.counters.in, 1)
+		return
+	}
+	var emitted []*flow
+	err := guard(func() error {
+		s.reader.t = t
+		return t.flatMap(Record{&s.reader, &base}, func(rec Record) {
+			f := *rec.f
+			f.id = id(len(emitted))
+			emitted = append(emitted, &f)
+		})
+	})
+	if err != nil {
+		base.id = id(0)
+		m.add(p.mapStage, failed(&base, failure{"flat_map", []string{err.Error()}}))
+		m.count(t.counters.in, 1)
+		return
+	}
+	for _, f := range emitted {
+		p.forward(t, f, s, m, tagRecord)
+	}
+	m.count(t.counters.in, int64(len(emitted)))
+}
+
+func (p *program) harvests(in *input) bool {
+	for _, slot := range p.harvest {
+		if in.values[slot].Kind == record.Object {
+			return true
+		}
+	}
+	return false
+}
+
+// harvestInto emits the entities that lie inside an event.
+func (p *program) harvestInto(in *input, action string, m *messages) {
+	for _, slot := range p.harvest {
+		v := in.values[slot]
+		if v.Kind != record.Object {
+			continue
+		}
+		values := make([]record.Value, len(p.layout.paths))
+		slots, err := p.layout.scan(v.Raw, values, nil)
+		if err != nil {
+			panic(err) // part of a document that was valid
+		}
+		typ := termOf(values[p.head.typ])
+		if typ == "" {
+			continue
+		}
+		fingerprint, err := record.Fingerprint(v.Raw)
+		if err != nil {
+			panic(err)
+		}
+		id, _ := values[p.head.id].Text()
+		ver := version{
+			validFrom: in.time, fingerprint: fingerprint, deleted: action == "Deleted", source: in.source,
+			bytes: v.Raw, layout: p.layout.hash, slots: slots,
+		}
+		if t, err := caliper.ParseTime(values[p.head.dateModified]); err == nil && !ver.deleted {
+			ver.validFrom = t.UnixMicro()
+		}
+		p.sendVersion(in, values, ver, typ, id, m)
+		m.count(p.counts.harvested, 1)
+	}
+}
+
+// versionTime is when a described entity's version begins: its dateModified, else the time of the description. A dateModified
+// that is no time counts as none: the entity is still worth having.
+func (p *program) versionTime(dateModified record.Value, it *record.Item) int64 {
+	var head caliper.Head
+	if t, err := caliper.ParseTime(dateModified); err == nil {
+		head.DateModified = t
+	}
+	sent := it.SendTime
+	if sent.IsZero() {
+		sent = it.ReceivedAt
+	}
+	return caliper.VersionTime(head, sent, time.Time{}).UnixMicro()
+}
+
+func (p *program) sendToDedup(kind byte, in *input, identity string, fingerprint [16]byte, m *messages, out *plan.Output) {
+	key := append([]byte{kind}, joinKey(in.it.Account, in.it.Env, []string{identity})...)
+	out.Send(p.dedupStage, plan.Element{
+		Key: key, Time: in.time, Tag: tagRecord, Payload: m.append(append([]byte(nil), fingerprint[:]...)),
+	})
+}
+
+// unreadable makes a dead letter of an item that no table can be asked about.
+func (p *program) unreadable(it *record.Item, reason string, out *plan.Output) {
+	out.Count(p.counts.unreadable, 1)
+	out.Row(p.deadLetter(plan.Row{
+		ID:        idString(rowID("", it.Account, it.Env, string(it.Bytes), [16]byte{}, 0)),
+		EventTime: it.ReceivedAt.UnixMicro(), Account: it.Account, Env: it.Env, Sources: []string{source(it)},
+	}, "", it.Kind.String(), it.Bytes, failure{"read", []string{reason}}))
+}
+
+// source says where an item came from: the proof of what is made from it.
+func source(it *record.Item) string {
+	return fmt.Sprintf("%s %s %s/%d/%d", it.Kind, it.ID, it.Position.Topic, it.Position.Partition, it.Position.Offset)
+}
+
+func identityOf(id string, fingerprint [16]byte) string {
+	if id != "" {
+		return id
+	}
+	return "fp:" + idString(fingerprint)
+}
+
+func termOf(v record.Value) string {
+	s, _ := v.Text()
+	return caliper.Term(s)
+}
+
+// guard turns a panic of the app's code into an error: one record must not stop the job.
+func guard(fn func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return fn()
+}
+
+// messages are elements and counts that wait for dedup's word.
+type messages struct {
+	n      int
+	sends  []byte
+	counts []byte
+	nCount int
+}
+
+func (m *messages) add(stage int, e plan.Element) {
+	m.n++
+	m.sends = binary.AppendUvarint(m.sends, uint64(stage))
+	m.sends = append(m.sends, e.Tag)
+	m.sends = binary.AppendVarint(m.sends, e.Time)
+	m.sends = appendBytes(m.sends, e.Key)
+	m.sends = appendBytes(m.sends, e.Payload)
+}
+
+func (m *messages) count(counter int, n int64) {
+	if n == 0 {
+		return
+	}
+	m.nCount++
+	m.counts = binary.AppendUvarint(m.counts, uint64(counter))
+	m.counts = binary.AppendVarint(m.counts, n)
+}
+
+func (m *messages) append(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(m.nCount))
+	dst = append(dst, m.counts...)
+	dst = binary.AppendUvarint(dst, uint64(m.n))
+	return append(dst, m.sends...)
+}
+
+// deliver sends what append wrote.
+func (r *reader) deliver(out *plan.Output) {
+	for range r.count() {
+		counter := int(r.uvarint())
+		out.Count(counter, r.varint())
+	}
+	for range r.count() {
+		stage := int(r.uvarint())
+		e := plan.Element{Tag: r.byte(), Time: r.varint(), Key: r.bytes(), Payload: r.bytes()}
+		out.Send(stage, e)
+	}
+}
