@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -101,7 +102,7 @@ func until(condition string) chromedp.Action {
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("wait until %s: %w (last: %v)", condition, ctx.Err(), err)
+				return fmt.Errorf("wait until %s: %w", condition, errors.Join(ctx.Err(), err))
 			case <-tick.C:
 			}
 		}

@@ -178,13 +178,13 @@ func newChart(end, now time.Time, names, classes []string, all []series) chart {
 	perMinute := int(time.Minute / chartStep)
 	for to := chartPoints; to >= perMinute; to -= perMinute {
 		m := chartMinute{From: formatTime(end.Add(-time.Duration(chartPoints-to+perMinute)*chartStep), now)}
-		any := false
+		known := false
 		for _, s := range all {
 			v := s.mean(to-perMinute, to)
-			any = any || v != nil
+			known = known || v != nil
 			m.Values = append(m.Values, v)
 		}
-		if any {
+		if known {
 			c.Minutes = append(c.Minutes, m)
 		}
 	}

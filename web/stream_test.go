@@ -94,8 +94,8 @@ func (r *reader) messages() (pushes, comments []message) {
 	return pushes, comments
 }
 
-// open starts a stream; done is closed when the server has ended it.
-func open(t *testing.T, h http.Handler, target, lastID string) (r *reader, leave func(), done chan struct{}) {
+// open starts a stream and returns its other end, how to hang up, and what is closed when the server has ended it.
+func open(t *testing.T, h http.Handler, target, lastID string) (*reader, func(), chan struct{}) {
 	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
 	t.Cleanup(leave)
@@ -103,7 +103,7 @@ func open(t *testing.T, h http.Handler, target, lastID string) (r *reader, leave
 	if lastID != "" {
 		req.Header.Set("Last-Event-ID", lastID)
 	}
-	r, done = &reader{header: http.Header{}, status: http.StatusOK}, make(chan struct{})
+	r, done := &reader{header: http.Header{}, status: http.StatusOK}, make(chan struct{})
 	go func() {
 		defer close(done)
 		h.ServeHTTP(r, req)
