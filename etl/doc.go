@@ -15,10 +15,6 @@
 //		},
 //	}
 //
-//	func main() {
-//		millrace.Main(etl.App{Name: "ingest-etl-lms-job", Version: "1.0.0", Tables: []etl.Transformer{quizSubmissions}})
-//	}
-//
 // The one idea: the final tables are a function of the set of records, never of the order in which they came. A record chooses
 // its entities' versions by time, waits for those that are not there, is corrected when a better one comes, and has an id that
 // only its content decides. DESIGN.md §7 says it at length; join_state.go draws it.

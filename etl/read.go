@@ -88,12 +88,12 @@ func (p *program) readEvent(in *input, s *scratch, out *plan.Output) {
 		out.Count(p.counts.filtered, 1)
 		return
 	}
-	out.Count(p.counts.events, 1)
 	fingerprint, err := record.Fingerprint(in.it.Bytes)
 	if err != nil {
 		p.unreadable(in.it, err.Error(), out)
 		return
 	}
+	out.Count(p.counts.events, 1)
 	var m messages
 	for _, tr := range wanted {
 		p.flatMap(tr, in, fingerprint, s, &m)
@@ -119,7 +119,6 @@ func (in *input) readTime(eventTime record.Value) error {
 
 func (p *program) readEntity(in *input, s *scratch, out *plan.Output) {
 	in.time = p.versionTime(in.values[p.head.dateModified], in.it)
-	out.Count(p.counts.entities, 1)
 	fingerprint, err := record.Fingerprint(in.it.Bytes)
 	if err != nil {
 		p.unreadable(in.it, err.Error(), out)
@@ -135,6 +134,7 @@ func (p *program) readEntity(in *input, s *scratch, out *plan.Output) {
 		out.Count(p.counts.filtered, 1)
 		return
 	}
+	out.Count(p.counts.entities, 1)
 	// Two descriptions of one content are two versions when their times differ.
 	identity := fmt.Sprintf("%s@%d", identityOf(in.id, fingerprint), in.time)
 	p.sendToDedup('d', in, identity, fingerprint, &m, out)
