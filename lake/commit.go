@@ -144,6 +144,7 @@ func (t *Table) Commit(ctx context.Context, p *Pending, pos Position) error {
 	}
 	t.lake.metrics.commits.WithLabelValues(outcome).Inc()
 	t.lake.metrics.seconds.Observe(t.lake.cfg.Now().Sub(start).Seconds())
+	t.expire(context.WithoutCancel(ctx))
 	return nil
 }
 

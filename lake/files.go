@@ -19,10 +19,8 @@ import (
 // This file is the only one that knows that a table's files are on the local file system; the others handle locations:
 // URIs, as the catalogue and the manifests record them.
 
-const (
-	scheme     = "file://"
-	fsProperty = "millrace.fs" // catalogue property by which iceberg-go's calls find the file system of their lake
-)
+// fsProperty is the catalogue property by which iceberg-go's calls find the file system of their lake.
+const fsProperty = "millrace.fs"
 
 // openFS holds the file system of each open lake by its number, as text. iceberg-go makes file systems from a location and
 // properties alone, so the instance has to be found by name.
@@ -72,11 +70,17 @@ func forgetFileSystem(name string) {
 }
 
 // location is the URI of a local path.
-func location(path string) string { return scheme + filepath.ToSlash(path) }
+func location(path string) string {
+	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(path)}).String()
+}
 
 // localPath is the path of a location, for messages and for readers of the files themselves.
 func localPath(location string) string {
-	return filepath.FromSlash(strings.TrimPrefix(location, scheme))
+	u, err := url.Parse(location)
+	if err != nil || u.Scheme != "file" {
+		return location // a path already
+	}
+	return filepath.FromSlash(u.Path)
 }
 
 func (f *fileSystem) check(op, path string) error {

@@ -80,9 +80,6 @@ func (c Config) validate() error {
 	if c.Dir == "" {
 		return errors.New("lake: Config.Dir is empty")
 	}
-	if u, err := url.Parse(location(c.Dir)); err != nil || u.Path != filepath.ToSlash(c.Dir) {
-		return fmt.Errorf("lake directory %s: the characters %%, ? and # are not possible in its path", c.Dir)
-	}
 	return nil
 }
 
@@ -120,6 +117,10 @@ func Open(ctx context.Context, cfg Config) (*Lake, error) {
 		if err := checkWritable(cfg.Dir); err != nil {
 			return nil, fmt.Errorf("write to lake directory %s: %w: choose a directory that can be written", cfg.Dir, err)
 		}
+	}
+	// Iceberg compares locations as text, so a lake has one, by whatever links it is reached.
+	if dir, err := filepath.EvalSymlinks(cfg.Dir); err == nil {
+		cfg.Dir = dir
 	}
 	db, err := openCatalog(ctx, cfg)
 	if err != nil {

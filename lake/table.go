@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -56,12 +58,15 @@ func (t *Table) load(ctx context.Context) error {
 	if errors.Is(err, catalog.ErrNoSuchTable) || errors.Is(err, catalog.ErrNoSuchNamespace) {
 		return fmt.Errorf("table %s: %w", t.name, ErrNotFound)
 	}
+	// Iceberg records absolute locations, so files of a moved lake are looked for, and would be written, at the old place.
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("files of table %s are missing, move the lake back if it was moved, or restore it from a backup: %w", t.name, err)
+	}
 	if err != nil {
 		return fmt.Errorf("load table %s: %w", t.name, err)
 	}
-	// Iceberg records absolute locations, so files of a copied lake would be looked for, and written, at the old place.
 	if base := t.lake.warehouse(); !strings.HasPrefix(tbl.Location(), base+"/") {
-		return fmt.Errorf("table %s was made in %s and the lake is in %s: move it back, or load the lake anew from the log",
+		return fmt.Errorf("table %s was made in %s and the lake is in %s: move it back",
 			t.name, localPath(tbl.Location()), localPath(base))
 	}
 	t.see(tbl)
@@ -73,16 +78,18 @@ func (t *Table) create(ctx context.Context) error {
 	if err != nil && !errors.Is(err, catalog.ErrNamespaceAlreadyExists) {
 		return fmt.Errorf("make namespace %s: %w", t.name.Namespace, err)
 	}
-	_, err = t.lake.catalog.CreateTable(ctx, t.name.identifier(), icebergSchema(t.columns), catalog.WithProperties(iceberg.Properties{
-		"format-version":                          "2",
-		table.ManifestMergeEnabledKey:             "true",
-		table.ManifestMinMergeCountKey:            "32",
-		table.MetadataDeleteAfterCommitEnabledKey: "true",
-		table.MetadataPreviousVersionsMaxKey:      "20",
-		table.WriteDeleteModeKey:                  table.WriteModeMergeOnRead,
-		"write.parquet.compression-codec":         "zstd",
-		"comment":                                 t.plan.Doc,
-	}))
+	_, err = t.lake.catalog.CreateTable(ctx, t.name.identifier(), icebergSchema(t.columns),
+		catalog.WithLocation(t.lake.warehouse()+"/"+t.name.Namespace+"/"+t.name.Table),
+		catalog.WithProperties(iceberg.Properties{
+			"format-version":                          "2",
+			table.ManifestMergeEnabledKey:             "true",
+			table.ManifestMinMergeCountKey:            "32",
+			table.MetadataDeleteAfterCommitEnabledKey: "true",
+			table.MetadataPreviousVersionsMaxKey:      "20",
+			table.WriteDeleteModeKey:                  table.WriteModeMergeOnRead,
+			"write.parquet.compression-codec":         "zstd",
+			"comment":                                 t.plan.Doc,
+		}))
 	if err != nil {
 		return fmt.Errorf("make table %s: %w", t.name, err)
 	}
@@ -132,4 +139,4 @@ func (t *Table) conform(ctx context.Context) error {
 	})
 }
 
-func (l *Lake) warehouse() string { return location(l.cfg.Dir) + "/" + warehouse }
+func (l *Lake) warehouse() string { return location(filepath.Join(l.cfg.Dir, warehouse)) }

@@ -1,0 +1,139 @@
+package lake_test
+
+import (
+	"context"
+	"database/sql"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"millrace/lake"
+	"millrace/plan"
+)
+
+func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	refused := func(t *testing.T, cfg lake.Config) error {
+		l, err := lake.Open(ctx, cfg)
+		if err == nil {
+			require.NoError(t, l.Close())
+		}
+		return err
+	}
+	t.Run("no directory", func(t *testing.T) {
+		t.Parallel()
+		require.ErrorContains(t, refused(t, lake.Config{}), "Dir is empty")
+	})
+	t.Run("a file where the directory should be", func(t *testing.T) {
+		t.Parallel()
+		file := filepath.Join(t.TempDir(), "file")
+		require.NoError(t, os.WriteFile(file, nil, 0o600))
+		require.ErrorContains(t, refused(t, lake.Config{Dir: file}), "choose a directory that can be written")
+	})
+	t.Run("a directory that cannot be written", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		require.NoError(t, os.Chmod(dir, 0o500))
+		if f, err := os.Create(filepath.Join(dir, "x")); err == nil {
+			require.NoError(t, f.Close())
+			t.Skip("this user may write everywhere")
+		}
+		require.ErrorContains(t, refused(t, lake.Config{Dir: dir}), "choose a directory that can be written")
+	})
+	t.Run("nothing to read", func(t *testing.T) {
+		t.Parallel()
+		require.ErrorIs(t, refused(t, lake.Config{Dir: t.TempDir(), ReadOnly: true}), lake.ErrNotFound)
+	})
+	t.Run("a damaged catalogue", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "catalog.db"), []byte("no database at all, and long enough to be looked at"), 0o600))
+		require.ErrorContains(t, refused(t, lake.Config{Dir: dir}), "is damaged: restore it from a backup")
+	})
+	t.Run("a newer format", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		require.NoError(t, refused(t, lake.Config{Dir: dir}))
+		pragma(t, dir, "PRAGMA user_version = 99")
+		require.ErrorContains(t, refused(t, lake.Config{Dir: dir}), "has format 99 and this program knows 1: use a newer millrace")
+	})
+	t.Run("another program's database", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		pragma(t, dir, "CREATE TABLE x (y)")
+		require.ErrorContains(t, refused(t, lake.Config{Dir: dir}), "is not one of millrace")
+	})
+}
+
+func pragma(t *testing.T, dir, statement string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(dir, "catalog.db"))
+	require.NoError(t, err)
+	_, err = db.Exec(statement)
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+}
+
+func TestUnusualPaths(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "a lake, übermäßig 100% #1?")
+	tbl := openTable(t, openLake(t, lake.Config{Dir: dir}))
+	publish(t, tbl, 1, 1, quiz("a", 1, 1, 0))
+	publish(t, tbl, 2, 2, quiz("a", 2, 2, 0))
+	require.Equal(t, map[string]float64{"a": 2}, scores(t, openTable(t, openLake(t, lake.Config{Dir: dir}))))
+}
+
+func TestMovedLakeIsRefused(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	dir := filepath.Join(base, "old")
+	l, err := lake.Open(context.Background(), lake.Config{Dir: dir})
+	require.NoError(t, err)
+	openTable(t, l)
+	require.NoError(t, l.Close())
+	require.NoError(t, os.Rename(dir, filepath.Join(base, "new")))
+	// Iceberg's metadata is at an absolute place, where nothing is any more.
+	_, err = openLake(t, lake.Config{Dir: filepath.Join(base, "new")}).Table(context.Background(), "v1", quizzes)
+	require.ErrorContains(t, err, "move the lake back")
+}
+
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	writer := openTable(t, openLake(t, lake.Config{Dir: dir}))
+	publish(t, writer, 1, 1, quiz("a", 1, 1, 0))
+
+	l := openLake(t, lake.Config{Dir: dir, ReadOnly: true})
+	names, err := l.Tables(ctx)
+	require.NoError(t, err)
+	require.Equal(t, []lake.Name{{Namespace: "v1", Table: "quiz"}}, names)
+	_, err = l.Lookup(ctx, lake.Name{Namespace: "v1", Table: "none"})
+	require.ErrorIs(t, err, lake.ErrNotFound)
+	reader, err := l.Lookup(ctx, names[0])
+	require.NoError(t, err)
+
+	// A scan sees the table as it was when it began, the next one as it is then.
+	var seen []string
+	for row, err := range reader.Scan(ctx, lake.ScanOptions{Columns: []string{"_id"}}) {
+		require.NoError(t, err)
+		publish(t, writer, 2, 2, quiz("a", 2, 2, 0), quiz("b", 1, 2, 0))
+		seen = append(seen, row["_id"].(string))
+	}
+	require.Equal(t, []string{"a"}, seen)
+	require.Equal(t, map[string]float64{"a": 2, "b": 1}, scores(t, reader))
+	pos, ok, err := reader.Published(ctx)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, lake.Position{Lineage: "L1", FromEpoch: 2, ToEpoch: 2, Offsets: plan.Offsets{0: 2}}, pos)
+
+	_, err = l.Table(ctx, "v1", quizzes)
+	require.ErrorIs(t, err, lake.ErrReadOnly)
+	_, err = reader.Write(ctx, nil, "L1", "1")
+	require.ErrorIs(t, err, lake.ErrReadOnly)
+	_, err = reader.Sweep(ctx, 0)
+	require.ErrorIs(t, err, lake.ErrReadOnly)
+}

@@ -1,0 +1,124 @@
+package lake
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"time"
+
+	"github.com/apache/iceberg-go/table"
+)
+
+// Sweep removes the table's files that no kept snapshot refers to, that no Pending of this process holds, and that were last
+// changed at least olderThan ago: what a crash, an abandoned batch or an expired snapshot left. It returns how many it removed.
+//
+// With olderThan 0 the caller must be the table's only writer, with no Commit under way, as a job is when it starts.
+func (t *Table) Sweep(ctx context.Context, olderThan time.Duration) (int, error) {
+	if t.lake.cfg.ReadOnly {
+		return 0, ErrReadOnly
+	}
+	removed, err := t.sweep(ctx, olderThan)
+	t.lake.metrics.swept.Add(float64(removed))
+	if err != nil {
+		return removed, fmt.Errorf("sweep table %s: %w", t.name, err)
+	}
+	if removed > 0 {
+		t.lake.cfg.Logger.Info("swept unreferenced files", "table", t.name.String(), "files", removed)
+	}
+	return removed, nil
+}
+
+// The order of the steps matters: a file that is listed is either still pending when the pending ones are looked at, or its
+// commit came before the state is read, or nobody will commit it.
+func (t *Table) sweep(ctx context.Context, olderThan time.Duration) (int, error) {
+	l := t.lake
+	cutoff := l.cfg.Now().Add(-olderThan)
+	var old []string
+	err := l.fsys.walk(t.seen().Location(), func(location string, info fs.FileInfo) error {
+		if !info.ModTime().After(cutoff) {
+			old = append(old, location)
+		}
+		return nil
+	})
+	if err != nil || len(old) == 0 {
+		return 0, err
+	}
+	l.mu.Lock()
+	keep := maps.Clone(l.pending)
+	l.mu.Unlock()
+	if err := t.load(ctx); err != nil {
+		return 0, err
+	}
+	if err := referenced(t.seen(), l.fsys, keep); err != nil {
+		return 0, err
+	}
+	removed := 0
+	for _, location := range old {
+		if _, ok := keep[location]; ok {
+			continue
+		}
+		if err := l.fsys.Remove(location); err != nil {
+			return removed, err
+		}
+		removed++
+	}
+	return removed, nil
+}
+
+// referenced adds the locations of all files that tbl refers to.
+func referenced(tbl *table.Table, fsys *fileSystem, files map[string]struct{}) error {
+	files[tbl.MetadataLocation()] = struct{}{}
+	for m := range tbl.Metadata().PreviousFiles() {
+		files[m.MetadataFile] = struct{}{}
+	}
+	for _, s := range tbl.Metadata().Snapshots() {
+		files[s.ManifestList] = struct{}{}
+		manifests, err := s.Manifests(fsys)
+		if err != nil {
+			return err
+		}
+		for _, m := range manifests {
+			if _, done := files[m.FilePath()]; done {
+				continue
+			}
+			files[m.FilePath()] = struct{}{}
+			for entry, err := range m.Entries(fsys, true) {
+				if err != nil {
+					return err
+				}
+				files[entry.DataFile().FilePath()] = struct{}{}
+			}
+		}
+	}
+	return nil
+}
+
+// expire drops snapshots in bulk when there are twice as many as are kept, and sweeps what they held: so the state that each
+// commit reads and writes stays small, and the price is paid once in many commits. The commit before it is done, so a
+// failure is only logged; the next commit tries again.
+func (t *Table) expire(ctx context.Context) {
+	cfg := t.lake.cfg
+	if len(t.seen().Metadata().Snapshots()) < 2*cfg.KeepSnapshots {
+		return
+	}
+	err := t.change(ctx, "expire snapshots", func(tbl *table.Table) (*table.Transaction, error) {
+		before := len(tbl.Metadata().Snapshots())
+		tx := tbl.NewTransaction()
+		err := tx.ExpireSnapshots(table.WithRetainLast(cfg.KeepSnapshots), table.WithOlderThan(cfg.KeepFor), table.WithPostCommit(false))
+		if err != nil {
+			return nil, err
+		}
+		staged, err := tx.StagedTable()
+		if err != nil || len(staged.Metadata().Snapshots()) == before {
+			return nil, err
+		}
+		return tx, nil
+	})
+	if err == nil {
+		_, err = t.Sweep(ctx, cfg.KeepFor)
+	}
+	if err != nil {
+		cfg.Logger.Warn("snapshots not expired", "table", t.name.String(), "error", err)
+	}
+}
