@@ -48,7 +48,7 @@ type Irregular struct {
 // DefaultIrregular returns the shares that Config.Irregular defaults to.
 func DefaultIrregular() *Irregular {
 	return &Irregular{
-		LateEntity: 0.06, TwiceEntity: 0.05, Changed: 0.05, Movers: 0.05,
+		LateEntity: 0.1, TwiceEntity: 0.05, Changed: 0.05, Movers: 0.05,
 		Foreign: 0.03, Blended: 0.04, Bare: 0.3, Padding: 0.7, Vendor: 0.08, Blank: 0.05,
 		NoEnd: 0.05, TimedOut: 0.1,
 		Delayed: 0.03, VeryLate: 0.003, Redelivered: 0.015, BadItem: 0.003, Broken: 0.002, Gzip: 0.2,

@@ -161,7 +161,7 @@ func (p *dayPlan) addSession(s session, attempts *uint8) {
 			add(annotated, reader, t, page)
 		}
 	}
-	if a := w.assignmentOf(s.section, p.day); a.number > 0 && *attempts < 2 && r.chance(0.7) {
+	if a := w.assignmentOf(s.section, p.day); a.number > 0 && *attempts < 2 && r.chance(0.8) {
 		*attempts++
 		s.attempt = *attempts
 		t += r.millis(5, 60)

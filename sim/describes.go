@@ -92,7 +92,7 @@ func (p *dayPlan) describeAssignment(a assignment, n *need) {
 		p.describe(item{kind: describesQuestion, owner: a.section, index: int32(q)}, sensor, need{used: n.used})
 	}
 	if p.r.chance(w.irr.Changed) {
-		at := n.used + p.r.millis(5*60, 2*3600)
+		at := n.used + p.r.millis(2*60, 40*60)
 		p.describe(item{kind: describesAssignment, owner: a.section, index: 1, flags: isChanged}, sensor, need{used: at})
 	}
 }

@@ -205,7 +205,7 @@ type assignment struct {
 
 func (w *world) assignmentOf(section int32, day int) assignment {
 	r := newRNG(w.cfg.Seed, forAssignment, uint64(section), uint64(day))
-	share := 0.7
+	share := 0.85
 	if !w.schoolDay(day) {
 		share = 0.1
 	}

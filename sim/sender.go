@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -46,9 +45,6 @@ const queueLength = 16
 
 // saveEvery is how often the state is saved while nothing else asks for it.
 const saveEvery = time.Second
-
-// maxLag is how far sending may fall behind before the lost time is given up instead of being made good at full speed.
-const maxLag = 2 * time.Second
 
 // Sender posts a district's sequence: each sensor its posts one after the other, the sensors at the same time.
 // A post that is not answered is sent again, with the same bytes, until it is.
@@ -373,71 +369,4 @@ func (s *Sender) save() error {
 	defer s.saving.Unlock()
 	st, _ := s.Snapshot()
 	return st.save(s.cfg.StateFile)
-}
-
-// pacer tells when a post is to be sent.
-type pacer struct {
-	rate, speed float64
-	now         func() time.Time
-	begin       time.Time // when the first post was sent, plus all lags given up
-	first       time.Time // virtual
-	items       int
-}
-
-// wait returns when it is p's turn, or hurry is closed.
-func (c *pacer) wait(ctx context.Context, p *Post, hurry <-chan struct{}) error {
-	now := c.now()
-	if c.begin.IsZero() {
-		c.begin, c.first = now, p.At
-	}
-	var due time.Time
-	if c.rate > 0 {
-		due = c.begin.Add(time.Duration(float64(c.items) / c.rate * float64(time.Second)))
-	} else {
-		due = c.begin.Add(time.Duration(float64(p.At.Sub(c.first)) / c.speed))
-	}
-	c.items += max(len(p.Items), 1)
-	left := due.Sub(now)
-	if left < -maxLag {
-		c.begin = c.begin.Add(-left)
-	}
-	if left <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-hurry:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// Replay gives the posts before a cursor: what the ledger of a State with that cursor counts, in the order of the
-// sequence. Days before the cursor's come without their flushes, which change the order inside a day alone. The result
-// can be ranged over once.
-func Replay(cfg Config, to Cursor) (iter.Seq[Post], error) {
-	last, err := Resume(cfg, Cursor{Position: to.Position - int64(to.Index), Day: to.Day, Flushes: to.Flushes})
-	if err != nil {
-		return nil, err
-	}
-	days, err := New(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return func(yield func(Post) bool) {
-		for days.Cursor().Position < last.Cursor().Position {
-			if !yield(days.Next()) {
-				return
-			}
-		}
-		for last.Cursor().Position < to.Position {
-			if !yield(last.Next()) {
-				return
-			}
-		}
-	}, nil
 }

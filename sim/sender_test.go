@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"millrace/caliper"
@@ -203,10 +204,10 @@ func TestLedgerIsWhatTheCollectorHas(t *testing.T) {
 func TestFaultsAreRetried(t *testing.T) {
 	t.Parallel()
 	c := newCollector()
-	srv := httptest.NewUnstartedServer(c)
-	srv.Start()
+	srv := httptest.NewServer(c)
 	defer srv.Close()
-	s := sender(t, srv.URL, nil)
+	metrics := prometheus.NewRegistry()
+	s := sender(t, srv.URL, func(cfg *sim.SenderConfig) { cfg.Registerer = metrics })
 	c.fault = finishAfter(300, s.Finish, func(n int) (int, bool, bool) {
 		switch n % 31 {
 		case 3:
@@ -225,6 +226,40 @@ func TestFaultsAreRetried(t *testing.T) {
 	extra := c.holds(t, small(23), st)
 	require.Positive(t, extra)
 	require.LessOrEqual(t, extra, st.Unsure)
+
+	sums := map[string]float64{}
+	families, err := metrics.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			sums[f.GetName()] += m.GetCounter().GetValue()
+		}
+	}
+	require.InDelta(t, st.Ledger.Items+st.Ledger.BadItems, sums["millrace_sim_items_total"], 0)
+	require.Positive(t, sums["millrace_sim_retries_total"])
+	require.Greater(t, sums["millrace_sim_posts_total"], float64(st.Ledger.Envelopes))
+}
+
+func TestPosterSaysWhatWentWrong(t *testing.T) {
+	t.Parallel()
+	c := newCollector()
+	srv := httptest.NewServer(c)
+	p := sim.Poster{URL: srv.URL, Key: key}
+	status, err := p.Post(t.Context(), []byte("{"), sim.PostOptions{Gzip: true, RawKey: true, UserAgent: "test"})
+	require.Equal(t, http.StatusBadRequest, status)
+	var refusal *sim.Refusal
+	require.ErrorAs(t, err, &refusal)
+	require.Contains(t, refusal.Detail, "not a Caliper envelope")
+	require.False(t, refusal.Retryable())
+	require.Equal(t, 1, c.raw)
+	require.Equal(t, 1, c.gzipped)
+
+	srv.Close()
+	status, err = p.Post(t.Context(), []byte("{}"), sim.PostOptions{})
+	require.Zero(t, status)
+	require.ErrorContains(t, err, "post to "+srv.URL)
+	require.NotErrorAs(t, err, &refusal)
+	require.NotContains(t, err.Error(), key)
 }
 
 // A kill leaves the state file as it was at that moment. Going on from it loses nothing, however often it happens.

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"iter"
 	"time"
 
 	"millrace/record"
@@ -49,7 +50,7 @@ type District struct {
 	w        *world
 	p        *dayPlan
 	render   renderer
-	firstDay []int16 // by student: the day of the first session, from 1; 0 when none was found yet
+	firstDay []int32 // by student: the day of the first session, from 1; 0 when none was found yet
 	at       Cursor
 	next     int     // index in p.posts of the next post in turn
 	pending  []int32 // indices in p.posts of what a Finish still sends
@@ -68,7 +69,7 @@ func Resume(cfg Config, at Cursor) (*District, error) {
 		return nil, err
 	}
 	d := &District{w: newWorld(cfg)}
-	d.firstDay = make([]int16, len(d.w.schoolOf))
+	d.firstDay = make([]int32, len(d.w.schoolOf))
 	d.at = Cursor{Position: at.Position - int64(at.Index), Day: at.Day, Flushes: append([]int(nil), at.Flushes...)}
 	d.plan()
 	for d.at.Index < at.Index {
@@ -96,7 +97,7 @@ func (d *District) firstSessionDay(student int32, today int) int {
 		var buf []session
 		for day := range today + 1 {
 			if buf = d.w.sessionsOf(student, day, buf[:0]); len(buf) > 0 {
-				d.firstDay[student] = int16(min(day+1, 1<<15-1))
+				d.firstDay[student] = int32(day + 1)
 				break
 			}
 		}
@@ -179,6 +180,32 @@ func (d *District) Next() Post {
 		out.Items[j].First = isNew
 	}
 	return out
+}
+
+// Replay gives the posts before a cursor: what the ledger of a State with that cursor counts, in the order of the
+// sequence. Days before the cursor's come without their flushes, which change the order inside a day alone. The result
+// can be ranged over once.
+func Replay(cfg Config, to Cursor) (iter.Seq[Post], error) {
+	last, err := Resume(cfg, Cursor{Position: to.Position - int64(to.Index), Day: to.Day, Flushes: to.Flushes})
+	if err != nil {
+		return nil, err
+	}
+	days, err := New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return func(yield func(Post) bool) {
+		for days.Cursor().Position < last.Cursor().Position {
+			if !yield(days.Next()) {
+				return
+			}
+		}
+		for last.Cursor().Position < to.Position {
+			if !yield(last.Next()) {
+				return
+			}
+		}
+	}, nil
 }
 
 // count adds a post to t, marks its items as seen, and returns which of them had not been.
