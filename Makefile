@@ -1,0 +1,37 @@
+# `make` alone prints what there is. Everything here is also a plain go command; CI runs .ci/run.
+
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# Packages whose tests run under the race detector: those that do several things at once.
+RACE := ./record/... ./caliper/... ./plan/... ./etl/... ./engine/... ./eventlog/... ./sink/... ./lake/... ./collect/... ./web/...
+
+.PHONY: help build test race lint generate bench fuzz demo
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the command into bin/millrace
+	go build -trimpath -o bin/millrace ./cmd/millrace
+
+test: ## run the tests that need nothing but Go and a C compiler
+	go test ./...
+
+race: ## run the concurrent packages under the race detector
+	go test -race $(RACE)
+
+lint: ## vet, linters and formatting as CI checks them
+	go vet ./...
+	go run $(GOLANGCI) run ./...
+	go run $(GOLANGCI) fmt --diff ./...
+
+generate: ## re-create generated files; the tree stays clean
+	go generate ./...
+
+bench: ## CPU per record of the ETL job, and its ratio to validating the same bytes
+	go test -run '^$$' -bench . -benchtime 3s ./record ./engine ./apps/...
+
+fuzz: ## each fuzz target for FUZZTIME, 30 s unless told
+	scripts/fuzz.sh $(or $(FUZZTIME),30s)
+
+demo: ## everything embedded, with a simulated school district
+	go run ./cmd/millrace demo
