@@ -12,7 +12,7 @@ import (
 // Fingerprint returns a hash of the JSON value that doc is. Documents that differ only in white space, in the order of
 // members, in how characters are escaped or in how a number is spelled (1, 1.0, 10e-1) have the same one; of duplicate
 // members the last counts. It is the same on every machine and for every version of the program. The error is a
-// *SyntaxError.
+// *SyntaxError. Numbers with an exponent of more than 16 digits are only the same when they are spelled the same.
 func Fingerprint(doc []byte) ([16]byte, error) {
 	p := printers.Get().(*printer)
 	p.doc = doc

@@ -1,7 +1,9 @@
 package record
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"strconv"
 )
 
@@ -25,18 +27,30 @@ type Paths struct {
 
 // node is one place that paths lead to or through: a trie over steps.
 type node struct {
-	names  []named
-	filter uint64 // of the names' hashes, to refuse most others by one look
-	at     []indexed
-	id     *node   // the step id, which is also taken on a bare string
-	ends   []int32 // the paths that end here
-	below  []int32 // the paths that end here or further on: what a duplicate makes void
+	table []step // the steps to go on with, by the hash of their names; nil when there are none
+	shift uint8  // of a hash, to an index of table
+	at    []indexed
+	id    *node   // the step id, which is also taken on a bare string
+	ends  []int32 // the paths that end here
+	below []int32 // the paths that end here or further on: what a duplicate makes void
+	plain int32   // the only path that ends here, when nothing goes on; else -1
+
+	children []child // while compiling
 }
 
-type named struct {
-	head uint64 // the name's first eight bytes, zeros behind a shorter one
+// step is an entry of a node's table. A name has an entry for each of its spellings.
+type step struct {
+	key  key
 	name string
-	bit  uint64 // one per step of a node, to notice duplicates; 0 beyond the 64th
+	bit  uint64 // one per child of a node, to notice duplicates; 0 beyond the 64th
+	node *node  // nil in a free entry
+}
+
+// key is what a name is looked up by: two words that are the whole of a name of up to 16 bytes.
+type key struct{ head, tail uint64 }
+
+type child struct {
+	name string
 	node *node
 }
 
@@ -48,7 +62,6 @@ type indexed struct {
 // Compile makes a matcher for the paths. The same path may come several times. The error is a *PathError.
 func Compile(paths ...string) (*Paths, error) {
 	p := &Paths{count: len(paths)}
-	steps := map[*node]int{}
 	for i, path := range paths {
 		names, err := parsePath(path)
 		if err != nil {
@@ -57,55 +70,99 @@ func Compile(paths ...string) (*Paths, error) {
 		n := &p.root
 		n.below = append(n.below, int32(i))
 		for _, name := range names {
-			c := n.lookup(name)
-			if c == nil {
-				c = &node{}
-				bit := uint64(1) << steps[n] // 0 from the 65th on
-				steps[n]++
-				n.add(name, bit, c)
-			}
-			n = c
+			n = n.child(name)
 			n.below = append(n.below, int32(i))
 			p.longest = max(p.longest, len(name)+1) // + 1 for the @ of @type
 		}
 		n.ends = append(n.ends, int32(i))
 	}
+	p.root.finish()
 	return p, nil
 }
 
 // Len returns the number of paths compiled.
 func (p *Paths) Len() int { return p.count }
 
-func (n *node) lookup(name string) *node {
-	for i := range n.names {
-		if n.names[i].name == name {
-			return n.names[i].node
+// child returns the node that name leads to, a new one if need be.
+func (n *node) child(name string) *node {
+	for _, c := range n.children {
+		if c.name == name {
+			return c.node
 		}
 	}
-	return nil
+	c := child{name: name, node: &node{}}
+	n.children = append(n.children, c)
+	return c.node
 }
 
-// add makes c the child under name, in both spellings where there are two.
-func (n *node) add(name string, bit uint64, c *node) {
-	spellings := []string{name}
-	switch name {
-	case "id":
-		n.id = c
-		spellings = append(spellings, "@id")
-	case "type":
-		spellings = append(spellings, "@type")
+// finish builds what a scan uses from the children of n and of the nodes below it.
+func (n *node) finish() {
+	n.plain = -1
+	if len(n.children) == 0 {
+		if len(n.ends) == 1 {
+			n.plain = n.ends[0]
+		}
+		return
 	}
-	for _, s := range spellings {
-		var head [8]byte
-		copy(head[:], s)
-		h := headOf(head[:], len(s))
-		n.names = append(n.names, named{head: h, name: s, bit: bit, node: c})
-		n.filter |= filterBit(h, len(s))
+	// At most a quarter of the table is used: most names that are not in it meet a free entry at once.
+	size := bits.Len(uint(len(n.children)*2*4 - 1))
+	n.table = make([]step, 1<<size)
+	n.shift = uint8(64 - size)
+	for i, c := range n.children {
+		bit := uint64(1) << i // 0 from the 65th on
+		n.enter(c.name, bit, c.node)
+		switch c.name {
+		case "id":
+			n.id = c.node
+			n.enter("@id", bit, c.node)
+		case "type":
+			n.enter("@type", bit, c.node)
+		}
+		if k, err := strconv.Atoi(c.name); err == nil && k >= 0 && strconv.Itoa(k) == c.name {
+			n.at = append(n.at, indexed{index: k, node: c.node})
+		}
+		c.node.finish()
 	}
-	if i, err := strconv.Atoi(name); err == nil && strconv.Itoa(i) == name && i >= 0 {
-		n.at = append(n.at, indexed{index: i, node: c})
+	n.children = nil
+}
+
+func (n *node) enter(name string, bit uint64, c *node) {
+	k := keyOf([]byte(name))
+	i := k.hash() >> n.shift
+	for n.table[i].node != nil {
+		i = (i + 1) % uint64(len(n.table))
+	}
+	n.table[i] = step{key: k, name: name, bit: bit, node: c}
+}
+
+// find returns the step whose name is size bytes with the key k, or nil. name is the name itself if it is longer than sixteen
+// bytes; the key has all of a shorter one.
+func (n *node) find(k key, size int, name []byte) *step {
+	mask := uint64(len(n.table) - 1)
+	for i := k.hash() >> (n.shift & 63); ; i++ {
+		s := &n.table[i&mask]
+		if s.node == nil {
+			return nil
+		}
+		if s.key == k && len(s.name) == size && (size <= 16 || s.name == string(name)) {
+			return s
+		}
 	}
 }
+
+// keyOf makes the key of a name: of a short one the bytes and the length, of a long one the first and the last eight bytes.
+func keyOf(name []byte) key {
+	if len(name) > 8 {
+		return key{binary.LittleEndian.Uint64(name), binary.LittleEndian.Uint64(name[len(name)-8:])}
+	}
+	var head uint64
+	for i := len(name) - 1; i >= 0; i-- {
+		head = head<<8 | uint64(name[i])
+	}
+	return key{head, uint64(len(name))}
+}
+
+func (k key) hash() uint64 { return (k.head ^ k.tail) * 0x9e3779b97f4a7c15 }
 
 // parsePath splits a path into its steps' names, with id for @id and type for @type.
 func parsePath(path string) ([]string, error) {

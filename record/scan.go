@@ -1,6 +1,9 @@
 package record
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // Scan goes over doc once, checks that it is JSON and puts the value of the i-th path into out[i], Missing where there is
 // none. out must have Len elements. It does not allocate. With an error, which is a *SyntaxError, all of out is Missing.
@@ -46,7 +49,7 @@ func (s *scan) value(i, depth int, n *node) (int, fault) {
 			}
 		}
 	case '{':
-		if n.names == nil {
+		if n.table == nil {
 			i, f = skipObject(d, i, depth)
 		} else {
 			i, f = s.object(i, depth, n)
@@ -78,39 +81,43 @@ func (s *scan) object(i, depth int, n *node) (int, fault) {
 		return i, faultDepth
 	}
 	var (
-		f       fault
-		escaped bool
-		seen    uint64
+		f    fault
+		seen uint64
 	)
 	if i = next(d, i+1); i < len(d) && d[i] == '}' {
 		return i + 1, noFault
 	}
 	for {
-		from := i
-		if i, escaped, f = skipName(d, i); f != noFault {
+		var step *step
+		if i, step, f = s.name(i, n); f != noFault {
 			return i, f
 		}
-		var m *named
-		if escaped {
-			m = s.escapedName(n, d[from+1:i-1])
-		} else {
-			m = n.find(d, from+1, i-1)
-		}
-		if i, f = skipColon(d, i); f != noFault {
+		if i+1 < len(d) && d[i] == ':' && d[i+1] > ' ' {
+			i++
+		} else if i, f = skipColon(d, i); f != noFault {
 			return i, f
 		}
-		switch {
-		case m != nil:
-			if seen&m.bit == m.bit { // a duplicate, or one of too many to tell
-				for _, b := range m.node.below {
+		isString := i < len(d) && d[i] == '"'
+		if step != nil {
+			if seen&step.bit == step.bit { // a duplicate, or one of too many to tell
+				for _, b := range step.node.below {
 					s.out[b] = Value{}
 				}
 			}
-			seen |= m.bit
-			i, f = s.value(i, depth+1, m.node)
-		case i < len(d) && d[i] == '"':
+			seen |= step.bit
+			if isString && step.node.plain >= 0 { // the commonest: one path ends at a string
+				from := i
+				i, _, f = skipString(d, i+1)
+				if f == noFault {
+					v := &s.out[step.node.plain]
+					v.Raw, v.Kind = d[from:i:i], String
+				}
+			} else {
+				i, f = s.value(i, depth+1, step.node)
+			}
+		} else if isString {
 			i, _, f = skipString(d, i+1)
-		default:
+		} else {
 			i, f = skipValue(d, i, depth+1)
 		}
 		if f != noFault {
@@ -169,48 +176,33 @@ func (s *scan) array(i, depth int, n *node) (int, fault) {
 	}
 }
 
-// find returns n's step with the name d[from:to], which has no escapes, or nil.
-func (n *node) find(d []byte, from, to int) *named {
-	head := headOf(d[from:], to-from)
-	if n.filter&filterBit(head, to-from) == 0 {
-		return nil
-	}
-	for i := range n.names {
-		m := &n.names[i]
-		if m.head == head && len(m.name) == to-from && (to-from <= 8 || m.name[8:] == string(d[from+8:to])) {
-			return m
+// name goes over a member's name and returns its step, nil when no path goes on with it.
+func (s *scan) name(i int, n *node) (int, *step, fault) {
+	d := s.doc
+	if i+9 <= len(d) && d[i] == '"' {
+		// Most names are shorter than eight bytes, and then one word has all of it.
+		x := binary.LittleEndian.Uint64(d[i+1:])
+		if m := special(x); m != 0 {
+			size := bits.TrailingZeros64(m) >> 3
+			if end := i + 1 + size; d[end] == '"' {
+				x &= 1<<(8*size) - 1
+				return end + 1, n.find(key{x, uint64(size)}, size, nil), noFault
+			}
 		}
 	}
-	return nil
-}
-
-// escapedName is find for a name with escapes.
-func (s *scan) escapedName(n *node, body []byte) *named {
+	end, escaped, f := skipName(d, i)
+	if f != noFault {
+		return end, nil, f
+	}
+	name := d[i+1 : end-1]
+	if !escaped {
+		return end, n.find(keyOf(name), len(name), name), noFault
+	}
 	const longestEscape = 6 // bytes that spell one byte: \u0041
-	if len(body) > longestEscape*s.longest {
-		return nil
+	if len(name) > longestEscape*s.longest {
+		return end, nil, noFault
 	}
 	var buf [256]byte
-	name := appendDecoded(buf[:0], body)
-	return n.find(name, 0, len(name))
-}
-
-// headOf returns the first n bytes of b, at most eight, as a number.
-func headOf(b []byte, n int) uint64 {
-	if len(b) >= 8 {
-		h := binary.LittleEndian.Uint64(b)
-		if n < 8 {
-			h &= 1<<(8*n) - 1
-		}
-		return h
-	}
-	var h uint64
-	for i := min(n, len(b)) - 1; i >= 0; i-- {
-		h = h<<8 | uint64(b[i])
-	}
-	return h
-}
-
-func filterBit(head uint64, n int) uint64 {
-	return 1 << ((head ^ head>>13 ^ uint64(n)*7) & 63)
+	decoded := appendDecoded(buf[:0], name)
+	return end, n.find(keyOf(decoded), len(decoded), decoded), noFault
 }

@@ -81,7 +81,9 @@ func skipObject(d []byte, i, depth int) (int, fault) {
 		if i, _, f = skipName(d, i); f != noFault {
 			return i, f
 		}
-		if i, f = skipColon(d, i); f != noFault {
+		if i+1 < len(d) && d[i] == ':' && d[i+1] > ' ' {
+			i++
+		} else if i, f = skipColon(d, i); f != noFault {
 			return i, f
 		}
 		if i < len(d) && d[i] == '"' { // the commonest value, without another call
@@ -157,11 +159,29 @@ func skipColon(d []byte, i int) (int, fault) {
 // skipString goes over the rest of a string, from behind its opening quote to behind its closing one, and says whether it
 // has escapes.
 func skipString(d []byte, i int) (end int, escaped bool, f fault) {
-	for {
-		i = skipPlain(d, i)
-		if i >= len(d) {
-			return i, escaped, faultEnd
+	for i+8 <= len(d) {
+		m := special(binary.LittleEndian.Uint64(d[i:]))
+		if m == 0 {
+			i += 8
+			continue
 		}
+		if i += bits.TrailingZeros64(m) >> 3; d[i] == '"' {
+			return i + 1, false, noFault
+		}
+		break
+	}
+	return skipRareString(d, i)
+}
+
+// special returns a word in which the high bit of the lowest byte that needs a look is set: the lowest one of x that is a
+// control character, a quote, a backslash or not ASCII. Higher bytes may be marked wrongly, by a borrow from below.
+func special(x uint64) uint64 {
+	return ((x - spaces) | ((x ^ '"'*ones) - ones) | ((x ^ '\\'*ones) - ones) | x) & highs
+}
+
+// skipRareString is skipString for strings with other things than plain ASCII, and near the document's end.
+func skipRareString(d []byte, i int) (end int, escaped bool, f fault) {
+	for i < len(d) {
 		switch c := d[i]; {
 		case c == '"':
 			return i + 1, escaped, noFault
@@ -172,6 +192,13 @@ func skipString(d []byte, i int) (end int, escaped bool, f fault) {
 			}
 		case c < ' ':
 			return i, escaped, faultControl
+		case c < utf8.RuneSelf:
+			for i++; i+8 <= len(d); i += 8 {
+				if m := special(binary.LittleEndian.Uint64(d[i:])); m != 0 {
+					i += bits.TrailingZeros64(m) >> 3
+					break
+				}
+			}
 		default:
 			r, n := utf8.DecodeRune(d[i:])
 			if r == utf8.RuneError && n == 1 {
@@ -180,24 +207,7 @@ func skipString(d []byte, i int) (end int, escaped bool, f fault) {
 			i += n
 		}
 	}
-}
-
-// skipPlain goes over ASCII characters that stand for themselves, eight at a time.
-func skipPlain(d []byte, i int) int {
-	for i+8 <= len(d) {
-		x := binary.LittleEndian.Uint64(d[i:])
-		// The high bit of a byte is set when it is less than a space, a quote, a backslash or not ASCII. A borrow can set
-		// it wrongly only in bytes above one that is rightly set, and only the lowest counts.
-		m := ((x - spaces) | ((x ^ '"'*ones) - ones) | ((x ^ '\\'*ones) - ones) | x) & highs
-		if m != 0 {
-			return i + bits.TrailingZeros64(m)>>3
-		}
-		i += 8
-	}
-	for i < len(d) && d[i] >= ' ' && d[i] != '"' && d[i] != '\\' && d[i] < utf8.RuneSelf {
-		i++
-	}
-	return i
+	return i, escaped, faultEnd
 }
 
 // skipEscape goes over one escape, from its backslash on.

@@ -1,7 +1,6 @@
 package record
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"unsafe"
@@ -48,9 +47,6 @@ type Value struct {
 	Kind ValueKind
 }
 
-// errOutOfRange is what Float and Int wrap when a number does not fit.
-var errOutOfRange = errors.New("out of range")
-
 // kindOf tells a valid value's kind from its first byte.
 func kindOf(c byte) ValueKind {
 	switch c {
@@ -87,7 +83,7 @@ func (v Value) Float() (float64, error) {
 	}
 	f, err := strconv.ParseFloat(string(v.Raw), 64)
 	if err != nil {
-		return 0, fmt.Errorf("number %s: %w", clip(v.Raw), errOutOfRange)
+		return 0, fmt.Errorf("number %s is out of range", clip(v.Raw))
 	}
 	return f, nil
 }
@@ -108,8 +104,8 @@ func (v Value) Int() (int64, error) {
 		return 0, nil
 	case d.exp < 0:
 		return 0, fmt.Errorf("number %s is not whole", clip(v.Raw))
-	case d.exp > 18 || len(d.digits) > 19:
-		return 0, fmt.Errorf("number %s: %w", clip(v.Raw), errOutOfRange)
+	case d.huge || d.exp > 18 || len(d.digits) > 19:
+		return 0, fmt.Errorf("number %s is out of range", clip(v.Raw))
 	}
 	text := make([]byte, 0, 64)
 	if d.negative {
@@ -121,7 +117,7 @@ func (v Value) Int() (int64, error) {
 	}
 	i, err := strconv.ParseInt(string(text), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("number %s: %w", clip(v.Raw), errOutOfRange)
+		return 0, fmt.Errorf("number %s is out of range", clip(v.Raw))
 	}
 	return i, nil
 }
