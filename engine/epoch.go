@@ -1,0 +1,226 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"millrace/plan"
+)
+
+// epoch makes one epoch of what the source brought, the timers that are due, and a sink's advance with the rows that it
+// refused; each may be missing. When nothing changes, nothing is committed.
+func (e *Engine) epoch(in *input, a *advance) error {
+	began := time.Now()
+	next := e.rec.clone()
+	next.Epoch++
+	next.Processing = max(e.rec.Processing, e.c.Now().UnixMicro())
+	var read []*plan.Output
+	if in != nil {
+		read = in.read
+		e.take(in, &next)
+	}
+	next.Watermark = watermark(e.rec.Watermark, next.Processing, next.Newest, e.last, next.Offsets, e.ends(), e.c.Disorder, e.c.IdleAfter)
+	clock := plan.Clock{Processing: next.Processing, Watermark: next.Watermark}
+
+	e.leftover = false
+	var fired [][]firedTimer
+	if e.timers.due(clock) {
+		var n int
+		var err error
+		if fired, n, err = e.timers.fire(clock); err != nil {
+			return err
+		}
+		next.Fired += int64(n)
+		e.leftover = n >= maxFired
+	}
+	if in == nil && a == nil && next.Fired == e.rec.Fired {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.live.nextTimer = e.timers.next(plan.ProcessingTime) // the index may know better now
+		return nil
+	}
+
+	var extra []plan.Row
+	if a != nil {
+		extra = a.deadLetters
+		next.Rejected[a.sink] += a.rejected
+	}
+	res, err := e.prog.step(stepInput{clock: clock, read: read, fired: fired, extra: extra}, e.s)
+	if err != nil {
+		return fmt.Errorf("epoch %d: %w", next.Epoch, err)
+	}
+	next.Rows += int64(len(res.rows))
+	next.Collapsed += res.collapsed
+	for i := range res.rows {
+		res.rows[i].Epoch = next.Epoch
+	}
+	stepped := time.Now()
+	ent, err := e.commit(next, res, fired, a)
+	if err != nil {
+		return fmt.Errorf("commit epoch %d: %w", next.Epoch, err)
+	}
+
+	// Committed: make it known.
+	e.mu.Lock()
+	e.rec = next
+	for i, n := range res.counts {
+		if n != 0 {
+			e.counters[e.c.Plan.Counters[i]] += n
+		}
+	}
+	e.live.epochTime, e.live.commitTime, e.live.committedAt = time.Since(began), time.Since(stepped), e.c.Now()
+	e.live.nextTimer = e.timers.next(plan.ProcessingTime)
+	e.mu.Unlock()
+	e.metrics.epoch(time.Since(began), time.Since(stepped), in, len(res.rows))
+	if ent.Bytes > 0 {
+		e.outbox.committed(ent)
+	}
+	if a != nil {
+		close(a.done)
+	}
+	if e.c.OnEpoch != nil {
+		e.c.OnEpoch(e.Progress())
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		e.c.Logger.Warn("slow epoch", "epoch", next.Epoch, "took", took, "commit", e.live.commitTime, "rows", len(res.rows))
+	}
+	return nil
+}
+
+// take moves what the source brought into the record of the epoch.
+func (e *Engine) take(in *input, next *epochRecord) {
+	next.Read += int64(in.records)
+	next.Skipped += in.skipped
+	for p, o := range in.offsets {
+		next.Offsets[p] = o
+		h := e.last[p]
+		h.records = next.Processing
+		if t, ok := in.newest[p]; ok {
+			h.times = next.Processing
+			next.Newest[p] = max(next.Newest[p], t)
+		}
+		e.last[p] = h
+	}
+}
+
+// commit makes an epoch durable: first its rows, then everything else, with the entry that names the rows, in one batch.
+func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer, a *advance) (ent entry, err error) {
+	b := e.s.db.NewBatch()
+	if len(res.rows) > 0 && len(e.sinks) > 0 {
+		if ent, err = e.outbox.append(e.c.Plan, next.Epoch, res.rows, next.Offsets); err != nil {
+			return ent, err
+		}
+		if err := setJSON(b, appendOutboxKey(nil, ent.Epoch), ent); err != nil {
+			return ent, err
+		}
+	}
+	w := effects{b: b, epoch: next.Epoch, groups: e.c.KeyGroups}
+	for stage := range fired {
+		w.fired(e.prog.stageIDs[stage], fired[stage])
+	}
+	for stage, keys := range res.keys {
+		for i := range keys {
+			w.key(e.prog.stageIDs[stage], &keys[i])
+			for _, t := range keys[i].SetTimers {
+				e.timers.set(stage, t)
+			}
+		}
+	}
+	for i, n := range res.counts {
+		if n != 0 {
+			name := e.c.Plan.Counters[i]
+			w.set(append([]byte{kindCounter}, name...), binary.AppendVarint(nil, e.counters[name]+n))
+		}
+	}
+	if a != nil {
+		if err := setJSON(b, sinkKey(a.sink), a.position); err != nil {
+			return ent, err
+		}
+	}
+	if err := setJSON(b, keyEpoch, next); err != nil {
+		return ent, err
+	}
+	if w.err != nil {
+		return ent, w.err
+	}
+	if err := e.s.commit(b); err != nil {
+		return ent, err // Pebble may still hold b
+	}
+	return ent, b.Close()
+}
+
+// effects writes the effects of keys into a batch. The first error stays in err.
+type effects struct {
+	b       *pebble.Batch
+	epoch   uint64
+	groups  int
+	scratch []byte
+	entry   []byte
+	err     error
+}
+
+func (w *effects) note(err error) {
+	if w.err == nil {
+		w.err = err
+	}
+}
+
+func (w *effects) set(key, value []byte) { w.note(w.b.Set(key, value, nil)) }
+
+func (w *effects) fired(stage uint16, timers []firedTimer) {
+	for _, f := range timers {
+		w.timer(f.timer, stage, f.key, false)
+	}
+}
+
+func (w *effects) timer(t plan.Timer, stage uint16, key []byte, set bool) {
+	w.scratch = appendTimerKey(w.scratch[:0], t, stage, keyGroup(key, w.groups), key)
+	if set {
+		w.set(w.scratch, nil)
+	} else {
+		w.note(w.b.Delete(w.scratch, nil))
+	}
+}
+
+func (w *effects) key(stage uint16, k *keyed) {
+	switch {
+	case k.SetValue == nil:
+	case len(k.SetValue) > 0:
+		if !bytes.Equal(k.SetValue, k.Value) {
+			w.set(k.stateKey, k.SetValue)
+		}
+	case k.Value != nil:
+		w.note(w.b.Delete(k.stateKey, nil))
+	}
+	if k.ReplaceList || len(k.Append) > 0 {
+		w.list(k)
+	}
+	for _, t := range k.ClearTimers {
+		w.timer(t, stage, k.Key.Key, false)
+	}
+	for _, t := range k.SetTimers {
+		w.timer(t, stage, k.Key.Key, true)
+	}
+}
+
+// list deletes and appends entries of a key's list. The key of an entry holds its epoch and an epoch calls a key once, so
+// no entry is written twice: that is what lets Pebble drop an entry and its deletion as soon as they meet.
+func (w *effects) list(k *keyed) {
+	w.scratch = append(append(w.scratch[:0], kindList), k.stateKey[1:]...)
+	n := len(w.scratch)
+	if k.ReplaceList {
+		for _, epoch := range k.listEpochs {
+			w.scratch = binary.BigEndian.AppendUint64(w.scratch[:n], epoch)
+			w.note(w.b.SingleDelete(w.scratch, nil))
+		}
+	}
+	if len(k.Append) > 0 {
+		w.scratch = binary.BigEndian.AppendUint64(w.scratch[:n], w.epoch)
+		w.entry = appendList(w.entry[:0], k.Append)
+		w.set(w.scratch, w.entry)
+	}
+}

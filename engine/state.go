@@ -1,0 +1,333 @@
+package engine
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"millrace/plan"
+)
+
+// stateFormat is the version of everything under a job's directory. Another one is refused.
+const stateFormat = 1
+
+// identity says whose state a directory holds. It is written when the directory is made or a stage is added.
+type identity struct {
+	Format    int               `json:"format"`
+	App       string            `json:"app"`
+	Instance  string            `json:"instance"`
+	KeyGroups int               `json:"key_groups"`
+	Stages    map[string]uint16 `json:"stages"` // keyed stages by name; ids are never used again
+	NextStage uint16            `json:"next_stage"`
+}
+
+// epochRecord is what an epoch's commit writes beside state, timers, counters and outbox entry.
+type epochRecord struct {
+	Epoch      uint64           `json:"epoch"` // 0: nothing committed yet
+	Lineage    string           `json:"lineage"`
+	Version    string           `json:"version"`    // of the app
+	Processing int64            `json:"processing"` // the processing clock, µs since 1970
+	Watermark  int64            `json:"watermark"`
+	Offsets    plan.Offsets     `json:"offsets"`
+	Newest     map[int32]int64  `json:"newest"` // newest event time by partition, µs
+	Read       int64            `json:"read"`
+	Skipped    int64            `json:"skipped"`
+	Rows       int64            `json:"rows"`
+	Collapsed  int64            `json:"collapsed"`
+	Fired      int64            `json:"fired"`
+	Rejected   map[string]int64 `json:"rejected"` // by sink
+}
+
+// clone copies r so that the copy can be changed while r is being shown.
+func (r epochRecord) clone() epochRecord {
+	r.Offsets, r.Newest, r.Rejected = maps.Clone(r.Offsets), maps.Clone(r.Newest), maps.Clone(r.Rejected)
+	return r
+}
+
+// state is the job's Pebble store. All reads see the last commit.
+type state struct {
+	db     *pebble.DB
+	fault  *fault
+	id     identity
+	closed bool
+}
+
+// fault is the first error that Pebble reported on its own: from a flush, a compaction, or a commit that cannot be taken
+// back. Pebble's contract for the last is to end the process; a job ends instead, and the store is not used any more.
+type fault struct {
+	err    atomic.Pointer[error]
+	raised chan struct{}
+}
+
+func newFault() *fault { return &fault{raised: make(chan struct{})} }
+
+func (f *fault) raise(err error) {
+	if f.err.CompareAndSwap(nil, &err) {
+		close(f.raised)
+	}
+}
+
+func (f *fault) get() error {
+	if p := f.err.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// pebbleLogger passes on what an operator should see; Pebble's own running commentary is not that.
+type pebbleLogger struct {
+	logger *slog.Logger
+	fault  *fault
+}
+
+func (l pebbleLogger) Infof(string, ...any) {}
+func (l pebbleLogger) Errorf(format string, args ...any) {
+	l.logger.Error("state store", "error", fmt.Sprintf(format, args...))
+}
+
+func (l pebbleLogger) Fatalf(format string, args ...any) {
+	for _, a := range args {
+		if err, ok := a.(error); ok {
+			l.fault.raise(fmt.Errorf("state store: %w", err))
+		}
+	}
+	l.fault.raise(fmt.Errorf("state store: "+format, args...))
+}
+
+func stateDir(fs vfs.FS, dir string) string { return fs.PathJoin(dir, "state") }
+
+// openDB opens the store of the job directory dir.
+func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
+	opts := &pebble.Options{
+		FS:                          c.FS,
+		Comparer:                    comparer,
+		FormatMajorVersion:          pebble.FormatNewest,
+		CacheSize:                   c.CacheBytes,
+		MemTableSize:                uint64(c.MemTableBytes),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       20,
+		LBaseMaxBytes:               64 << 20,
+		MaxOpenFiles:                512,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
+		Logger:                      pebbleLogger{c.Logger, f},
+		ReadOnly:                    readOnly,
+		ErrorIfNotExists:            readOnly,
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { f.raise(fmt.Errorf("state store: %w", err)) },
+		},
+	}
+	for i := range opts.Levels {
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		opts.Levels[i].BlockSize = 8 << 10
+		// The levels above the last are rewritten often and read mostly from the cache.
+		opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+	}
+	opts.Levels[len(opts.Levels)-1].Compression = func() *sstable.CompressionProfile { return sstable.ZstdCompression }
+	dir := stateDir(c.FS, c.Dir)
+	db, err := pebble.Open(dir, opts)
+	switch {
+	case err == nil:
+		return db, nil
+	case strings.Contains(err.Error(), "lock"), strings.Contains(err.Error(), "resource temporarily unavailable"):
+		return nil, fmt.Errorf("job directory %s is in use by another process; stop it first: %w", c.Dir, err)
+	case strings.Contains(err.Error(), "comparer"):
+		return nil, fmt.Errorf("job directory %s was written by a version of the engine that this one cannot read: %w", c.Dir, err)
+	}
+	return nil, fmt.Errorf("open the state in %s: %w", dir, err)
+}
+
+// openState opens the store, checks that it is this plan's and instance's, and gives new stages their ids.
+func openState(c Config) (*state, error) {
+	f := newFault()
+	db, err := openDB(c, f, false)
+	if err != nil {
+		return nil, err
+	}
+	s := &state{db: db, fault: f}
+	if err := s.identify(c); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *state) identify(c Config) error {
+	found, err := s.getJSON(keyIdentity, &s.id)
+	if err != nil {
+		return err
+	}
+	changed := !found
+	if !found {
+		s.id = identity{Format: stateFormat, App: c.Plan.App, Instance: c.Instance, KeyGroups: c.KeyGroups, Stages: map[string]uint16{}}
+	}
+	switch {
+	case s.id.Format != stateFormat:
+		return fmt.Errorf("job directory %s has format %d and this version of the engine reads format %d", c.Dir, s.id.Format, stateFormat)
+	case s.id.App != c.Plan.App:
+		return fmt.Errorf("job directory %s holds the state of app %s, not of %s", c.Dir, s.id.App, c.Plan.App)
+	case s.id.Instance != c.Instance:
+		return fmt.Errorf("job directory %s holds the state of instance %s, not of %s", c.Dir, s.id.Instance, c.Instance)
+	case s.id.KeyGroups != c.KeyGroups:
+		return fmt.Errorf("job directory %s has %d key groups and %d are configured; the number is fixed once an instance exists", c.Dir, s.id.KeyGroups, c.KeyGroups)
+	}
+	wanted := map[string]bool{}
+	for _, st := range c.Plan.Stages {
+		if st.Keyed == nil {
+			continue
+		}
+		wanted[st.Name] = true
+		if _, ok := s.id.Stages[st.Name]; !ok {
+			s.id.NextStage++
+			s.id.Stages[st.Name] = s.id.NextStage
+			changed = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.id.Stages)) {
+		if wanted[name] {
+			continue
+		}
+		holds, err := s.holds(s.id.Stages[name])
+		if err != nil {
+			return err
+		}
+		if holds {
+			return fmt.Errorf("state of stage %s in %s would be lost: the plan of %s %s has no such stage", name, c.Dir, c.Plan.App, c.Plan.Version)
+		}
+		delete(s.id.Stages, name)
+		changed = true
+	}
+	if !changed {
+		return nil
+	}
+	b := s.db.NewBatch()
+	defer b.Close()
+	if err := setJSON(b, keyIdentity, s.id); err != nil {
+		return err
+	}
+	return s.commit(b)
+}
+
+// holds reports whether a stage has any values, lists or timers.
+func (s *state) holds(stage uint16) (bool, error) {
+	id := binary.BigEndian.AppendUint16(nil, stage)
+	for _, prefix := range [][]byte{
+		{kindValue}, {kindList}, {kindTimer, byte(plan.ProcessingTime)}, {kindTimer, byte(plan.EventTime)},
+	} {
+		prefix = append(prefix, id...)
+		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+		if err != nil {
+			return false, err
+		}
+		some := it.First()
+		if err := errors.Join(it.Error(), it.Close()); err != nil || some {
+			return some, err
+		}
+	}
+	return false, nil
+}
+
+// after returns the smallest key that is greater than all keys with the prefix, which has a byte below 255.
+func after(prefix []byte) []byte {
+	end := slices.Clone(prefix)
+	for i := len(end) - 1; ; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+}
+
+// commit applies b and syncs it. An error is final: the store must not be written again. When Pebble is stuck, waiting
+// for a flush that keeps failing, commit returns the flush's error and leaves its goroutine to the process's end.
+func (s *state) commit(b *pebble.Batch) error {
+	if err := s.fault.get(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil { // Pebble panics when it cannot write its log
+				done <- fmt.Errorf("state store: %v", p)
+			}
+		}()
+		done <- s.db.Apply(b, pebble.Sync)
+	}()
+	var err error
+	select {
+	case err = <-done:
+	case <-s.fault.raised:
+	}
+	if err != nil {
+		s.fault.raise(err)
+	}
+	return s.fault.get()
+}
+
+func (s *state) getJSON(key []byte, into any) (bool, error) {
+	v, closer, err := s.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w", key[1:], err)
+	}
+	defer closer.Close()
+	if err := json.Unmarshal(v, into); err != nil {
+		return false, fmt.Errorf("read %s: %w", key[1:], err)
+	}
+	return true, nil
+}
+
+func setJSON(b *pebble.Batch, key []byte, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return b.Set(key, text, nil)
+}
+
+// scan calls f with every key that has the prefix. Key and value are only valid during the call.
+func (s *state) scan(prefix []byte, f func(key, value []byte) error) error {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		err = f(it.Key(), it.Value())
+	}
+	return errors.Join(err, it.Error(), it.Close())
+}
+
+// counters reads all committed counters, also those that the plan no longer has.
+func (s *state) counters() (map[string]int64, error) {
+	all := map[string]int64{}
+	err := s.scan([]byte{kindCounter}, func(k, v []byte) error {
+		n, w := binary.Varint(v)
+		if w <= 0 {
+			return fmt.Errorf("counter %s has the value %x", k[1:], v)
+		}
+		all[string(k[1:])] = n
+		return nil
+	})
+	return all, err
+}
+
+// close closes the store. After a fault it is left as it is, locked until the process ends: Pebble cannot close a store
+// whose commits fail.
+func (s *state) close() error {
+	if s.closed || s.fault.get() != nil {
+		return nil
+	}
+	s.closed = true
+	return s.db.Close()
+}

@@ -1,0 +1,106 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// load implements view with one pass of one iterator over the values, and a second one over the lists that are needed.
+// Keys are sorted, so each seek continues where the last one stopped; most absent keys are answered by a bloom filter.
+func (s *state) load(keys []keyed) (err error) {
+	if len(keys) == 0 {
+		return nil
+	}
+	stage := keys[0].stateKey[1:3]
+	var held arena
+
+	prefix := append([]byte{kindValue}, stage...)
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix), UseL6Filters: true})
+	if err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
+	lists := 0
+	for i := range keys {
+		k := &keys[i]
+		if it.SeekPrefixGE(k.stateKey) {
+			k.Value = held.copy(it.Value())
+		} else if it.Error() != nil {
+			break
+		}
+		if k.needList {
+			lists++
+		}
+	}
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
+	if lists == 0 {
+		return nil
+	}
+
+	prefix[0] = kindList
+	it, err = s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix), UseL6Filters: true})
+	if err != nil {
+		return fmt.Errorf("read lists: %w", err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	var seek []byte
+	for i := range keys {
+		k := &keys[i]
+		if !k.needList {
+			continue
+		}
+		seek = append(append(seek[:0], kindList), k.stateKey[1:]...)
+		for ok := it.SeekPrefixGE(seek); ok; ok = it.Next() {
+			suffix := it.Key()[len(seek):]
+			if len(suffix) != 8 {
+				return fmt.Errorf("list of key %q: entry key of %d bytes", k.Key.Key, len(suffix))
+			}
+			k.listEpochs = append(k.listEpochs, binary.BigEndian.Uint64(suffix))
+			if k.List, err = splitList(k.List, held.copy(it.Value())); err != nil {
+				return fmt.Errorf("list of key %q: %w", k.Key.Key, err)
+			}
+		}
+		if err := it.Error(); err != nil {
+			return fmt.Errorf("read lists: %w", err)
+		}
+	}
+	return nil
+}
+
+// A list entry holds what one epoch appended: each item with its length before it.
+func appendList(dst []byte, items [][]byte) []byte {
+	for _, it := range items {
+		dst = binary.AppendUvarint(dst, uint64(len(it)))
+		dst = append(dst, it...)
+	}
+	return dst
+}
+
+func splitList(dst [][]byte, entry []byte) ([][]byte, error) {
+	for len(entry) > 0 {
+		n, w := binary.Uvarint(entry)
+		if w <= 0 || n > uint64(len(entry)-w) {
+			return dst, fmt.Errorf("an item of %d bytes in the last %d", n, len(entry))
+		}
+		end := w + int(n)
+		dst = append(dst, entry[w:end:end])
+		entry = entry[end:]
+	}
+	return dst, nil
+}
+
+// arena copies many small slices with few allocations. It is freed when the last slice is.
+type arena struct{ free []byte }
+
+func (a *arena) copy(b []byte) []byte {
+	if len(b) > cap(a.free)-len(a.free) {
+		a.free = make([]byte, 0, max(len(b), 64<<10))
+	}
+	from := len(a.free)
+	a.free = append(a.free, b...)
+	return a.free[from:len(a.free):len(a.free)]
+}
