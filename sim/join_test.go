@@ -120,6 +120,7 @@ func join(t *testing.T, posts []sim.Post) joined {
 func TestEveryGradedQuizCanBeJoined(t *testing.T) {
 	t.Parallel()
 	cfg := small(17)
+	cfg.Students = 60
 	total := len(take(district(t, cfg), 2))
 	late := struct{ assignments, enrolments int }{}
 	for stop := 40; stop < total; stop += total/8 + 1 {
@@ -154,7 +155,10 @@ func TestEveryGradedQuizCanBeJoined(t *testing.T) {
 // Assignments get new titles and students move to other sections, under the same ids.
 func TestEntitiesChange(t *testing.T) {
 	t.Parallel()
-	j := join(t, take(district(t, small(19)), 4))
+	cfg := small(19)
+	cfg.Students, cfg.Irregular = 40, sim.DefaultIrregular()
+	cfg.Irregular.Movers, cfg.Irregular.Changed = 0.5, 0.5
+	j := join(t, take(district(t, cfg), 3))
 	changed, moved := 0, 0
 	for _, titles := range j.titles {
 		if len(titles) > 1 {
