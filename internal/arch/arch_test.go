@@ -10,9 +10,11 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -294,6 +296,23 @@ func TestNoSleep(t *testing.T) {
 				}
 				return true
 			})
+		}
+	}
+}
+
+// TestArchitectureNamesFiles: what ARCHITECTURE.md names in code quotes as a file or folder is there.
+func TestArchitectureNamesFiles(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../ARCHITECTURE.md")
+	require.NoError(t, err)
+	named := regexp.MustCompile("`([a-z0-9_./-]+(?:/|\\.go|\\.js|\\.json|\\.sh|\\.yml))`").FindAllStringSubmatch(string(text), -1)
+	require.Greater(t, len(named), 20)
+	for _, m := range named {
+		if !strings.Contains(m[1], "/") {
+			continue // a file of the folder in the same line
+		}
+		if _, err := os.Stat(filepath.Join("..", "..", m[1])); err != nil && !strings.Contains(m[1], "NAME") {
+			t.Errorf("ARCHITECTURE.md names %s, which is not there: say where it went", m[1])
 		}
 	}
 }
