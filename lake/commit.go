@@ -114,6 +114,11 @@ func (t *Table) Commit(ctx context.Context, p *Pending, pos Position) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
+	for _, f := range p.locations {
+		if _, err := t.lake.fsys.Stat(f); err != nil {
+			return fmt.Errorf("commit to table %s: a file of the batch is gone, write the batch again: %w", t.name, err)
+		}
+	}
 	start := t.lake.cfg.Now()
 	known := false
 	err := t.change(context.WithoutCancel(ctx), "commit", func(tbl *table.Table) (*table.Transaction, error) {

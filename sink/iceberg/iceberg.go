@@ -4,7 +4,8 @@
 // rows, and Publish leaves out what a table already has. So a batch may be published again, alone or in a larger one, after
 // any crash, and a table that a batch has no rows for is not touched.
 //
-// It does not compact, expire or sweep: those are calls on the lake.
+// As the only writer of its tables it also keeps them in shape: it sweeps what an earlier process left when it opens, and
+// compacts a table after every 32 commits. It does not retract what another lineage has published.
 package iceberg
 
 import (
@@ -20,6 +21,9 @@ import (
 	"millrace/plan"
 	"millrace/sink"
 )
+
+// compactEvery is how many commits of a table go between two looks at whether its files should be joined.
+const compactEvery = 32
 
 // Config says what is published where. Lake, Namespace and Plan are required.
 type Config struct {
@@ -64,14 +68,16 @@ func (c Config) validate() error {
 type Sink struct {
 	cfg     Config
 	tables  []*lake.Table // by index into Plan.Tables
+	commits []int         // of each table since it was last compacted
 	rows    *prometheus.CounterVec
 	skipped prometheus.Counter
 }
 
 var _ sink.Sink = (*Sink)(nil)
 
-// Open makes the plan's tables in the lake where they are missing, and adds the nullable columns that are new. It fails if
-// a table has changed in any other way.
+// Open makes the plan's tables in the lake where they are missing, adds the nullable columns that are new, and removes files
+// that an earlier process wrote and did not commit. It fails if a table has changed in any other way. No other process may
+// write to the namespace.
 func Open(ctx context.Context, cfg Config) (*Sink, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -91,8 +97,12 @@ func Open(ctx context.Context, cfg Config) (*Sink, error) {
 		if err != nil {
 			return nil, err
 		}
+		if _, err := table.Sweep(ctx, 0); err != nil {
+			return nil, err
+		}
 		s.tables = append(s.tables, table)
 	}
+	s.commits = make([]int, len(s.tables))
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(s.rows, s.skipped)
 	}
@@ -129,8 +139,24 @@ func (s *Sink) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, erro
 			return nil, err
 		}
 		rejected = append(rejected, refused...)
+		s.commits[i]++
 	}
+	s.compact(ctx)
 	return rejected, nil
+}
+
+// compact joins the files of tables that had many commits. The rows are published whether it works or not, so its errors
+// are logged, and the next try comes after as many commits again.
+func (s *Sink) compact(ctx context.Context) {
+	for i, t := range s.tables {
+		if s.commits[i] < compactEvery || ctx.Err() != nil {
+			continue
+		}
+		s.commits[i] = 0
+		if _, err := t.Compact(ctx); err != nil {
+			s.cfg.Logger.Warn("table not compacted", "table", t.Name().String(), "error", err)
+		}
+	}
 }
 
 func (s *Sink) publish(ctx context.Context, t *lake.Table, rows []plan.Row, b sink.Batch) ([]sink.Rejected, error) {

@@ -2,6 +2,8 @@ package iceberg_test
 
 import (
 	"context"
+	"fmt"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -78,4 +80,53 @@ func TestConfig(t *testing.T) {
 	require.ErrorContains(t, err, "Config.Plan is nil")
 	_, err = iceberg.Open(context.Background(), iceberg.Config{Namespace: "v1", Plan: sinktest.Plan()})
 	require.ErrorContains(t, err, "Config.Lake is nil")
+}
+
+func TestManyCommitsStayFewFiles(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	l, err := lake.Open(ctx, lake.Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	s, err := iceberg.Open(ctx, iceberg.Config{Lake: l, Namespace: "v1", Plan: sinktest.Plan()})
+	require.NoError(t, err)
+	const epochs = 70
+	for e := uint64(1); e <= epochs; e++ {
+		_, err := s.Publish(ctx, sink.Batch{
+			Lineage: sinktest.Lineage, FromEpoch: e, ToEpoch: e,
+			Rows: []plan.Row{sinktest.Visit(t, fmt.Sprint(e), e)},
+		})
+		require.NoError(t, err)
+	}
+	tbl, err := l.Lookup(ctx, lake.Name{Namespace: "v1", Table: "visit"})
+	require.NoError(t, err)
+	files, err := tbl.Files(ctx)
+	require.NoError(t, err)
+	require.Less(t, len(files), 20)
+	n, err := tbl.Count(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, epochs, n)
+}
+
+func TestOrphansGoWhenTheSinkOpens(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	p := sinktest.Plan()
+	l, err := lake.Open(ctx, lake.Config{Dir: dir})
+	require.NoError(t, err)
+	tbl, err := l.Table(ctx, "v1", p.Tables[sinktest.TableVisit])
+	require.NoError(t, err)
+	_, err = tbl.Write(ctx, []plan.Row{sinktest.Visit(t, "a", 1)}, sinktest.Lineage, "1.0.0") // and dies
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	parquet := func() []string {
+		names, err := filepath.Glob(filepath.Join(dir, "warehouse", "v1", "visit", "data", "*.parquet"))
+		require.NoError(t, err)
+		return names
+	}
+	require.Len(t, parquet(), 1)
+	s := harness{dir}.Open(t)
+	require.Empty(t, parquet())
+	require.NoError(t, s.Close())
 }

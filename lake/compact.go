@@ -1,0 +1,253 @@
+package lake
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
+
+	"millrace/plan"
+)
+
+const (
+	smallFile    = 32 << 20 // bytes; smaller files of a partition are joined
+	targetFile   = 128 << 20
+	smallFiles   = 8  // of a partition, from which on they are joined
+	deleteFiles  = 64 // of the table, from which on every file they apply to is written anew without the rows
+	compactTasks = 256
+)
+
+// Compacted says what Compact did.
+type Compacted struct {
+	Removed int // data files
+	Added   int // data files
+	Deletes int // delete files that nothing needs any more
+}
+
+// Compact joins the small data files of each partition with eight or more of them, and when 64 or more files of corrections
+// have gathered, applies them for good. Each partition is one commit, made beside those of a writer: readers see the same
+// rows before and after. What is replaced stays on disk until its snapshots expire.
+func (t *Table) Compact(ctx context.Context) (Compacted, error) {
+	var done Compacted
+	if t.lake.cfg.ReadOnly {
+		return done, ErrReadOnly
+	}
+	if t.columns == nil {
+		return done, fmt.Errorf("compact table %s: it was opened by Lookup, for reading", t.name)
+	}
+	if err := t.load(ctx); err != nil {
+		return done, err
+	}
+	tbl := t.seen()
+	groups, err := t.compactable(ctx, tbl)
+	if err == nil {
+		for _, g := range groups {
+			var added int
+			if added, err = t.rewrite(ctx, tbl, g); err != nil {
+				break
+			}
+			done.Added += added
+			done.Removed += len(g)
+		}
+	}
+	if err == nil && len(groups) > 0 {
+		done.Deletes, err = t.dropDeadDeletes(ctx)
+	}
+	if err != nil {
+		return done, fmt.Errorf("compact table %s: %w", t.name, err)
+	}
+	if done != (Compacted{}) {
+		t.lake.cfg.Logger.Info("table compacted", "table", t.name.String(), "removed", done.Removed, "added", done.Added, "deletes", done.Deletes)
+	}
+	return done, nil
+}
+
+// compactable returns the files to rewrite, by partition.
+func (t *Table) compactable(ctx context.Context, tbl *table.Table) ([][]table.FileScanTask, error) {
+	tasks, err := tbl.Scan().PlanFiles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	deletes := map[string]struct{}{}
+	for _, task := range tasks {
+		for _, d := range task.EqualityDeleteFiles {
+			deletes[d.FilePath()] = struct{}{}
+		}
+	}
+	apply := len(deletes) >= deleteFiles
+	partitions := map[string][]table.FileScanTask{}
+	forced := map[string]bool{}
+	spec := tbl.Spec()
+	for _, task := range tasks {
+		if int(task.File.SpecID()) != spec.ID() {
+			continue
+		}
+		key := fmt.Sprint(task.File.Partition()) // a map prints in order of its keys
+		switch {
+		case apply && len(task.EqualityDeleteFiles) > 0:
+			forced[key] = true
+		case task.File.FileSizeBytes() >= smallFile:
+			continue
+		}
+		partitions[key] = append(partitions[key], task)
+	}
+	var groups [][]table.FileScanTask
+	for key, files := range partitions {
+		if len(files) < smallFiles && !forced[key] {
+			continue
+		}
+		slices.SortFunc(files, func(a, b table.FileScanTask) int { return strings.Compare(a.File.FilePath(), b.File.FilePath()) })
+		groups = slices.AppendSeq(groups, slices.Chunk(files, compactTasks))
+	}
+	slices.SortFunc(groups, func(a, b []table.FileScanTask) int {
+		return strings.Compare(a[0].File.FilePath(), b[0].File.FilePath())
+	})
+	return groups, nil
+}
+
+// rewrite replaces files of one partition of tbl by files with the rows that are left of them.
+func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.FileScanTask) (added int, err error) {
+	p := &Pending{}
+	defer func() { t.lake.release(p.locations) }()
+	if err := t.copyRows(ctx, tbl, tasks, p); err != nil {
+		return 0, err
+	}
+	if err := t.lake.fsys.syncDirs(); err != nil {
+		return 0, err
+	}
+	// The new files stand where the snapshot stood that they were read from: corrections that a writer commits meanwhile
+	// come after them and apply.
+	sequence := tbl.CurrentSnapshot().SequenceNumber
+	return len(p.data), t.change(context.WithoutCancel(ctx), "compact", func(now *table.Table) (*table.Transaction, error) {
+		tx := now.NewTransaction()
+		r := tx.NewRewrite(carried(now)).DataSequenceNumber(sequence)
+		for _, task := range tasks {
+			r.DeleteFile(task.File)
+		}
+		for _, f := range p.data {
+			r.AddDataFile(f)
+		}
+		return tx, r.Commit(ctx)
+	})
+}
+
+// copyRows writes the rows that are left of tasks to new files.
+func (t *Table) copyRows(ctx context.Context, tbl *table.Table, tasks []table.FileScanTask, p *Pending) error {
+	s := &scan{scan: tbl.Scan(table.WithArrowBatchSize(chunkRows), table.WithMaxConcurrency(1))}
+	columns := planColumns(tbl.Schema())
+	spec := tbl.Spec()
+	var partition []any
+	for _, f := range spec.Fields() {
+		v := tasks[0].File.Partition()[f.FieldID]
+		if day, ok := v.(int32); ok {
+			v = iceberg.Date(day)
+		}
+		partition = append(partition, v)
+	}
+	var w *dataWriter
+	finish := func() error {
+		f, err := w.finish(iceberg.EntryContentData, spec, partition, nil)
+		w = nil
+		if err == nil {
+			p.data = append(p.data, f)
+		}
+		return err
+	}
+	cells := make([]plan.Cell, len(columns))
+	for row, err := range s.read(ctx, tasks) {
+		if err == nil && w == nil {
+			file := t.lake.newFile(tbl.Location(), "data")
+			p.locations = append(p.locations, file)
+			w, err = newDataWriter(t.lake, tbl, columns, file)
+		}
+		for i := 0; err == nil && i < len(columns); i++ {
+			cells[i], err = cellOf(row[columns[i].Name])
+		}
+		if err == nil {
+			err = w.add(cells)
+		}
+		if err == nil && w.out.n >= targetFile {
+			err = finish()
+		}
+		if err != nil {
+			if w != nil {
+				w.abandon()
+			}
+			return err
+		}
+	}
+	if w == nil {
+		return nil
+	}
+	return finish()
+}
+
+// cellOf is the inverse of value.
+func cellOf(v any) (plan.Cell, error) {
+	switch v := v.(type) {
+	case nil:
+		return plan.Cell{Null: true}, nil
+	case string:
+		return plan.Cell{Bytes: []byte(v)}, nil
+	case []byte:
+		return plan.Cell{Bytes: v}, nil
+	case int64:
+		return plan.Cell{Int: v}, nil
+	case float64:
+		return plan.Cell{Float: v}, nil
+	case bool:
+		return plan.Cell{Bool: v}, nil
+	case time.Time:
+		return plan.Cell{Int: v.UnixMicro()}, nil
+	case []string:
+		list := make([][]byte, len(v))
+		for i, s := range v {
+			list[i] = []byte(s)
+		}
+		return plan.Cell{List: list}, nil
+	}
+	return plan.Cell{}, fmt.Errorf("value of type %T", v)
+}
+
+// dropDeadDeletes removes the delete files that apply to no data file any more: a delete applies to files with a lower
+// sequence number.
+func (t *Table) dropDeadDeletes(ctx context.Context) (dropped int, err error) {
+	return dropped, t.change(context.WithoutCancel(ctx), "drop applied corrections", func(now *table.Table) (*table.Transaction, error) {
+		dropped = 0
+		manifests, err := now.CurrentSnapshot().Manifests(t.lake.fsys)
+		if err != nil {
+			return nil, err
+		}
+		oldest := int64(math.MaxInt64)
+		var deletes []iceberg.ManifestEntry
+		for _, m := range manifests {
+			for entry, err := range m.Entries(t.lake.fsys, true) {
+				if err != nil {
+					return nil, err
+				}
+				if m.ManifestContent() == iceberg.ManifestContentDeletes {
+					deletes = append(deletes, entry)
+				} else {
+					oldest = min(oldest, entry.SequenceNum())
+				}
+			}
+		}
+		tx := now.NewTransaction()
+		r := tx.NewRewrite(carried(now))
+		for _, d := range deletes {
+			if d.SequenceNum() <= oldest {
+				r.DeleteFile(d.DataFile())
+				dropped++
+			}
+		}
+		if dropped == 0 {
+			return nil, nil
+		}
+		return tx, r.Commit(ctx)
+	})
+}

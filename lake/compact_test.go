@@ -1,0 +1,105 @@
+package lake_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"millrace/lake"
+	"millrace/plan"
+)
+
+// allRows are the table's rows by id.
+func allRows(t testing.TB, tbl *lake.Table) map[string]lake.Row {
+	t.Helper()
+	rows := map[string]lake.Row{}
+	for row, err := range tbl.Scan(context.Background(), lake.ScanOptions{}) {
+		require.NoError(t, err)
+		rows[row["_id"].(string)] = row
+	}
+	return rows
+}
+
+func TestCompactJoinsSmallFiles(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	tbl := openTable(t, openLake(t, lake.Config{}))
+	e := uint64(0)
+	for range 12 {
+		e++
+		publish(t, tbl, e, e, quiz(fmt.Sprint("a", e), 1, e, 0), quiz(fmt.Sprint("b", e), 1, e, day*int64(e%2)))
+	}
+	e++
+	publish(t, tbl, e, e, quiz("a1", 2, e, 0), plan.Row{ID: "a2", Rev: 2, Deleted: true, Epoch: e})
+	before := allRows(t, tbl)
+	done, err := tbl.Compact(ctx)
+	require.NoError(t, err)
+	require.Equal(t, lake.Compacted{Removed: 13, Added: 1, Deletes: 0}, done, "the other day has six files")
+	require.Equal(t, before, allRows(t, tbl))
+	pos, ok, err := tbl.Published(ctx)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, e, pos.ToEpoch, "compaction keeps the position")
+
+	publish(t, tbl, e+1, e+1, quiz("a1", 3, e+1, 0)) // applies to what was compacted
+	require.EqualValues(t, 3, scores(t, tbl)["a1"])
+	done, err = tbl.Compact(ctx)
+	require.NoError(t, err)
+	require.Zero(t, done)
+}
+
+func TestCompactAppliesCorrections(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	tbl := openTable(t, openLake(t, lake.Config{Dir: dir, KeepSnapshots: 1, KeepFor: time.Nanosecond}))
+	publish(t, tbl, 1, 1, quiz("quiet", 1, 1, 9*day))
+	e := uint64(1)
+	for range 70 {
+		e++
+		publish(t, tbl, e, e, quiz("hot", e, e, day*int64(e%3)))
+	}
+	publish(t, tbl, e+1, e+1, plan.Row{ID: "quiet", Rev: 2, Deleted: true, Epoch: e + 1})
+	done, err := tbl.Compact(ctx)
+	require.NoError(t, err)
+	require.Equal(t, 71, done.Deletes, "delete files that are applied")
+	require.Equal(t, map[string]float64{"hot": float64(e)}, scores(t, tbl))
+	files, err := tbl.Files(ctx)
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	require.Zero(t, files[0].Deletes)
+}
+
+func TestCompactBesideAWriter(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	compactor := openTable(t, openLake(t, lake.Config{Dir: dir}))
+	writer := openTable(t, openLake(t, lake.Config{Dir: dir}))
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			default:
+				if _, err := compactor.Compact(ctx); err != nil {
+					stopped <- err
+					return
+				}
+			}
+		}
+	}()
+	want := map[string]float64{}
+	for e := uint64(1); e <= 80; e++ {
+		publish(t, writer, e, e, quiz("hot", e, e, 0), quiz(fmt.Sprint(e), 1, e, 0))
+		want["hot"], want[fmt.Sprint(e)] = float64(e), 1
+	}
+	close(stop)
+	require.NoError(t, <-stopped)
+	require.Equal(t, want, scores(t, writer))
+}
