@@ -27,8 +27,8 @@ func levels(history []Status, end time.Time, value func(Status) *int64) series {
 			k++
 		}
 		out[i] = math.NaN()
-		// A sample older than one step is not the value at t.
-		if k > 0 && t.Sub(history[k-1].At) < chartStep {
+		// A sample much older than one step is not the value at t.
+		if k > 0 && t.Sub(history[k-1].At) < chartStep+time.Second {
 			if v := value(history[k-1]); v != nil {
 				out[i] = float64(*v)
 			}
@@ -144,7 +144,7 @@ type chartMinute struct {
 	Values []*float64
 }
 
-const chartWidth, chartHeight = 720, 260
+const chartWidth, chartHeight = 360, 190
 
 // newChart draws up to six series of rates with one axis.
 func newChart(end, now time.Time, names, classes []string, all []series) chart {
@@ -167,7 +167,7 @@ func newChart(end, now time.Time, names, classes []string, all []series) chart {
 	span := chartStep * (chartPoints - 1)
 	for m := 0; m <= 10; m += 2 {
 		at := chartWidth * (1 - float64(time.Duration(m)*time.Minute)/float64(span))
-		label := fmt.Sprintf("−%d min", m)
+		label := fmt.Sprintf("−%d", m)
 		if m == 0 {
 			label = "now"
 		}

@@ -93,6 +93,7 @@ func (p *pipeline) status(context.Context) (web.Status, error) {
 		}
 		st.Tables = append(st.Tables, t)
 	}
+	st.Tables = append(st.Tables, web.Table{Name: "dead_letter", Rows: new(int64(2)), NewestEvent: now.Add(-42 * time.Second)})
 	st.Ledger = web.Ledger{
 		At: now.Add(-2 * time.Second),
 		Accounts: []web.Account{
@@ -105,6 +106,14 @@ func (p *pipeline) status(context.Context) (web.Status, error) {
 				Parts: []web.Amount{{Name: "in rows", Count: items - 731 - 400_000 - 120}, {Name: "of no table", Count: 400_000}, {Name: "waiting", Count: 118}, {Name: "dead letters", Count: 2}},
 			},
 		},
+	}
+	for i, name := range names {
+		rows := *st.Tables[i].Rows
+		a := web.Account{Name: "records of " + name, Total: web.Amount{Name: "records", Count: rows}, Parts: []web.Amount{
+			{Name: "rows", Count: rows}, {Name: "dead letters", Count: *st.Tables[i].DeadLetters}, {Name: "waiting", Count: *st.Tables[i].Waiting}, {Name: "dropped"}, {Name: "on their way"},
+		}}
+		a.Total.Count -= a.Difference()
+		st.Ledger.Accounts = append(st.Ledger.Accounts, a)
 	}
 	if p.tweak != nil {
 		p.tweak(&st)

@@ -118,8 +118,8 @@ func (s *Server) overview(ctx context.Context, table string) overviewPage {
 	if !p.Known {
 		return p
 	}
-	p.Fresh = st.Collected.Items == 0 && total(st, func(t Table) *int64 { return t.Rows }) == nil ||
-		st.Collected.Items == 0 && *total(st, func(t Table) *int64 { return t.Rows }) == 0
+	rows := total(st, func(t Table) *int64 { return t.Rows })
+	p.Fresh = st.Collected.Items == 0 && (rows == nil || *rows == 0) && len(st.Problems) == 0
 	p.Attention = attention(now)
 	p.steps()
 
@@ -135,14 +135,14 @@ func (s *Server) overview(ctx context.Context, table string) overviewPage {
 		p.Jobs = append(p.Jobs, jobLine{Job: j, Class: stateClass(j.State), Spark: newSpark(read.perSecond())})
 	}
 	for _, t := range st.Tables {
-		rows := levels(now.History, end, func(s Status) *int64 {
+		count := levels(now.History, end, func(s Status) *int64 {
 			k := slices.IndexFunc(s.Tables, func(o Table) bool { return o.Name == t.Name })
 			if k < 0 {
 				return nil
 			}
 			return s.Tables[k].Rows
 		})
-		p.Tables = append(p.Tables, tableLine{Table: t, Spark: newSpark(rows.perSecond())})
+		p.Tables = append(p.Tables, tableLine{Table: t, Spark: newSpark(count.perSecond())})
 	}
 	p.Table = chooseTable(st.Tables, table)
 	if p.Table != "" {
@@ -167,15 +167,20 @@ func (p *overviewPage) steps() {
 	rows := level(rowCount).perSecond()
 
 	var rowsPerSecond *float64
-	for i, t := range st.Tables {
-		if t.PerSecond == nil {
+	tables := int64(0)
+	for _, t := range st.Tables {
+		if t.ofDeadLetters() {
+			continue
+		}
+		tables++
+		switch {
+		case t.PerSecond == nil:
 			rowsPerSecond = nil
-			break
+		case tables == 1:
+			rowsPerSecond = new(*t.PerSecond)
+		case rowsPerSecond != nil:
+			*rowsPerSecond += *t.PerSecond
 		}
-		if i == 0 {
-			rowsPerSecond = new(0.0)
-		}
-		*rowsPerSecond += *t.PerSecond
 	}
 	p.Steps = []step{
 		{
@@ -193,7 +198,7 @@ func (p *overviewPage) steps() {
 		},
 		{
 			Name: "Rows", Value: rowCount(st), Spark: newSpark(rows),
-			Note: fmt.Sprintf("%s rows/s in %d %s", formatRate(rowsPerSecond), len(st.Tables), plural(int64(len(st.Tables)), "table", "tables")),
+			Note: fmt.Sprintf("%s rows/s in %d %s", formatRate(rowsPerSecond), tables, plural(tables, "table", "tables")),
 		},
 		{
 			Name: "Dead letters", Value: dead(st), Spark: newSpark(level(dead)),
@@ -264,14 +269,17 @@ func offBy(d int64) string {
 
 // total sums a count over the tables; nil when it is unknown for one of them, or there are none.
 func total(st Status, f func(Table) *int64) *int64 {
-	if len(st.Tables) == 0 {
-		return nil
-	}
-	sum := new(int64(0))
+	var sum *int64
 	for _, t := range st.Tables {
+		if t.ofDeadLetters() {
+			continue
+		}
 		n := f(t)
 		if n == nil {
 			return nil
+		}
+		if sum == nil {
+			sum = new(int64(0))
 		}
 		*sum += *n
 	}

@@ -110,7 +110,7 @@ func TestUnknownIsNotZero(t *testing.T) {
 	p := newPipeline(func() time.Time { return noon })
 	p.tweak = func(s *web.Status) {
 		s.Lake.Entities = nil
-		for i := range s.Tables {
+		for i := range s.Tables[:6] {
 			s.Tables[i].DeadLetters = nil
 		}
 	}

@@ -70,7 +70,8 @@ type Sink struct {
 	BehindSeconds *float64 `json:"behind_seconds"`
 }
 
-// Table is one table of an app.
+// Table is one table of an app. The table of an app's dead letters has no waiting records and no dead letters of its own:
+// both are nil, and it is left out of the sums.
 type Table struct {
 	Name        string    `json:"name"`
 	Rows        *int64    `json:"rows"` // that readers of the index see
@@ -79,6 +80,8 @@ type Table struct {
 	DeadLetters *int64    `json:"dead_letters"`
 	NewestEvent time.Time `json:"newest_event,omitzero"` // event time of the newest row
 }
+
+func (t Table) ofDeadLetters() bool { return t.Rows != nil && t.Waiting == nil && t.DeadLetters == nil }
 
 // Ledger is the bookkeeping of the whole pipeline: equations that must hold when nothing is lost and nothing doubles.
 type Ledger struct {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 const (
 	pushEvery    = time.Second
+	idleEvery    = 4 // ticks of pushEvery between two samples while nobody looks; the charts have a step of five
 	commentEvery = 15 * time.Second
 	writeTimeout = 10 * time.Second // a reader that takes longer than this for one push is gone
 )
@@ -54,11 +56,11 @@ type changed struct {
 
 func newHub() *hub { return &hub{run: rand.Text()[:8], topics: map[string]*topic{}} }
 
-// Run calls each and renders watched topics once a second until ctx ends, then ends all streams.
+// Run renders watched topics once a second, and calls each as often, less often while nobody watches, until ctx ends, then ends all streams.
 func (h *hub) Run(ctx context.Context, each func(context.Context), onError func(topic string, err error)) {
 	tick := time.NewTicker(pushEvery)
 	defer tick.Stop()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			h.mu.Lock()
@@ -71,13 +73,12 @@ func (h *hub) Run(ctx context.Context, each func(context.Context), onError func(
 			return
 		case <-tick.C:
 		}
-		each(ctx)
 		h.mu.Lock()
-		watched := make(map[string]*topic, len(h.topics))
-		for name, t := range h.topics {
-			watched[name] = t
-		}
+		watched := maps.Clone(h.topics)
 		h.mu.Unlock()
+		if len(watched) > 0 || n%idleEvery == 0 {
+			each(ctx)
+		}
 		for name, t := range watched {
 			parts, err := renderWithin(ctx, t)
 			if err != nil {

@@ -206,7 +206,7 @@ func TestStreamResumes(t *testing.T) {
 		// Someone else keeps the topic alive.
 		_, leaveOther, doneOther := open(t, s, overview, "")
 		r, leave, done := open(t, s, overview, "")
-		time.Sleep(3 * time.Second)
+		time.Sleep(3500 * time.Millisecond) // half way between two pushes
 		synctest.Wait()
 		leave()
 		<-done
