@@ -17,7 +17,7 @@ type Head struct {
 	EventTime    time.Time   // of an event; zero when it has none: its envelope's sendTime then says when it was
 	DateModified time.Time   // of an entity; zero when it has none
 	Action       string      // of an event: term; "" when it has none
-	Deleted      bool        // an event that tells of its object's deletion, or an entity with status Deleted
+	Deleted      bool        // an event that tells of a deletion by its action or type, or an entity with status Deleted
 }
 
 // Versions of Caliper.
@@ -89,7 +89,7 @@ func readHead(item []byte, envelopeVersion string) (Head, error) {
 	head.Kind = record.Event
 	head.EventTime = ps.time("eventTime", v[headEventTime])
 	head.Action = Term(ps.text("action", v[headAction]))
-	head.Deleted = head.Action == Deleted
+	head.Deleted = head.Action == Deleted || strings.HasSuffix(head.Type, "DeletedEvent") // MembershipDeletedEvent
 	return head, ps.err()
 }
 

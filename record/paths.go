@@ -20,9 +20,8 @@ func (e *PathError) Error() string {
 
 // Paths is a compiled set of paths. It does not change and may be used by several goroutines at once.
 type Paths struct {
-	root    node
-	count   int
-	longest int // of the steps' names
+	root  node
+	count int
 }
 
 // node is one place that paths lead to or through: a trie over steps.
@@ -34,6 +33,8 @@ type node struct {
 	ends  []int32 // the paths that end here
 	below []int32 // the paths that end here or further on: what a duplicate makes void
 	plain int32   // the only path that ends here, when nothing goes on; else -1
+
+	longest int // of the steps' names, in bytes
 
 	children []child // while compiling
 }
@@ -72,7 +73,6 @@ func Compile(paths ...string) (*Paths, error) {
 		for _, name := range names {
 			n = n.child(name)
 			n.below = append(n.below, int32(i))
-			p.longest = max(p.longest, len(name)+1) // + 1 for the @ of @type
 		}
 		n.ends = append(n.ends, int32(i))
 	}
@@ -127,6 +127,7 @@ func (n *node) finish() {
 }
 
 func (n *node) enter(name string, bit uint64, c *node) {
+	n.longest = max(n.longest, len(name))
 	k := keyOf([]byte(name))
 	i := k.hash() >> n.shift
 	for n.table[i].node != nil {

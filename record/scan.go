@@ -10,8 +10,7 @@ import (
 func (p *Paths) Scan(doc []byte, out []Value) error {
 	out = out[:p.count]
 	clear(out)
-	s := scan{doc: doc, out: out, longest: p.longest}
-	i, f := s.value(next(doc, 0), 0, &p.root)
+	i, f := scanValue(doc, next(doc, 0), 0, &p.root, out)
 	if f == noFault {
 		if i = next(doc, i); i == len(doc) {
 			return nil
@@ -22,17 +21,11 @@ func (p *Paths) Scan(doc []byte, out []Value) error {
 	return syntaxError(doc, i, f)
 }
 
-// scan is one run of Scan. Its functions follow the document and the trie together; what no path leads through is left
-// to the functions of Validate.
-type scan struct {
-	doc     []byte
-	out     []Value
-	longest int
-}
+// The functions of a scan follow the document and the trie together; what no path leads through is left to the functions
+// of Validate. The results are handed down as an argument so that a caller's array of them can stay on its stack.
 
-// value goes over the value at n's place.
-func (s *scan) value(i, depth int, n *node) (int, fault) {
-	d := s.doc
+// scanValue goes over the value at n's place.
+func scanValue(d []byte, i, depth int, n *node, out []Value) (int, fault) {
 	if i >= len(d) {
 		return i, faultEnd
 	}
@@ -45,20 +38,20 @@ func (s *scan) value(i, depth int, n *node) (int, fault) {
 		}
 		for c := n.id; c != nil; c = c.id { // the step id on a string is the string
 			for _, e := range c.ends {
-				s.out[e] = Value{Raw: d[from:i:i], Kind: String}
+				out[e] = Value{Raw: d[from:i:i], Kind: String}
 			}
 		}
 	case '{':
 		if n.table == nil {
 			i, f = skipObject(d, i, depth)
 		} else {
-			i, f = s.object(i, depth, n)
+			i, f = scanObject(d, i, depth, n, out)
 		}
 	case '[':
 		if n.at == nil {
 			i, f = skipArray(d, i, depth)
 		} else {
-			i, f = s.array(i, depth, n)
+			i, f = scanArray(d, i, depth, n, out)
 		}
 	default:
 		i, f = skipScalar(d, i)
@@ -69,14 +62,13 @@ func (s *scan) value(i, depth int, n *node) (int, fault) {
 	if n.ends != nil {
 		v := Value{Raw: d[from:i:i], Kind: kindOf(d[from])}
 		for _, e := range n.ends {
-			s.out[e] = v
+			out[e] = v
 		}
 	}
 	return i, noFault
 }
 
-func (s *scan) object(i, depth int, n *node) (int, fault) {
-	d := s.doc
+func scanObject(d []byte, i, depth int, n *node, out []Value) (int, fault) {
 	if depth == MaxDepth {
 		return i, faultDepth
 	}
@@ -89,7 +81,7 @@ func (s *scan) object(i, depth int, n *node) (int, fault) {
 	}
 	for {
 		var step *step
-		if i, step, f = s.name(i, n); f != noFault {
+		if i, step, f = scanName(d, i, n); f != noFault {
 			return i, f
 		}
 		if i+1 < len(d) && d[i] == ':' && d[i+1] > ' ' {
@@ -101,7 +93,7 @@ func (s *scan) object(i, depth int, n *node) (int, fault) {
 		if step != nil {
 			if seen&step.bit == step.bit { // a duplicate, or one of too many to tell
 				for _, b := range step.node.below {
-					s.out[b] = Value{}
+					out[b] = Value{}
 				}
 			}
 			seen |= step.bit
@@ -109,11 +101,11 @@ func (s *scan) object(i, depth int, n *node) (int, fault) {
 				from := i
 				i, _, f = skipString(d, i+1)
 				if f == noFault {
-					v := &s.out[step.node.plain]
+					v := &out[step.node.plain]
 					v.Raw, v.Kind = d[from:i:i], String
 				}
 			} else {
-				i, f = s.value(i, depth+1, step.node)
+				i, f = scanValue(d, i, depth+1, step.node, out)
 			}
 		} else if isString {
 			i, _, f = skipString(d, i+1)
@@ -137,8 +129,7 @@ func (s *scan) object(i, depth int, n *node) (int, fault) {
 	}
 }
 
-func (s *scan) array(i, depth int, n *node) (int, fault) {
-	d := s.doc
+func scanArray(d []byte, i, depth int, n *node, out []Value) (int, fault) {
 	if depth == MaxDepth {
 		return i, faultDepth
 	}
@@ -155,7 +146,7 @@ func (s *scan) array(i, depth int, n *node) (int, fault) {
 			}
 		}
 		if c != nil {
-			i, f = s.value(i, depth+1, c)
+			i, f = scanValue(d, i, depth+1, c, out)
 		} else {
 			i, f = skipValue(d, i, depth+1)
 		}
@@ -176,9 +167,8 @@ func (s *scan) array(i, depth int, n *node) (int, fault) {
 	}
 }
 
-// name goes over a member's name and returns its step, nil when no path goes on with it.
-func (s *scan) name(i int, n *node) (int, *step, fault) {
-	d := s.doc
+// scanName goes over a member's name and returns its step, nil when no path goes on with it.
+func scanName(d []byte, i int, n *node) (int, *step, fault) {
 	if i+9 <= len(d) && d[i] == '"' {
 		// Most names are shorter than eight bytes, and then one word has all of it.
 		x := binary.LittleEndian.Uint64(d[i+1:])
@@ -199,7 +189,7 @@ func (s *scan) name(i int, n *node) (int, *step, fault) {
 		return end, n.find(keyOf(name), len(name), name), noFault
 	}
 	const longestEscape = 6 // bytes that spell one byte: \u0041
-	if len(name) > longestEscape*s.longest {
+	if len(name) > longestEscape*n.longest {
 		return end, nil, noFault
 	}
 	var buf [256]byte
