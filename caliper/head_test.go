@@ -104,10 +104,10 @@ func TestIdentity(t *testing.T) {
 		return caliper.Identity([]byte(item), head)
 	}
 	require.Equal(t, "urn:uuid:1", identity(`{"id":"urn:uuid:1","type":"ViewEvent"}`))
-	print := identity(`{"@type":"http://purl.imsglobal.org/caliper/v1/ViewEvent","count":1}`)
-	require.Regexp(t, `^fp:[0-9a-f]{32}$`, print)
-	require.Equal(t, print, identity(` {"count":1.0, "@type":"http:\/\/purl.imsglobal.org/caliper/v1/ViewEvent"}`), "the same event, redelivered in another spelling")
-	require.NotEqual(t, print, identity(`{"@type":"http://purl.imsglobal.org/caliper/v1/ViewEvent","count":2}`))
+	fp := identity(`{"@type":"http://purl.imsglobal.org/caliper/v1/ViewEvent","count":1}`)
+	require.Regexp(t, `^fp:[0-9a-f]{32}$`, fp)
+	require.Equal(t, fp, identity(` {"count":1.0, "@type":"http:\/\/purl.imsglobal.org/caliper/v1/ViewEvent"}`), "the same event, redelivered in another spelling")
+	require.NotEqual(t, fp, identity(`{"@type":"http://purl.imsglobal.org/caliper/v1/ViewEvent","count":2}`))
 	require.Regexp(t, `^fp:`, identity(`{"id":"_:b0","type":"ViewEvent"}`), "a blank node is local to its envelope")
 
 	broken := []byte("{\"id\":\"\t\"}")
