@@ -100,7 +100,9 @@ func (e *Engine) restore() error {
 		return err
 	}
 	e.prog = newProgram(e.c.Plan, e.s.id.Stages, e.c.KeyGroups, e.c.Workers)
-	e.timers = newTimers(e.s, e.prog.stageIDs)
+	if e.timers, err = openTimers(e.s, e.prog.stageIDs); err != nil {
+		return err
+	}
 	e.live.nextTimer = e.timers.next(plan.ProcessingTime)
 	if e.sinks, err = openPublishers(e); err != nil {
 		return err

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"millrace/plan"
 )
 
 // ReadManifest reads what the checkpoint or savepoint in dir says about itself. A nil fs is the operating system's.
@@ -164,25 +167,9 @@ func (s *state) readProgress(c Config) (Progress, error) {
 	for _, e := range entriesAfter(entries, lowest) {
 		p.OutboxBytes += e.Bytes
 	}
-	return p, errors.Join(err, s.nextTimer(&p))
-}
-
-// nextTimer finds the earliest processing-time timer of a store that is only read.
-func (s *state) nextTimer(p *Progress) error {
-	for _, id := range s.id.Stages {
-		prefix := appendTimerPrefix(nil, domains[0], id)
-		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-		if err != nil {
-			return err
-		}
-		if it.First() {
-			if at, _, ok := parseTimerKey(it.Key()); ok {
-				p.NextTimer = min(p.NextTimer, at)
-			}
-		}
-		if err := errors.Join(it.Error(), it.Close()); err != nil {
-			return err
-		}
+	timers, timersErr := openTimers(s, slices.Collect(maps.Values(s.id.Stages)))
+	if timersErr == nil {
+		p.NextTimer = timers.next(plan.ProcessingTime)
 	}
-	return nil
+	return p, errors.Join(err, timersErr)
 }

@@ -27,18 +27,22 @@ type timers struct {
 	low map[plan.TimeDomain][]int64
 }
 
-func newTimers(s *state, stages []uint16) *timers {
+func openTimers(s *state, stages []uint16) (*timers, error) {
 	t := &timers{s: s, stages: stages, low: map[plan.TimeDomain][]int64{}}
 	for _, d := range domains {
-		for _, id := range stages {
-			low := int64(math.MinInt64) // unknown: the first scan finds out
+		t.low[d] = make([]int64, len(stages))
+		for i, id := range stages {
 			if id == 0 {
-				low = math.MaxInt64
+				t.low[d][i] = math.MaxInt64
+				continue
 			}
-			t.low[d] = append(t.low[d], low)
+			t.low[d][i] = math.MinInt64
+			if err := t.scan(d, i, math.MaxInt64, 0, nil); err != nil {
+				return nil, fmt.Errorf("read timers: %w", err)
+			}
 		}
 	}
-	return t
+	return t, nil
 }
 
 // next returns an instant no later than the earliest timer of the domain; MaxInt64 when there is none.
@@ -73,7 +77,7 @@ func (t *timers) fire(c plan.Clock) (fired [][]firedTimer, n int, err error) {
 			if t.low[d][i] > now {
 				continue
 			}
-			if err := t.scan(d, i, now, &fired[i]); err != nil {
+			if err := t.scan(d, i, now, maxFired, &fired[i]); err != nil {
 				return nil, 0, fmt.Errorf("read timers: %w", err)
 			}
 		}
@@ -84,7 +88,8 @@ func (t *timers) fire(c plan.Clock) (fired [][]firedTimer, n int, err error) {
 	return fired, n, nil
 }
 
-func (t *timers) scan(d plan.TimeDomain, stage int, now int64, into *[]firedTimer) error {
+// scan collects at most limit timers that are due, and leaves low at the first one that it did not collect.
+func (t *timers) scan(d plan.TimeDomain, stage int, now int64, limit int, into *[]firedTimer) error {
 	prefix := appendTimerPrefix(nil, d, t.stages[stage])
 	from := binary.BigEndian.AppendUint64(bytes.Clone(prefix), uint64(t.low[d][stage])^1<<63)
 	it, err := t.s.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: after(prefix)})
@@ -98,7 +103,7 @@ func (t *timers) scan(d plan.TimeDomain, stage int, now int64, into *[]firedTime
 			err = fmt.Errorf("timer key %x", it.Key())
 			break
 		}
-		if at > now || n == maxFired {
+		if at > now || n == limit {
 			low = at
 			break
 		}
