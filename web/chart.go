@@ -16,22 +16,34 @@ const (
 // series is a value at chartPoints instants, chartStep apart, oldest first; NaN where unknown.
 type series []float64
 
-// levels reads a value at each instant of the chart that ends at end. History is oldest first.
+// levels reads a value at each instant of the chart that ends at end, between the samples before and after it, which must
+// not be far apart. History is oldest first.
 func levels(history []Status, end time.Time, value func(Status) *int64) series {
 	out := make(series, chartPoints)
 	end = end.Truncate(chartStep)
-	k := 0
+	next := 0 // the first sample at or after the instant
 	for i := range out {
-		t := end.Add(-time.Duration(chartPoints-1-i) * chartStep)
-		for k < len(history) && !history[k].At.After(t) {
-			k++
-		}
 		out[i] = math.NaN()
-		// A sample much older than one step is not the value at t.
-		if k > 0 && t.Sub(history[k-1].At) < chartStep+time.Second {
-			if v := value(history[k-1]); v != nil {
-				out[i] = float64(*v)
-			}
+		t := end.Add(-time.Duration(chartPoints-1-i) * chartStep)
+		for next < len(history) && history[next].At.Before(t) {
+			next++
+		}
+		if next == len(history) {
+			break
+		}
+		after := history[next]
+		before := after
+		if next > 0 && after.At.After(t) {
+			before = history[next-1]
+		}
+		from, to := value(before), value(after)
+		gap := after.At.Sub(before.At)
+		switch {
+		case from == nil || to == nil || before.At.After(t) || gap >= 2*chartStep:
+		case gap == 0:
+			out[i] = float64(*to)
+		default:
+			out[i] = float64(*from) + float64(*to-*from)*float64(t.Sub(before.At))/float64(gap)
 		}
 	}
 	return out

@@ -171,7 +171,7 @@ func (p *pipeline) config() web.Config {
 	return web.Config{Status: p.status, Rows: p.rows, DeadLetters: p.deadLetters, Now: p.now}
 }
 
-func newServer(t *testing.T, cfg web.Config) *web.Server {
+func newServer(t testing.TB, cfg web.Config) *web.Server {
 	t.Helper()
 	s, err := web.New(cfg)
 	require.NoError(t, err)
