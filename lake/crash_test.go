@@ -200,6 +200,11 @@ func publishUntilKilled(dir string) error {
 		if err := tbl.Commit(ctx, p, lake.Position{Lineage: "L1", FromEpoch: e, ToEpoch: e}); err != nil {
 			return err
 		}
+		if e%10 == 0 {
+			if _, err := tbl.Compact(ctx); err != nil {
+				return err
+			}
+		}
 	}
 	return l.Close()
 }

@@ -1,0 +1,71 @@
+package lake
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/apache/iceberg-go/table"
+)
+
+// File is a data file of a table.
+type File struct {
+	Path    string // on the local file system
+	Rows    int64  // before corrections
+	Bytes   int64
+	Deletes int // files of corrections that apply to it
+}
+
+// Files lists the data files of the table's current snapshot.
+func (t *Table) Files(ctx context.Context) ([]File, error) {
+	if err := t.load(ctx); err != nil {
+		return nil, err
+	}
+	tasks, err := t.seen().Scan().PlanFiles(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the files of table %s: %w", t.name, err)
+	}
+	files := make([]File, len(tasks))
+	for i, task := range tasks {
+		files[i] = File{
+			Path: localPath(task.File.FilePath()), Rows: task.File.Count(), Bytes: task.File.FileSizeBytes(),
+			Deletes: len(task.EqualityDeleteFiles),
+		}
+	}
+	return files, nil
+}
+
+// Count returns the number of the table's rows after corrections. Files without corrections are counted from the manifests
+// alone, of the others the ids are read.
+func (t *Table) Count(ctx context.Context) (int64, error) {
+	if err := t.load(ctx); err != nil {
+		return 0, err
+	}
+	tasks, err := t.seen().Scan().PlanFiles(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("count the rows of table %s: %w", t.name, err)
+	}
+	var n int64
+	var corrected []table.FileScanTask
+	for _, task := range tasks {
+		if len(task.EqualityDeleteFiles)+len(task.DeleteFiles) > 0 {
+			corrected = append(corrected, task)
+		} else {
+			n += task.File.Count()
+		}
+	}
+	if len(corrected) == 0 {
+		return n, nil
+	}
+	_, batches, err := t.seen().Scan(table.WithSelectedFields("_id"), table.WithMaxConcurrency(1)).ReadTasks(ctx, corrected)
+	if err != nil {
+		return 0, fmt.Errorf("count the rows of table %s: %w", t.name, err)
+	}
+	for batch, err := range batches {
+		if err != nil {
+			return 0, fmt.Errorf("count the rows of table %s: %w", t.name, err)
+		}
+		n += batch.NumRows()
+		batch.Release()
+	}
+	return n, nil
+}
