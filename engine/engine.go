@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,9 +133,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	reading, stopReading := context.WithCancel(ctx)
 	defer stopReading()
 	feed := newFeed(e.c, e.outbox.size)
+	from := maps.Clone(e.rec.Offsets)
 	var readers sync.WaitGroup
 	readers.Go(func() {
-		if err := feed.run(reading, e.rec.Offsets); err != nil {
+		if err := feed.run(reading, from); err != nil {
 			faults <- fmt.Errorf("read the source: %w", err)
 		}
 	})

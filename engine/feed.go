@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"maps"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -53,9 +52,9 @@ func newFeed(c Config, room func() (int64, <-chan struct{})) *feed {
 	return f
 }
 
-// run reads from the given offsets until ctx ends, which is not an error.
+// run reads from the given offsets, which it hands over, until ctx ends, which is not an error.
 func (f *feed) run(ctx context.Context, from plan.Offsets) error {
-	reader, err := f.c.Source.Read(ctx, maps.Clone(from))
+	reader, err := f.c.Source.Read(ctx, from)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
