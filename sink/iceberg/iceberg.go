@@ -5,7 +5,7 @@
 // any crash, and a table that a batch has no rows for is not touched.
 //
 // As the only writer of its tables it also keeps them in shape: it sweeps what an earlier process left when it opens, and
-// compacts a table after every 32 commits. It does not retract what another lineage has published.
+// compacts a table after every 32 commits. It does not retract what another lineage has published, and refuses to publish beside it.
 package iceberg
 
 import (
@@ -21,6 +21,9 @@ import (
 	"millrace/plan"
 	"millrace/sink"
 )
+
+// ErrLineage means that a table holds rows of another lineage of the instance.
+var ErrLineage = errors.New("continue that lineage, or write to a new data version")
 
 // compactEvery is how many commits of a table go between two looks at whether its files should be joined.
 const compactEvery = 32
@@ -117,7 +120,7 @@ func (s *Sink) Gather() (bytes int64, every time.Duration) { return s.cfg.FlushB
 
 // Publish commits the batch's rows to their tables, one snapshot for each table that has any. Rejected are rows with text
 // that is not valid UTF-8, which Parquet cannot hold. After an error some tables may have their rows and others not;
-// publishing again completes them.
+// publishing again completes them. The error matches ErrLineage when a table holds rows of another lineage.
 func (s *Sink) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
@@ -164,8 +167,13 @@ func (s *Sink) publish(ctx context.Context, t *lake.Table, rows []plan.Row, b si
 	if err != nil {
 		return nil, err
 	}
+	if ok && last.Lineage != b.Lineage {
+		// Its rows would stand beside those of the same records that the other lineage published.
+		return nil, fmt.Errorf("publish to table %s: it holds epochs up to %d of lineage %s and the job is of lineage %s: %w",
+			t.Name(), last.ToEpoch, last.Lineage, b.Lineage, ErrLineage)
+	}
 	from := b.FromEpoch
-	if ok && last.Lineage == b.Lineage && last.ToEpoch >= from {
+	if ok && last.ToEpoch >= from {
 		if last.ToEpoch >= b.ToEpoch {
 			s.skipped.Add(float64(len(rows)))
 			return nil, nil

@@ -130,3 +130,18 @@ func TestOrphansGoWhenTheSinkOpens(t *testing.T) {
 	require.Empty(t, parquet())
 	require.NoError(t, s.Close())
 }
+
+func TestAnotherLineageIsRefused(t *testing.T) {
+	t.Parallel()
+	h := harness{t.TempDir()}
+	s := h.Open(t)
+	defer func() { require.NoError(t, s.Close()) }()
+	b := sink.Batch{Lineage: "L1", FromEpoch: 1, ToEpoch: 1, Rows: []plan.Row{sinktest.Visit(t, "a", 1)}}
+	_, err := s.Publish(context.Background(), b)
+	require.NoError(t, err)
+	b.Lineage = "L2"
+	_, err = s.Publish(context.Background(), b)
+	require.ErrorIs(t, err, iceberg.ErrLineage)
+	require.ErrorContains(t, err, "table v1.visit: it holds epochs up to 1 of lineage L1 and the job is of lineage L2")
+	require.Len(t, h.Rows(t, "visit"), 1)
+}
