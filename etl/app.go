@@ -216,7 +216,7 @@ func (p *program) plan() *plan.Plan {
 	for i, s := range p.joins {
 		s.stage = firstJoin + i
 		out.Stages = append(out.Stages, plan.Stage{
-			Name: s.name, Doc: s.doc(), To: to(s.stage + 1), Keyed: s.keyed,
+			Name: s.name, To: to(s.stage + 1), Keyed: s.keyed,
 			ListTags: []uint8{tagAgain, tagRetract, tagEntity},
 		})
 	}
@@ -230,6 +230,9 @@ func (p *program) plan() *plan.Plan {
 			pt.Partition = []plan.PartitionField{{Column: "account_id", Transform: plan.Identity}}
 		}
 		out.Tables = append(out.Tables, pt)
+	}
+	for _, s := range p.joins {
+		out.Stages[s.stage].Doc = s.doc()
 	}
 	out.Stages = append(out.Stages, plan.Stage{Name: "map", Doc: "runs the app's Map", Stateless: p.mapRows})
 	out.Tables = append(out.Tables, plan.Table{
