@@ -4,6 +4,7 @@ package eventlogtest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -120,6 +121,16 @@ func unplaced(items []record.Item) []record.Item {
 	return out
 }
 
+// noise returns bytes of every value, which do not compress.
+func noise(seed uint64, size int) []byte {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	b := make([]byte, 0, size+8)
+	for len(b) < size {
+		b = binary.LittleEndian.AppendUint64(b, rng.Uint64())
+	}
+	return b[:size]
+}
+
 func roundTrip(t *testing.T, cfg eventlog.Config) {
 	log := Open(t, cfg)
 	full := Event("urn:uuid:1", `{"a":"full"}`)
@@ -142,14 +153,9 @@ func roundTrip(t *testing.T, cfg eventlog.Config) {
 
 func anyBytes(t *testing.T, cfg eventlog.Config) {
 	log := Open(t, cfg)
-	rng := rand.New(rand.NewPCG(1, 2))
 	var in []record.Item
 	for n := range 300 {
-		value := make([]byte, 1+n*n/10)
-		for i := range value {
-			value[i] = byte(rng.Uint32())
-		}
-		in = append(in, Event(fmt.Sprint(n), string(value)))
+		in = append(in, Event(fmt.Sprint(n), string(noise(uint64(n), 1+n*n/10))))
 	}
 	require.NoError(t, log.Append(Context(t), in))
 	require.Equal(t, unplaced(in), unplaced(Read(t, log, nil, len(in))))
@@ -318,42 +324,37 @@ func beyondTheEnd(t *testing.T, cfg eventlog.Config) {
 func gapUnderReader(t *testing.T, cfg eventlog.Config) {
 	cfg.Partitions = 1
 	log := Open(t, cfg)
-	item := Event("big", strings.Repeat("x", 3<<20))
-	for range 20 { // more than a reader fetches ahead
-		require.NoError(t, log.Append(Context(t), []record.Item{item}))
+	const n = 8
+	for i := range uint64(n) { // more than a reader fetches ahead
+		require.NoError(t, log.Append(Context(t), []record.Item{Event("big", string(noise(i, 3<<20)))}))
 	}
 	r, err := log.Read(Context(t), nil)
 	require.NoError(t, err)
 	defer r.Close()
 	// Before the first poll the reader may have fetched the beginning and nothing behind it.
-	deleteBefore(t, cfg, log, 0, 20)
+	deleteBefore(t, cfg, log, 0, n)
 	next := int64(0)
 	for {
 		items, err := r.Poll(Context(t), 1, 0)
 		if err != nil {
 			var gap *eventlog.GapError
 			require.ErrorAs(t, err, &gap)
-			require.Equal(t, eventlog.GapError{Topic: log.Topic(), Partition: 0, Want: next, Start: 20, End: 20}, *gap)
+			require.Equal(t, eventlog.GapError{Topic: log.Topic(), Partition: 0, Want: next, Start: n, End: n}, *gap)
 			_, again := r.Poll(Context(t), 1, 0)
 			require.Equal(t, err, again)
 			return
 		}
 		require.Equal(t, next, items[0].Position.Offset, "skipped without a word")
 		next++
-		require.Less(t, next, int64(20), "everything was fetched before it was deleted: nothing was tested")
+		require.Less(t, next, int64(n), "everything was fetched before it was deleted: nothing was tested")
 	}
 }
 
 func bigItems(t *testing.T, cfg eventlog.Config) {
 	log := Open(t, cfg)
-	rng := rand.New(rand.NewPCG(3, 4))
 	var in []record.Item
 	for i, size := range []int{900_000, 900_001, 5 << 20, 11 << 20} {
-		value := make([]byte, size)
-		for j := range value {
-			value[j] = byte(rng.Uint32()) // does not compress
-		}
-		in = append(in, Event(fmt.Sprint(i), string(value)))
+		in = append(in, Event(fmt.Sprint(i), string(noise(uint64(i), size))))
 	}
 	require.NoError(t, log.Append(Context(t), in))
 	require.True(t, slices.EqualFunc(unplaced(in), unplaced(Read(t, log, nil, len(in))), func(a, b record.Item) bool {
