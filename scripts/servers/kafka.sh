@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real single-node Apache Kafka (KRaft) on the loopback interface, for the tests that want one.
 #
-#   kafka.sh install       fetch it from Maven Central (about 110 MB, once)
+#   kafka.sh install       fetch it from Maven Central (about 43 MB, once)
 #   kafka.sh start DIR     run it with its data in DIR, return when it answers
 #   kafka.sh stop DIR      end the one that runs on DIR
 #
