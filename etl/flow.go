@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/zeebo/xxh3"
 )
@@ -57,7 +58,21 @@ type flow struct {
 
 const flowFormat = 1
 
+// size bounds the length of f's encoding from above, so that append need not grow its destination.
+func (f *flow) size() int {
+	n := 64 + len(f.table) + len(f.account) + len(f.env) + 5*len(f.revs)
+	for i := range f.docs {
+		d := &f.docs[i]
+		n += 32 + len(d.name) + len(d.bytes) + len(d.slots)
+	}
+	for _, s := range f.sources {
+		n += 8 + len(s)
+	}
+	return n
+}
+
 func (f *flow) append(dst []byte) []byte {
+	dst = slices.Grow(dst, f.size())
 	dst = append(dst, flowFormat)
 	dst = appendString(dst, f.table)
 	dst = append(dst, f.id[:]...)

@@ -131,7 +131,11 @@ func keyPart(v record.Value) (part, bool) {
 
 // joinKey is the key of a tenant's thing that has these values.
 func joinKey(account, env string, parts []part) []byte {
-	key := appendString(nil, account)
+	n := 16 + len(account) + len(env)
+	for _, p := range parts {
+		n += 4 + len(p)
+	}
+	key := appendString(make([]byte, 0, n), account)
 	key = appendString(key, env)
 	for _, p := range parts {
 		key = appendString(key, p)

@@ -78,6 +78,7 @@ type pending struct {
 const pendingFormat = 1
 
 func (it *pending) append(dst []byte) []byte {
+	dst = slices.Grow(dst, 64+len(it.place.key)+len(it.encoded))
 	dst = append(dst, pendingFormat)
 	dst = appendBool(dst, it.waiting)
 	dst = appendBool(dst, it.joined)

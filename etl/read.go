@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -136,7 +137,7 @@ func (p *program) readEntity(in *input, s *scratch, out *plan.Output) {
 	}
 	out.Count(p.counts.entities, 1)
 	// Two descriptions of one content are two versions when their times differ.
-	identity := fmt.Sprintf("%s@%d", identityOf(in.id, fingerprint), in.time)
+	identity := identityOf(in.id, fingerprint) + "@" + strconv.FormatInt(in.time, 10)
 	p.sendToDedup('d', in, identity, fingerprint, &m, out)
 }
 
@@ -268,7 +269,7 @@ func (p *program) versionTime(dateModified record.Value, it *record.Item) int64 
 func (p *program) sendToDedup(kind byte, in *input, identity string, fingerprint [16]byte, m *messages, out *plan.Output) {
 	key := append([]byte{kind}, joinKey(in.it.Account, in.it.Env, []string{identity})...)
 	out.Send(p.dedupStage, plan.Element{
-		Key: key, Time: in.time, Tag: tagRecord, Payload: m.append(append([]byte(nil), fingerprint[:]...)),
+		Key: key, Time: in.time, Tag: tagRecord, Payload: m.append(append(make([]byte, 0, 32+len(m.counts)+len(m.sends)), fingerprint[:]...)),
 	})
 }
 
@@ -283,7 +284,12 @@ func (p *program) unreadable(it *record.Item, reason string, out *plan.Output) {
 
 // source says where an item came from: the proof of what is made from it.
 func source(it *record.Item) string {
-	return fmt.Sprintf("%s %s %s/%d/%d", it.Kind, it.ID, it.Position.Topic, it.Position.Partition, it.Position.Offset)
+	b := make([]byte, 0, 32+len(it.ID)+len(it.Position.Topic))
+	b = append(append(b, it.Kind.String()...), ' ')
+	b = append(append(b, it.ID...), ' ')
+	b = append(append(b, it.Position.Topic...), '/')
+	b = append(strconv.AppendInt(b, int64(it.Position.Partition), 10), '/')
+	return string(strconv.AppendInt(b, it.Position.Offset, 10))
 }
 
 func identityOf(id string, fingerprint [16]byte) string {
@@ -318,6 +324,7 @@ type messages struct {
 
 func (m *messages) add(stage int, e plan.Element) {
 	m.n++
+	m.sends = slices.Grow(m.sends, 32+len(e.Key)+len(e.Payload))
 	m.sends = binary.AppendUvarint(m.sends, uint64(stage))
 	m.sends = append(m.sends, e.Tag)
 	m.sends = binary.AppendVarint(m.sends, e.Time)
