@@ -111,7 +111,7 @@ func (p *program) compile() error {
 		}
 		for _, a := range alts {
 			if a.doc != "event" || a.path == "" {
-				return fmt.Errorf("Harvest %q does not lead into an event; start it with \"event.\"", h)
+				return fmt.Errorf("harvest path %q does not lead into an event; start it with \"event.\"", h)
 			}
 			harvest = append(harvest, a.path)
 		}

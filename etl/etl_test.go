@@ -257,7 +257,7 @@ func TestDeadLetterHasEveryReason(t *testing.T) {
 	j := job(t, etl.Table[row]{Name: "strict", From: etl.Events(caliper.OutcomeEvent), Map: func(r *etl.Reader) (row, error) {
 		return row{r.String("event.a"), r.Float("event.b"), r.Time("event.c")}, nil
 	}}, etl.Table[row]{Name: "panics", From: etl.Events(caliper.OutcomeEvent), Map: func(r *etl.Reader) (row, error) {
-		var list []string
+		list := []string{"a"}
 		return row{A: list[r.Int("event.b", 3)]}, nil
 	}})
 	const bad = `{"type":"OutcomeEvent","b":"12","c":"yesterday"}`

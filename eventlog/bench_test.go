@@ -19,8 +19,10 @@ func benchItems(n int) []record.Item {
 		id := fmt.Sprintf("urn:uuid:3a648e68-f00d-4c08-aa59-%012d", i)
 		value := fmt.Sprintf(`{"@context":"http://purl.imsglobal.org/ctx/caliper/v1p1","id":"%s","type":"NavigationEvent","actor":{"id":"https://example.edu/users/%d","type":"Person"},"action":"NavigatedTo","eventTime":"2016-11-15T10:15:%02d.000Z","object":{"id":"https://example.edu/terms/201601/courses/7/sections/1/pages/%d","type":"WebPage","extensions":{"p":"%s"}}}`,
 			id, i*7919%100000, i%60, i%977, strings.Repeat(fmt.Sprint(i*31), 60))
-		items[i] = record.Item{Account: "deepthought", Env: "deepthought3", SourceType: "EDGENUITY_LMS", Sensor: "https://example.edu/sensors/1",
-			Kind: record.Event, ID: id, DataVersion: "http://purl.imsglobal.org/ctx/caliper/v1p1", Bytes: []byte(value)}
+		items[i] = record.Item{
+			Account: "deepthought", Env: "deepthought3", SourceType: "EDGENUITY_LMS", Sensor: "https://example.edu/sensors/1",
+			Kind: record.Event, ID: id, DataVersion: "http://purl.imsglobal.org/ctx/caliper/v1p1", Bytes: []byte(value),
+		}
 	}
 	return items
 }

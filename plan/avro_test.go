@@ -26,8 +26,16 @@ var everyType = plan.Schema{Name: "Every", Columns: []plan.Column{
 
 func row() []plan.Cell {
 	return []plan.Cell{
-		{Bytes: []byte("grüße")}, {Bool: true}, {Int: math.MinInt64}, {Float: 92.4}, {Int: 1534435679000001},
-		{Bytes: []byte{0, 255}}, {List: [][]byte{[]byte("x"), {}}}, {Null: true}, {Float: -0.5}, {List: [][]byte{[]byte("y")}},
+		{Bytes: []byte("grüße")},
+		{Bool: true},
+		{Int: math.MinInt64},
+		{Float: 92.4},
+		{Int: 1534435679000001},
+		{Bytes: []byte{0, 255}},
+		{List: [][]byte{[]byte("x"), {}}},
+		{Null: true},
+		{Float: -0.5},
+		{List: [][]byte{[]byte("y")}},
 	}
 }
 

@@ -109,10 +109,24 @@ type share struct {
 
 func (i *Irregular) shares() []share {
 	return []share{
-		{"LateEntity", i.LateEntity}, {"TwiceEntity", i.TwiceEntity}, {"Changed", i.Changed}, {"Movers", i.Movers},
-		{"Foreign", i.Foreign}, {"Blended", i.Blended}, {"Bare", i.Bare}, {"Padding", i.Padding}, {"Vendor", i.Vendor},
-		{"Blank", i.Blank}, {"NoEnd", i.NoEnd}, {"TimedOut", i.TimedOut}, {"Delayed", i.Delayed}, {"VeryLate", i.VeryLate},
-		{"Redelivered", i.Redelivered}, {"BadItem", i.BadItem}, {"Broken", i.Broken}, {"Gzip", i.Gzip},
+		{"LateEntity", i.LateEntity},
+		{"TwiceEntity", i.TwiceEntity},
+		{"Changed", i.Changed},
+		{"Movers", i.Movers},
+		{"Foreign", i.Foreign},
+		{"Blended", i.Blended},
+		{"Bare", i.Bare},
+		{"Padding", i.Padding},
+		{"Vendor", i.Vendor},
+		{"Blank", i.Blank},
+		{"NoEnd", i.NoEnd},
+		{"TimedOut", i.TimedOut},
+		{"Delayed", i.Delayed},
+		{"VeryLate", i.VeryLate},
+		{"Redelivered", i.Redelivered},
+		{"BadItem", i.BadItem},
+		{"Broken", i.Broken},
+		{"Gzip", i.Gzip},
 	}
 }
 
