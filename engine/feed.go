@@ -149,21 +149,29 @@ func (f *feed) gather(ctx context.Context, polled <-chan []record.Item) error {
 // parse adds items to in. Chunks are of one partition, so that the newest event time of each partition is known.
 func (f *feed) parse(in *input, items []record.Item) error {
 	in.records += len(items)
-	kept := make(map[int32][]record.Item)
-	var order []int32
+	count := make(map[int32]int)
+	var order []int32 // partitions, as they come
 	for i := range items {
 		it := &items[i]
 		in.bytes += len(it.Bytes)
 		p := it.Position.Partition
 		in.offsets[p] = it.Position.Offset + 1
-		if f.types != nil && !f.types[it.SourceType] {
+		if !f.reads(it) {
 			in.skipped++
 			continue
 		}
-		if _, seen := kept[p]; !seen {
+		if count[p]++; count[p] == 1 {
 			order = append(order, p)
 		}
-		kept[p] = append(kept[p], *it)
+	}
+	kept := make(map[int32][]record.Item, len(order))
+	for _, p := range order {
+		kept[p] = make([]record.Item, 0, count[p])
+	}
+	for i := range items {
+		if p := items[i].Position.Partition; f.reads(&items[i]) {
+			kept[p] = append(kept[p], items[i])
+		}
 	}
 	type chunk struct {
 		partition int32
@@ -203,3 +211,5 @@ func (f *feed) parse(in *input, items []record.Item) error {
 	}
 	return nil
 }
+
+func (f *feed) reads(it *record.Item) bool { return f.types == nil || f.types[it.SourceType] }
