@@ -122,7 +122,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rt, vars, err := match(r)
 	if err == nil {
 		name = rt.name
-		out, err = s.answer(rt, vars, w, r)
+		out, err = s.answer(rt, vars, r)
 	}
 	if out.status == 0 {
 		out.status = http.StatusOK
@@ -151,7 +151,7 @@ func (s *Server) failure(r *http.Request, err error) reply {
 	return reply{status: e.Status, body: e.body()}
 }
 
-func (s *Server) answer(rt *route, vars map[string]string, w http.ResponseWriter, r *http.Request) (reply, error) {
+func (s *Server) answer(rt *route, vars map[string]string, r *http.Request) (reply, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return reply{}, illegal("malformed URL query: %s", err)
@@ -161,7 +161,7 @@ func (s *Server) answer(rt *route, vars map[string]string, w http.ResponseWriter
 			return reply{}, illegal("request [%s] contains unrecognized parameter: [%s]", r.URL.Path, p)
 		}
 	}
-	body, err := s.readBody(w, r)
+	body, err := s.readBody(r)
 	if err != nil {
 		return reply{}, err
 	}
@@ -231,8 +231,10 @@ func (rt *route) match(segments []string) (map[string]string, bool) {
 }
 
 // readBody returns the decompressed body, within the limit.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	var in io.Reader = http.MaxBytesReader(w, r.Body, s.config.MaxBodyBytes)
+func (s *Server) readBody(r *http.Request) ([]byte, error) {
+	limit := s.config.MaxBodyBytes
+	sent := &io.LimitedReader{R: r.Body, N: limit + 1}
+	var in io.Reader = sent
 	switch e := r.Header.Get("Content-Encoding"); e {
 	case "", "identity":
 	case "gzip":
@@ -244,10 +246,11 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	default:
 		return nil, refuse(http.StatusUnsupportedMediaType, "media_type_header_exception", "Content-Encoding [%s] is not supported", e)
 	}
-	body, err := io.ReadAll(io.LimitReader(in, s.config.MaxBodyBytes+1))
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) || int64(len(body)) > s.config.MaxBodyBytes {
-		return nil, refuse(http.StatusRequestEntityTooLarge, "content_too_long_exception", "the request body is larger than the %d bytes that are taken at once", s.config.MaxBodyBytes)
+	body, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if sent.N <= 0 || int64(len(body)) > limit {
+		// A client that is cut off while it sends sees a broken connection, not the answer.
+		_, _ = io.CopyN(io.Discard, r.Body, 4*limit)
+		return nil, refuse(http.StatusRequestEntityTooLarge, "content_too_long_exception", "the request body is larger than the %d bytes that are taken at once", limit)
 	}
 	if err != nil {
 		return nil, illegal("read the request body: %s", err)

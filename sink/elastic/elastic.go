@@ -1,0 +1,221 @@
+// Package elastic publishes rows to Elasticsearch, OpenSearch or the embedded index: an index per table and tenant, a document
+// per row.
+//
+// The one idea: a document's version is its row's revision, under external versioning, so the target itself refuses what is
+// older than what it has. Publishing again, late, or by two writers at once cannot take a row back in time, and needs no look
+// before the write.
+//
+// An index is named by IndexName and has the table's name as alias. Its mapping comes from the table's schema and is strict.
+// A document has the table's columns and the meta columns under their own names, with one exception: a document may not have
+// a field _id, so the row's id is the document's id, and the field row_id for sorting. Timestamps are ISO 8601 in UTC with
+// microseconds, of which the target indexes milliseconds; bytes are base64.
+//
+// It does not create templates, manage shards, or delete indices.
+package elastic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/elastic/elastic-transport-go/v8/elastictransport"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"millrace/internal/retry"
+	"millrace/plan"
+	"millrace/sink"
+)
+
+// Config says which target, and for which instance.
+type Config struct {
+	URLs     []string // of the cluster's nodes: http://127.0.0.1:9200
+	Username string   // with Password; or APIKey; or neither
+	Password string
+	APIKey   string // base64, as Elasticsearch gives it
+
+	Plan        *plan.Plan
+	DataVersion string // of the instance; empty: unversioned
+	Account     string // for rows that name none
+	Env         string // for rows that name none
+
+	Flush        time.Duration // how long a runner gathers rows; default 500 ms. Each publication refreshes the indices it wrote to
+	MaxBulkBytes int           // of one request; default 5 MiB. A larger row is sent alone
+	Retry        retry.Policy  // for refused connections, 429 and 5xx; default: until the context ends
+
+	HTTP       http.RoundTripper     // default: http.DefaultTransport's settings, with a limit on the wait for an answer
+	Logger     *slog.Logger          // default: none
+	Registerer prometheus.Registerer // default: none
+	Now        func() time.Time      // what requests are timed with; default time.Now
+}
+
+func (c Config) withDefaults() Config {
+	if c.Flush <= 0 {
+		c.Flush = 500 * time.Millisecond
+	}
+	if c.MaxBulkBytes <= 0 {
+		c.MaxBulkBytes = 5 << 20
+	}
+	if c.HTTP == nil {
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.ResponseHeaderTimeout = time.Minute // longer than a bulk takes; a node that hangs is tried again
+		c.HTTP = t
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Sink publishes rows to the target. It is not safe for concurrent use.
+type Sink struct {
+	config Config
+	client *elastictransport.Client
+	tables []table
+	ready  map[string]bool // indices that have their mapping and alias
+	metrics
+}
+
+var _ sink.Sink = (*Sink)(nil)
+
+// New checks the configuration and returns a sink. It does not connect: a target that is down is waited for by Publish.
+func New(config Config) (*Sink, error) {
+	config = config.withDefaults()
+	if config.Plan == nil {
+		return nil, errors.New("elastic sink: no plan given")
+	}
+	if len(config.URLs) == 0 {
+		return nil, errors.New("elastic sink: no URL given")
+	}
+	var urls []*url.URL
+	for _, s := range config.URLs {
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return nil, fmt.Errorf("elastic sink: URL %q is not http://host:port or https://host:port", s)
+		}
+		urls = append(urls, u)
+	}
+	if config.APIKey != "" && config.Username != "" {
+		return nil, errors.New("elastic sink: give an API key or a user name, not both")
+	}
+	client, err := elastictransport.New(elastictransport.Config{
+		URLs: urls, Username: config.Username, Password: config.Password, APIKey: config.APIKey,
+		UserAgent: "millrace", Transport: config.HTTP, DisableRetry: true, // internal/retry does it, with what has failed only
+	})
+	if err != nil {
+		return nil, fmt.Errorf("elastic sink: %w", err)
+	}
+	s := &Sink{config: config, client: client, ready: map[string]bool{}, metrics: newMetrics(config.Registerer)}
+	for i := range config.Plan.Tables {
+		t, err := newTable(&config.Plan.Tables[i])
+		if err != nil {
+			return nil, err
+		}
+		s.tables = append(s.tables, t)
+	}
+	return s, nil
+}
+
+// Name is "elastic".
+func (s *Sink) Name() string { return "elastic" }
+
+// Gather returns one bulk request's bytes and Config.Flush.
+func (s *Sink) Gather() (int64, time.Duration) { return int64(s.config.MaxBulkBytes), s.config.Flush }
+
+// Close frees connections.
+func (s *Sink) Close() error {
+	if t, ok := s.config.HTTP.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+	return nil
+}
+
+// Publish puts the rows of b into their indices and makes them visible to searches.
+//
+// A row that the target will never take is returned. Errors of the target that pass are retried, with only the documents
+// they concern, until ctx ends. Refused credentials, and a mapping that the index has otherwise, are returned as errors.
+func (s *Sink) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var rejected []sink.Rejected
+	touched := map[string]bool{}
+	var bulk request
+	for _, r := range b.Rows {
+		t := &s.tables[r.Table]
+		if t.AppendOnly {
+			continue
+		}
+		index := s.index(r)
+		if !s.ready[index] {
+			if err := s.prepare(ctx, t, index); err != nil {
+				return nil, err
+			}
+		}
+		touched[index] = true
+		size := len(bulk.body)
+		if reason := s.append(&bulk, t, index, r, b.Lineage); reason != "" {
+			bulk.body = bulk.body[:size]
+			rejected = append(rejected, s.reject(r, reason))
+			continue
+		}
+		if len(bulk.body) > s.config.MaxBulkBytes && size > 0 {
+			last := bulk.cut(size)
+			refused, err := s.send(ctx, bulk)
+			rejected = append(rejected, refused...)
+			if err != nil {
+				return nil, err
+			}
+			bulk = last
+		}
+	}
+	refused, err := s.send(ctx, bulk)
+	if err != nil {
+		return nil, err
+	}
+	return append(rejected, refused...), s.refresh(ctx, touched)
+}
+
+func (s *Sink) reject(r plan.Row, reason string) sink.Rejected {
+	s.documents.WithLabelValues("rejected").Inc()
+	return sink.Rejected{Row: r, Reason: reason}
+}
+
+type metrics struct {
+	documents *prometheus.CounterVec
+	retries   prometheus.Counter
+	seconds   prometheus.Histogram
+	bytes     prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) metrics {
+	m := metrics{
+		documents: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "millrace_elastic_documents_total",
+			Help: "Rows published, by result: written, deleted, stale (the target has the same or a newer revision), rejected.",
+		}, []string{"result"}),
+		retries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "millrace_elastic_retries_total",
+			Help: "Requests that were repeated because the target was not reachable or busy.",
+		}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "millrace_elastic_bulk_seconds",
+			Help:    "Time that a bulk request takes, without retries.",
+			Buckets: prometheus.ExponentialBuckets(0.002, 4, 8),
+		}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "millrace_elastic_bulk_bytes_total",
+			Help: "Bytes of bulk requests, retries included.",
+		}),
+	}
+	if r != nil {
+		r.MustRegister(m.documents, m.retries, m.seconds, m.bytes)
+	}
+	return m
+}
