@@ -258,7 +258,7 @@ func TestDeadLetterHasEveryReason(t *testing.T) {
 		return row{r.String("event.a"), r.Float("event.b"), r.Time("event.c")}, nil
 	}}, etl.Table[row]{Name: "panics", From: etl.Events(caliper.OutcomeEvent), Map: func(r *etl.Reader) (row, error) {
 		list := []string{"a"}
-		return row{A: list[r.Int("event.b", 3)]}, nil
+		return row{A: list[1+r.Int("event.b", 3)]}, nil
 	}})
 	const bad = `{"type":"OutcomeEvent","b":"12","c":"yesterday"}`
 	j.Feed(event(bad), event(`{"type":"OutcomeEvent"`), entity(`{"id":"x"}`))

@@ -140,6 +140,13 @@ func (f *flow) with(d doc, rev uint32, source string) *flow {
 	return &out
 }
 
+// bare returns f without what it carries: enough to know the record by.
+func (f *flow) bare() *flow {
+	out := *f
+	out.docs, out.sources = nil, nil
+	return &out
+}
+
 // maxSteps bounds the steps of a table that can correct its rows: the revision of a row has 63 bits for them.
 const maxSteps = 6
 

@@ -3,6 +3,7 @@ package etl
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +22,9 @@ import (
 //	   │                           │ until + WaitFor: as Else says    │
 //	   │                           └─────────────────────────────────▶│  a better version: the record is
 //	   └──────────────────────────────────────────────────────────────┘  emitted again, one revision higher
+//
+// A record that an earlier step may yet correct leaves a trace when it is forgotten: where it went from here, so that it can be
+// fetched back from there.
 //
 // Which version is chosen depends on the versions and the record's time alone (versions.at), so any order of arrival ends in the
 // same last emission, as long as the records are still listed.
@@ -66,7 +70,9 @@ type pending struct {
 	flow    *flow
 	encoded []byte // of flow
 	waiting bool
-	until   int64 // processing time at which it stops waiting, or is forgotten
+	until   int64 // processing time at which it stops waiting, or its subscription ends
+	trace   bool  // subscribed no more: listed for place and dropFlag alone, without documents
+	keep    int64 // processing time until which a trace stays
 
 	emitted  uint32 // how many times it was handed on
 	chosen   [16]byte
@@ -83,7 +89,9 @@ func (it *pending) append(dst []byte) []byte {
 	dst = appendBool(dst, it.waiting)
 	dst = appendBool(dst, it.joined)
 	dst = appendBool(dst, it.dropFlag)
+	dst = appendBool(dst, it.trace)
 	dst = binary.AppendVarint(dst, it.until)
+	dst = binary.AppendVarint(dst, it.keep)
 	dst = binary.AppendUvarint(dst, uint64(it.emitted))
 	dst = append(dst, it.chosen[:]...)
 	dst = it.place.append(dst)
@@ -95,7 +103,10 @@ func parsePending(b []byte) (*pending, error) {
 	if v := r.byte(); v != pendingFormat {
 		return nil, fmt.Errorf("waiting record of format %d; this version reads format %d", v, pendingFormat)
 	}
-	it := &pending{waiting: r.byte() == 1, joined: r.byte() == 1, dropFlag: r.byte() == 1, until: r.varint(), emitted: uint32(r.uvarint())} //nolint:gosec // written from a uint32
+	it := &pending{
+		waiting: r.byte() == 1, joined: r.byte() == 1, dropFlag: r.byte() == 1, trace: r.byte() == 1,
+		until: r.varint(), keep: r.varint(), emitted: uint32(r.uvarint()), //nolint:gosec // written from a uint32
+	}
 	copy(it.chosen[:], r.take(16))
 	it.place = r.place()
 	if r.bad {
@@ -226,11 +237,11 @@ func (c *joinCall) record(in plan.Element) {
 	}
 	it := &pending{flow: f, encoded: in.Payload}
 	if v := c.versions.at(f.eventTime); v != nil {
-		it.place = c.emit(t, j, it, v, before)
+		c.emit(t, j, it, v, before)
 	} else {
 		c.wait(t, j, it, before)
 	}
-	c.add(j, it)
+	c.add(it)
 }
 
 // forget takes older revisions of a record out of the list, and returns where the last of them was left.
@@ -246,8 +257,8 @@ func (c *joinCall) forget(t *transformer, f *flow) (before place) {
 }
 
 // add lists a new record, if it may still change.
-func (c *joinCall) add(j *Join, it *pending) {
-	if !it.waiting && j.correctFor == 0 {
+func (c *joinCall) add(it *pending) {
+	if c.over(it) {
 		return
 	}
 	if c.loaded {
@@ -271,7 +282,7 @@ func (c *joinCall) uncount(t *transformer, it *pending) {
 // wait lets a record wait for its entity. What an earlier revision became is taken back: had the entity never been there, the
 // record would wait as well.
 func (c *joinCall) wait(t *transformer, j *Join, it *pending, before place) {
-	it.waiting = true
+	it.waiting, it.trace = true, false
 	it.until = c.deadline(j.waitFor)
 	c.out.count(t.counters.waiting, 1)
 	if it.emitted > 0 || !it.flow.first() {
@@ -285,7 +296,7 @@ func (c *joinCall) wait(t *transformer, j *Join, it *pending, before place) {
 }
 
 // emit hands a record on with the version, or without when v is nil.
-func (c *joinCall) emit(t *transformer, j *Join, it *pending, v *version, before place) place {
+func (c *joinCall) emit(t *transformer, j *Join, it *pending, v *version, before place) {
 	d, source := doc{name: j.field}, ""
 	it.joined = v != nil
 	if v != nil {
@@ -298,18 +309,40 @@ func (c *joinCall) emit(t *transformer, j *Join, it *pending, v *version, before
 		tag = tagAgain
 	}
 	it.emitted++
-	it.waiting = false
-	it.until = c.deadline(j.correctFor)
-	now := c.p.forward(t, next, c.s, c.out, tag)
-	c.p.leave(t, next, before, now, c.out)
-	return now
+	it.place = c.p.forward(t, next, c.s, c.out, tag)
+	c.p.leave(t, next, before, it.place, c.out)
+	c.subscribe(t, j, it)
 }
+
+// subscribe ends the waiting of a record that was handed on, or dropped.
+func (c *joinCall) subscribe(t *transformer, j *Join, it *pending) {
+	it.waiting, it.trace = false, j.correctFor == 0
+	it.until, it.keep = c.now, c.now
+	if j.correctFor > 0 {
+		it.until = c.deadline(j.correctFor)
+	}
+	if it.place.key == nil && it.place.drop == 0 && !it.dropFlag {
+		return // there is nothing that a trace could tell
+	}
+	switch d, ever := t.correctable(it.flow); {
+	case ever:
+		it.keep = math.MaxInt64
+	case d > 0:
+		it.keep = c.deadline(d)
+	}
+}
+
+// over reports whether nothing more can become of a listed record.
+func (c *joinCall) over(it *pending) bool { return it.trace && it.keep <= c.now }
 
 // choose looks whether another version is now the right one for a listed record.
 func (c *joinCall) choose(it *pending) {
 	t, j := c.join(it.flow)
 	if t == nil {
 		c.remove(it)
+		return
+	}
+	if it.trace {
 		return
 	}
 	v := c.versions.at(it.flow.eventTime)
@@ -326,8 +359,8 @@ func (c *joinCall) choose(it *pending) {
 		c.wait(t, j, it, it.place)
 		return
 	}
-	it.place = c.emit(t, j, it, v, it.place)
-	if j.correctFor == 0 {
+	c.emit(t, j, it, v, it.place)
+	if c.over(it) {
 		c.remove(it)
 	}
 }
@@ -335,38 +368,50 @@ func (c *joinCall) choose(it *pending) {
 // expire ends the waiting and the subscriptions whose time has come.
 func (c *joinCall) expire() {
 	for _, it := range slices.Clone(c.list) {
-		if it.until > c.now {
-			continue
-		}
 		t, j := c.join(it.flow)
-		if t == nil || !it.waiting {
+		switch {
+		case t == nil:
 			c.remove(it)
 			continue
+		case it.until > c.now:
+			continue
+		case it.waiting:
+			c.dirty = true
+			c.out.count(t.counters.waiting, -1)
+			c.giveUp(t, j, it)
+		case !it.trace:
+			c.dirty = true
+			it.trace = true
 		}
-		c.dirty = true
-		c.out.count(t.counters.waiting, -1)
-		it.waiting, it.joined = false, false
-		switch j.otherwise {
-		case EmitNulls:
-			it.place = c.emit(t, j, it, nil, it.place)
-		case DeadLetter:
-			next := it.flow.with(doc{name: j.field}, it.emitted, "")
-			for t.step(next) < len(t.joins) {
-				next = next.with(doc{name: t.joins[t.step(next)].field}, 0, "")
-			}
-			it.emitted++
-			it.until = c.deadline(j.correctFor)
-			reason := fmt.Sprintf("join %s: no %s came within %s", j.field, j.entityType, j.waitFor)
-			c.out.add(c.p.mapStage, failed(next, failure{"join", []string{reason}}))
-		case Drop:
-			it.dropFlag = true
-			it.until = c.deadline(j.correctFor)
-			c.out.count(t.counters.dropped, 1)
-		}
-		if j.correctFor == 0 {
+		if c.over(it) {
 			c.remove(it)
+		} else if it.trace {
+			it.flow = it.flow.bare()
+			it.encoded = it.flow.append(nil)
 		}
 	}
+}
+
+// giveUp does with a record that waited in vain as its policy says.
+func (c *joinCall) giveUp(t *transformer, j *Join, it *pending) {
+	it.joined = false
+	switch j.otherwise {
+	case EmitNulls:
+		c.emit(t, j, it, nil, it.place)
+		return
+	case DeadLetter:
+		next := it.flow.with(doc{name: j.field}, it.emitted, "")
+		for t.step(next) < len(t.joins) {
+			next = next.with(doc{name: t.joins[t.step(next)].field}, 0, "")
+		}
+		it.emitted++
+		reason := fmt.Sprintf("join %s: no %s came within %s", j.field, j.entityType, j.waitFor)
+		c.out.add(c.p.mapStage, failed(next, failure{"join", []string{reason}}))
+	case Drop:
+		it.dropFlag = true
+		c.out.count(t.counters.dropped, 1)
+	}
+	c.subscribe(t, j, it)
 }
 
 func (c *joinCall) remove(it *pending) {
@@ -379,9 +424,6 @@ func (c *joinCall) remove(it *pending) {
 // deadline returns the instant d from now and sets a timer for it. Instants are rounded up by at most a sixteenth of d, so that
 // the records of a key share few timers.
 func (c *joinCall) deadline(d time.Duration) int64 {
-	if d == 0 {
-		return c.now
-	}
 	grain := max(d.Microseconds()/16, 1)
 	at := c.now + d.Microseconds()
 	at = (at + grain - 1) / grain * grain

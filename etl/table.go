@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"time"
 	"unsafe"
 
 	"millrace/plan"
@@ -138,6 +139,15 @@ func (t *transformer) step(f *flow) int {
 		return len(f.revs) - 1
 	}
 	return len(f.revs)
+}
+
+// correctable is how long after f came to its next join an earlier step may still correct it: an entity's next version may come
+// at any time.
+func (t *transformer) correctable(f *flow) (d time.Duration, ever bool) {
+	for _, j := range t.joins[:t.step(f)] {
+		d = max(d, j.correctFor)
+	}
+	return d, t.source.kind == record.Entity
 }
 
 // paths are the document paths, without document, that the table is known to ask for.
