@@ -19,9 +19,17 @@ type version struct {
 	slots       []byte
 }
 
-// compare orders versions by validity; the fingerprint makes the order total, so that it never depends on arrival.
+// compare orders versions by validity. At one instant an end comes after what it ends, and the fingerprint makes the order total,
+// so that it never depends on arrival.
 func (v version) compare(o version) int {
-	return cmp.Or(cmp.Compare(v.validFrom, o.validFrom), bytes.Compare(v.fingerprint[:], o.fingerprint[:]))
+	return cmp.Or(cmp.Compare(v.validFrom, o.validFrom), cmp.Compare(ended(v), ended(o)), bytes.Compare(v.fingerprint[:], o.fingerprint[:]))
+}
+
+func ended(v version) int {
+	if v.deleted {
+		return 1
+	}
+	return 0
 }
 
 // versions are an entity's versions in order of validity.
