@@ -1,8 +1,10 @@
 package etl
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
+	"strconv"
 	"strings"
 
 	"millrace/caliper"
@@ -123,10 +125,24 @@ func keyPart(v record.Value) (part, bool) {
 	case record.String:
 		s, _ := v.Text()
 		return s, !caliper.Anonymous(s, "")
-	case record.Number, record.Bool:
+	case record.Number:
+		return number(v), true
+	case record.Bool:
 		return string(v.Raw), true
 	}
 	return "", false
+}
+
+// number spells equal numbers alike: 7, 7.0 and 70e-1 are one key, as they are one content to dedup.
+func number(v record.Value) string {
+	if !bytes.ContainsAny(v.Raw, ".eE") && string(v.Raw) != "-0" {
+		return string(v.Raw)
+	}
+	f, err := v.Float()
+	if err != nil {
+		return string(v.Raw)
+	}
+	return strconv.FormatFloat(f+0, 'f', -1, 64) // -0 + 0 is 0
 }
 
 // joinKey is the key of a tenant's thing that has these values.
