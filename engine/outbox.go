@@ -51,7 +51,8 @@ type outbox struct {
 	buf  []byte
 
 	mu       sync.Mutex
-	segment  uint64   // of file; the last one used when file is nil
+	segment  uint64   // the last one made
+	writing  bool     // to it
 	segments []uint64 // the files there are
 	entries  []entry  // committed, not yet published by all sinks; by epoch
 	bytes    int64    // of entries
@@ -97,7 +98,7 @@ func openOutbox(fs vfs.FS, dir string, s *state, published uint64) (*outbox, err
 		o.segment = max(o.segment, n)
 		o.segments = append(o.segments, n)
 	}
-	return o, o.sweep(0)
+	return o, o.sweep()
 }
 
 // makeDir makes dir and syncs its parent, so that what is synced inside it is found after a crash.
@@ -177,7 +178,7 @@ func (o *outbox) newSegment() error {
 	o.file, o.at = f, int64(segmentHeader)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.segment = next
+	o.segment, o.writing = next, true
 	o.segments = append(o.segments, next)
 	return nil
 }
@@ -188,6 +189,9 @@ func (o *outbox) closeSegment() error {
 	}
 	err := o.file.Close()
 	o.file = nil
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.writing = false
 	return err
 }
 
@@ -250,12 +254,12 @@ func (o *outbox) release(s *state, epoch uint64) error {
 		return err
 	}
 	o.broadcast()
-	return o.sweep(o.segment)
+	return o.sweep()
 }
 
 // sweep removes the segments that no entry names, except the one being written.
-func (o *outbox) sweep(writing uint64) error {
-	needed := map[uint64]bool{writing: true}
+func (o *outbox) sweep() error {
+	needed := map[uint64]bool{o.segment: o.writing}
 	for _, e := range o.entries {
 		needed[e.Segment] = true
 	}
