@@ -52,14 +52,15 @@ type SinkProgress struct {
 }
 
 // Settled reports whether the job has nothing left to do by itself at the given time: all that the source was known to
-// hold is read, no processing-time timer is due, and every sink has published everything.
+// hold is read, no processing-time timer is due, and every sink has published everything. Records appended in the last
+// second may not be known yet.
 func (p Progress) Settled(now time.Time) bool {
 	for _, s := range p.Sinks {
 		if s.PendingEpochs > 0 {
 			return false
 		}
 	}
-	return p.Lag == 0 && p.NextTimer > now.UnixMicro()
+	return p.Ends != nil && p.Lag == 0 && p.NextTimer > now.UnixMicro()
 }
 
 // live is what Progress shows beside the last commit.
