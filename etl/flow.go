@@ -119,16 +119,6 @@ func parseFlow(b []byte) (f *flow, err error) {
 	return f, r.end()
 }
 
-// doc returns the document of that name, or nil.
-func (f *flow) doc(name string) *doc {
-	for i := range f.docs {
-		if f.docs[i].name == name {
-			return &f.docs[i]
-		}
-	}
-	return nil
-}
-
 // with returns a copy of f with one more document, revision and, when it has one, source.
 func (f *flow) with(d doc, rev uint32, source string) *flow {
 	out := *f
