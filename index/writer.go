@@ -183,24 +183,54 @@ func (w *writer) alter(ctx context.Context, f func(ctx context.Context, tx *sql.
 
 // migrate brings the table of x from its mapping to m.
 func migrate(ctx context.Context, tx *sql.Tx, x *index, m *mapping) error {
+	var statements []string
 	for _, f := range m.sorted() {
 		if f.Column < 0 {
 			continue
 		}
-		q := ""
-		if old, ok := x.mapping.Fields[f.Path]; !ok {
-			q = fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s", x.table(), f.column(), f.sqlType())
-		} else if f.Multi && !old.Multi {
-			q = fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s USING CASE WHEN %[2]s IS NULL THEN NULL ELSE [%[2]s] END", x.table(), f.column(), f.sqlType())
+		old, ok := x.mapping.Fields[f.Path]
+		if ok && f.Multi && !old.Multi {
+			statements = rebuild(x, m)
+			break
 		}
-		if q == "" {
-			continue
+		if !ok {
+			statements = append(statements, fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s", x.table(), f.column(), f.sqlType()))
 		}
+	}
+	for _, q := range statements {
 		if _, err := tx.ExecContext(ctx, q); err != nil {
 			return fmt.Errorf("change the table of index %s: %w", x.Name, err)
 		}
 	}
 	return nil
+}
+
+// rebuild copies the table of x into one of mapping m, in which columns of values have become columns of lists. ALTER COLUMN … TYPE …
+// USING would be one statement, but DuckDB's log keeps its expression and cannot evaluate it when it replays the log after a crash.
+func rebuild(x *index, m *mapping) []string {
+	columns, values := "", ""
+	for _, f := range m.sorted() {
+		if f.Column < 0 {
+			continue
+		}
+		columns += fmt.Sprintf(", %s %s", f.column(), f.sqlType())
+		old, ok := x.mapping.Fields[f.Path]
+		switch {
+		case !ok:
+			values += ", NULL"
+		case f.Multi && !old.Multi:
+			values += fmt.Sprintf(", CASE WHEN %s IS NULL THEN NULL ELSE [%[1]s] END", f.column())
+		default:
+			values += ", " + f.column()
+		}
+	}
+	table, old := x.table(), x.table()+"_old"
+	return []string{
+		fmt.Sprintf("ALTER TABLE %s RENAME TO %s", table, old),
+		fmt.Sprintf(documents, table, columns),
+		fmt.Sprintf("INSERT INTO %s SELECT h, id, version, seq, deleted, source%s FROM %s", table, values, old),
+		fmt.Sprintf("DROP TABLE %s", old),
+	}
 }
 
 // create makes the table and the catalog row of a new index.
