@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"millrace/etl/etltest"
-	"millrace/etl/etltest/oracle"
+	"millrace/etl/etltest/oracletest"
 	"millrace/plan"
 )
 
@@ -19,9 +19,9 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	t.Parallel()
 	var ids map[string]string // of the universe's rows, in the schedules before
 	for seed, last := seeds(t, 200); seed <= last; seed++ {
-		c := oracle.New(seed, []int{8, 24, 60}[seed/3%3])
+		c := oracletest.New(seed, []int{8, 24, 60}[seed/3%3])
 		if c.Run(inMemory) != nil {
-			small := c.Minimise(func(c *oracle.Case) bool { return c.Run(inMemory) != nil })
+			small := c.Minimise(func(c *oracletest.Case) bool { return c.Run(inMemory) != nil })
 			require.NoError(t, small.Run(inMemory), "replay: MILLRACE_SEED=%d go test ./etl -run TestOrderDoesNotMatter\n%s", seed, small)
 		}
 		if seed%3 == 0 {
@@ -64,7 +64,7 @@ type memoryJob struct {
 	rows  []plan.Row
 }
 
-func inMemory(p *plan.Plan) oracle.Runner {
+func inMemory(p *plan.Plan) oracletest.Runner {
 	j := &memoryJob{}
 	watched := *p
 	watched.Stages = slices.Clone(p.Stages)

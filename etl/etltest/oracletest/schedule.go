@@ -1,4 +1,4 @@
-package oracle
+package oracletest
 
 import (
 	"fmt"
@@ -72,7 +72,7 @@ func (c *Case) schedule(r *rand.Rand) {
 	}
 	for _, all := range feeds {
 		r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		longest := pick(r, 1, 1, 3, 10, len(all)+1)
+		longest := max(pick(r, 1, 1, 3, 10, len(all)+1), len(all)/30)
 		for left := 6; len(all) > 0; {
 			n := min(len(all), 1+r.IntN(longest))
 			c.steps = append(c.steps, step{feed: all[:n]})

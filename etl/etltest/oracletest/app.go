@@ -1,4 +1,4 @@
-// Package oracle holds etl to its promise that order does not matter: it makes random apps, records and schedules of their
+// Package oracletest holds etl to its promise that order does not matter: it makes random apps, records and schedules of their
 // arrival, and compares what a runner makes of them with a model that knows no order.
 //
 // The one idea: the model (model.go) is small enough to be believed. It sees all records at once as JSON trees, has no state, no
@@ -6,7 +6,7 @@
 // may matter: in which phase a record arrived, phases lying further apart than any WaitFor and CorrectFor.
 //
 // It does not look at how many revisions a row takes, only that they rise.
-package oracle
+package oracletest
 
 import (
 	"errors"
