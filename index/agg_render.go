@@ -48,8 +48,6 @@ func (l *level) prefix() string {
 		return l.kind
 	}
 	switch {
-	case l.keys[0].typ == "":
-		return "umterms"
 	case l.keys[0].sql == "VARCHAR":
 		return "sterms"
 	case l.keys[0].sql == "DOUBLE":

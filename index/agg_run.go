@@ -34,8 +34,8 @@ type bucket struct {
 	keys   []any
 	path   string // of its keys and those of the buckets around it
 	count  int64
-	other  int64                       // terms: documents in buckets that were left out
-	values []map[string]any            // of the metrics, by property; nil when it is empty
+	other  int64            // terms: documents in buckets that were left out
+	values []map[string]any // of the metrics, by property; nil when it is empty
 }
 
 // aggregate runs the aggregations of a search, each as one statement that groups by the keys of all around it.

@@ -9,8 +9,9 @@ import (
 type bulkItem struct {
 	Index   string         `json:"_index"`
 	ID      string         `json:"_id"`
-	Version int64          `json:"_version,omitempty"`
+	Version *int64         `json:"_version,omitempty"`
 	Result  string         `json:"result,omitempty"`
+	Forced  bool           `json:"forced_refresh,omitempty"`
 	Shards  *shards        `json:"_shards,omitempty"`
 	SeqNo   *int64         `json:"_seq_no,omitempty"`
 	Term    int            `json:"_primary_term,omitempty"`
@@ -26,11 +27,13 @@ type shards struct {
 
 var oneShard = &shards{1, 1, 0}
 
-func (r result) item() bulkItem {
+// item is the JSON of a result; forced says that the request asked for a refresh at once, which every write has.
+func (r result) item(forced bool) bulkItem {
 	if r.err != nil {
 		return bulkItem{Index: r.index, ID: r.id, Status: r.err.Status, Error: r.err.cause()}
 	}
-	return bulkItem{Index: r.index, ID: r.id, Version: r.version, Result: r.outcome, Shards: oneShard, SeqNo: &r.seq, Term: 1, Status: r.status()}
+	forced = forced && r.outcome != "noop"
+	return bulkItem{Index: r.index, ID: r.id, Version: &r.version, Result: r.outcome, Forced: forced, Shards: oneShard, SeqNo: &r.seq, Term: 1, Status: r.status()}
 }
 
 func (s *Server) bulk(r *request) (reply, error) {
@@ -50,7 +53,7 @@ func (s *Server) bulk(r *request) (reply, error) {
 	}{took(s.config.Now, start), false, make([]map[action]bulkItem, len(results))}
 	for i, res := range results {
 		out.Errors = out.Errors || res.err != nil
-		out.Items[i] = map[action]bulkItem{ops[i].action: res.item()}
+		out.Items[i] = map[action]bulkItem{ops[i].action: res.item(r.flag("refresh"))}
 	}
 	return reply{body: out}, nil
 }
@@ -125,7 +128,7 @@ func parseAction(text []byte, line int) (*op, error) {
 			}
 			o.id, ok = m.val.text(), m.val.kind == kindString || m.val.kind == kindNumber
 			if o.id == "" {
-				return nil, illegal("if _id is specified it must not be empty")
+				o.refused = illegal("if _id is specified it must not be empty")
 			}
 		case "version", "_version":
 			o.version, ok = m.val.integer()
@@ -225,7 +228,7 @@ func (o *op) validate() error {
 	if len(o.id) > 512 {
 		problems = append(problems, fmt.Sprintf("id [%s] is too long, must be no longer than 512 bytes but was: %d", o.id, len(o.id)))
 	}
-	if o.id == "" {
+	if o.id == "" && o.refused == nil {
 		switch {
 		case o.action == actionDelete || o.action == actionUpdate:
 			problems = append(problems, "id is missing")

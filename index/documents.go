@@ -62,7 +62,7 @@ func (s *Server) writeDocument(r *request, act action) (reply, error) {
 	if results[0].err != nil {
 		return reply{}, results[0].err
 	}
-	item := results[0].item()
+	item := results[0].item(r.flag("refresh"))
 	item.Status = 0
 	return reply{status: results[0].status(), body: item}, nil
 }
@@ -92,7 +92,7 @@ func (s *Server) document(r *request) (*index, *docState, error) {
 type getResult struct {
 	Index   string          `json:"_index"`
 	ID      string          `json:"_id"`
-	Version int64           `json:"_version,omitempty"`
+	Version *int64          `json:"_version,omitempty"`
 	SeqNo   *int64          `json:"_seq_no,omitempty"`
 	Term    int             `json:"_primary_term,omitempty"`
 	Found   bool            `json:"found"`
@@ -115,7 +115,7 @@ func (s *Server) getDocument(r *request) (reply, error) {
 		return reply{}, conflict(x.Name, r.vars["id"], "current version [%d] is different than the one provided [%s]", d.version, v)
 	}
 	source, err := filter.apply([]byte(d.source))
-	return reply{body: getResult{x.Name, r.vars["id"], d.version, &d.seq, 1, true, source}}, err
+	return reply{body: getResult{x.Name, r.vars["id"], &d.version, &d.seq, 1, true, source}}, err
 }
 
 func (s *Server) getSource(r *request) (reply, error) {

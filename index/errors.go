@@ -60,7 +60,7 @@ func (e *Error) cause() map[string]any {
 	if e.Index != "" {
 		c["index"] = e.Index
 		c["index_uuid"] = "_na_"
-		if e.Status == http.StatusNotFound {
+		if e.Type == "index_not_found_exception" {
 			c["resource.type"] = "index_or_alias"
 			c["resource.id"] = e.Index
 		}

@@ -254,7 +254,7 @@ func (x *execution) sources(q *searchRequest, hits []hit, found []map[int64]int)
 			}
 			h := &hits[byRow[id]]
 			if q.version {
-				h.Version = version
+				h.Version = &version
 			}
 			if h.Source, err = q.source.apply([]byte(source)); err != nil {
 				break
@@ -273,10 +273,14 @@ func (x *execution) sources(q *searchRequest, hits []hit, found []map[int64]int)
 
 // missing is the number that stands for no value in the sort values of a hit; Elasticsearch has one for integers and dates.
 func (k resolved) missing() int64 {
-	if k.desc != k.first {
-		return math.MinInt64
+	low, high := int64(math.MinInt64), int64(math.MaxInt64)
+	if k.sql == "BOOLEAN" {
+		low, high = math.MinInt32, math.MaxInt32
 	}
-	return math.MaxInt64
+	if k.desc != k.first {
+		return low
+	}
+	return high
 }
 
 // render is a sort value as clients are shown it.
@@ -292,6 +296,12 @@ func (k resolved) render(v any) any {
 	}
 	if v == nil {
 		return k.missing()
+	}
+	if b, ok := v.(bool); ok {
+		if b {
+			return 1
+		}
+		return 0
 	}
 	if k.typ == typeDate && k.formats != nil {
 		return k.formats[0].print(v.(int64), time.UTC)

@@ -139,7 +139,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) failure(r *http.Request, err error) reply {
 	var plain *plainError
 	if errors.As(err, &plain) {
-		return reply{status: plain.status, body: map[string]any{"error": plain.text, "status": plain.status}}
+		body := map[string]any{"error": plain.text}
+		if plain.status == http.StatusMethodNotAllowed {
+			body["status"] = plain.status
+		}
+		return reply{status: plain.status, body: body}
 	}
 	if r.Context().Err() != nil { // the client is gone, or is at its deadline
 		err = refuse(http.StatusServiceUnavailable, "task_cancelled_exception", "the request was cancelled: %s", context.Cause(r.Context()))

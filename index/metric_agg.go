@@ -146,8 +146,11 @@ func (a *metricAgg) render(u unified, values map[string]any) map[string]any {
 	return out
 }
 
-// dated adds a date's number as text.
+// dated adds a date's or a boolean's number as text.
 func (u unified) dated(out map[string]any, name string, v any) {
+	if d, ok := v.(double); ok && u.typ == typeBoolean {
+		out[name+"_as_string"] = strconv.FormatBool(d != 0)
+	}
 	if d, ok := v.(double); ok && u.typ == typeDate && math.Abs(float64(d)) < maxMillis {
 		out[name+"_as_string"] = u.print(nil, int64(d), time.UTC)
 	}

@@ -168,7 +168,7 @@ type hitTotal struct {
 type hit struct {
 	Index   string          `json:"_index"`
 	ID      string          `json:"_id"`
-	Version int64           `json:"_version,omitempty"`
+	Version *int64          `json:"_version,omitempty"`
 	SeqNo   *int64          `json:"_seq_no,omitempty"`
 	Term    int             `json:"_primary_term,omitempty"`
 	Score   *double         `json:"_score"`

@@ -440,7 +440,9 @@ func (f *field) store(cell any) any {
 	}
 	switch storage(f.Type) {
 	case "VARCHAR":
-		return typed[string](list)
+		s := typed[string](list)
+		slices.Sort(s)
+		return slices.Compact(s) // as Elasticsearch counts them: keywords are a set, numbers a bag
 	case "DOUBLE":
 		return typed[float64](list)
 	case "BOOLEAN":
