@@ -1,0 +1,142 @@
+// Package millrace runs an app's jobs: it is where plans, the log, the index and the lake meet.
+//
+// The one idea: a job is given addresses, never implementations. The embedded broker and index speak the same protocols as Kafka
+// and Elasticsearch, so a job on a laptop and a job in production differ in their Config's strings alone.
+package millrace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"millrace/engine"
+	"millrace/eventlog"
+	"millrace/lake"
+	"millrace/plan"
+	"millrace/sink"
+	"millrace/sink/elastic"
+	"millrace/sink/iceberg"
+)
+
+// Unversioned is the data version of an instance that has none: a singleton's.
+const Unversioned = "unversioned"
+
+// Instance is one namespace of an app's output.
+type Instance struct {
+	Program     string // the app's name: ingest-etl-edgenuity-lms-job
+	Account     string // system, for an app that serves all tenants
+	Env         string // system, likewise
+	DataVersion string // 20180827174235, or Unversioned
+}
+
+// UniqueID is the instance's name everywhere: in metrics, directories and logs.
+func (i Instance) UniqueID() string {
+	return fmt.Sprintf("%s-%s-%s--%s", i.Program, i.Account, i.Env, i.DataVersion)
+}
+
+// Namespace is the instance's namespace in the lake.
+func (i Instance) Namespace() string {
+	if i.DataVersion == Unversioned {
+		return i.DataVersion
+	}
+	return "v" + i.DataVersion
+}
+
+// JobConfig says what a job runs and where. All but Flush, Logger and Registerer are required.
+type JobConfig struct {
+	Instance Instance
+	Plan     *plan.Plan
+	Dir      string // of the job's state; made when absent
+
+	Log       *eventlog.Log
+	Lake      *lake.Lake
+	Namespace string // of the job's tables in the lake; default: Instance.Namespace()
+	IndexURL  string // of the index; empty for a job whose tables are all append-only
+
+	Flush time.Duration // how long rows gather for one lake snapshot; default 60 s
+
+	CacheBytes int64 // block cache of the state; default that of engine
+
+	Logger     *slog.Logger          // default: discard
+	Registerer prometheus.Registerer // default: no metrics
+}
+
+// Job is one run of an instance on this machine.
+type Job struct {
+	*engine.Engine
+	sinks []sink.Sink
+}
+
+// OpenJob opens the job's state and its sinks. Close the job after Run.
+func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
+	id := cfg.Instance.UniqueID()
+	if cfg.Namespace == "" {
+		cfg.Namespace = cfg.Instance.Namespace()
+	}
+	if cfg.Registerer != nil {
+		cfg.Registerer = prometheus.WrapRegistererWith(prometheus.Labels{"unique_id": id}, cfg.Registerer)
+	}
+	j := &Job{}
+	fail := func(err error) (*Job, error) {
+		return nil, errors.Join(fmt.Errorf("open job %s: %w", id, err), j.closeSinks())
+	}
+	toLake, err := iceberg.Open(ctx, iceberg.Config{
+		Lake: cfg.Lake, Namespace: cfg.Namespace, Plan: cfg.Plan, Flush: cfg.Flush,
+		Logger: cfg.Logger, Registerer: cfg.Registerer,
+	})
+	if err != nil {
+		return fail(err)
+	}
+	j.sinks = append(j.sinks, toLake)
+	if cfg.IndexURL != "" {
+		toIndex, err := elastic.New(elastic.Config{
+			URLs: strings.Split(cfg.IndexURL, ","), Plan: cfg.Plan,
+			Account: cfg.Instance.Account, Env: cfg.Instance.Env, DataVersion: cfg.Instance.DataVersion,
+			Logger: cfg.Logger, Registerer: cfg.Registerer,
+		})
+		if err != nil {
+			return fail(err)
+		}
+		j.sinks = append(j.sinks, toIndex)
+	}
+	j.Engine, err = engine.Open(ctx, engine.Config{
+		Dir: cfg.Dir, Plan: cfg.Plan, Instance: id, Job: cfg.Instance.Program,
+		Source: source{cfg.Log}, Sinks: j.sinks, CacheBytes: cfg.CacheBytes,
+		Logger: cfg.Logger, Registerer: cfg.Registerer,
+	})
+	if err != nil {
+		return fail(err)
+	}
+	return j, nil
+}
+
+// Close releases the job's state and sinks. Call it when Run has returned.
+func (j *Job) Close() error { return errors.Join(j.Engine.Close(), j.closeSinks()) }
+
+func (j *Job) closeSinks() error {
+	var errs []error
+	for _, s := range j.sinks {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// source is a log as the engine reads it.
+type source struct{ *eventlog.Log }
+
+func (s source) Read(ctx context.Context, from plan.Offsets) (engine.Reader, error) {
+	r, err := s.Log.Read(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	return reader{r}, nil
+}
+
+type reader struct{ *eventlog.Reader }
+
+func (r reader) Close() { _ = r.Reader.Close() } // nothing was written
