@@ -1,0 +1,190 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// dataFormat is the format of a data directory as a whole: which parts it has and where. The parts have formats of their own.
+const dataFormat = 1
+
+// dataDir is the directory that holds everything one stack owns:
+//
+//	millrace.json    what directory this is: its format
+//	lock             held by the process that uses it
+//	running.json     where that process listens
+//	keys.db          sensor keys
+//	log/             the embedded broker's records
+//	index.duckdb     the embedded index
+//	lake/            catalogue and warehouse
+//	jobs/<unique id>/  state and outbox of a job
+//	demo*            a demo: the simulator's key, its district, what it has sent
+type dataDir struct {
+	path string
+	lock *os.File
+}
+
+type dataDirHead struct {
+	Format    int    `json:"format"`
+	CreatedBy string `json:"created_by"`
+}
+
+// running is what running.json holds.
+type running struct {
+	PID    int    `json:"pid"`
+	Listen string `json:"listen"`
+	Log    string `json:"log"`
+	Index  string `json:"index"`
+}
+
+var errInUse = errors.New("in use")
+
+func dataDirFlag(cmd *cobra.Command) string {
+	return cmd.Flag("data-dir").Value.String()
+}
+
+// openDataDir takes the directory for this process alone, and makes it when it does not exist.
+func openDataDir(path string) (*dataDir, error) {
+	d := &dataDir{path: path}
+	if err := os.MkdirAll(path, 0o750); err != nil {
+		return nil, fmt.Errorf("data directory %s cannot be made: %w; choose another with --data-dir", path, cause(err))
+	}
+	lock, err := os.OpenFile(d.join("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s cannot be written: %w; mend that, or choose another with --data-dir", path, cause(err))
+	}
+	d.lock = lock
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close() // it was not ours
+		return nil, fmt.Errorf("data directory %s is %w by another millrace%s; stop that one, or choose another with --data-dir", path, errInUse, d.owner())
+	}
+	if err := d.checkHead(true); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// readDataDir opens an existing directory for reading, whether or not a process uses it.
+func readDataDir(path string) (*dataDir, error) {
+	d := &dataDir{path: path}
+	if _, err := os.Stat(d.join("millrace.json")); err != nil {
+		return nil, fmt.Errorf("%s is no data directory: %w; name one with --data-dir, or make one with 'millrace serve' or 'millrace demo'", path, cause(err))
+	}
+	return d, d.checkHead(false)
+}
+
+func (d *dataDir) checkHead(create bool) error {
+	name := d.join("millrace.json")
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) && create {
+		entries, err := os.ReadDir(d.path)
+		if err != nil {
+			return fmt.Errorf("read data directory %s: %w", d.path, cause(err))
+		}
+		for _, e := range entries {
+			if e.Name() != "lock" {
+				return fmt.Errorf("%s holds %s and is no data directory; choose an empty or new one with --data-dir", d.path, e.Name())
+			}
+		}
+		return writeJSON(name, dataDirHead{Format: dataFormat, CreatedBy: version})
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, cause(err))
+	}
+	var head dataDirHead
+	if err := json.Unmarshal(b, &head); err != nil {
+		return fmt.Errorf("%s is damaged (%w); restore it from a backup: {\"format\":%d}", name, err, dataFormat)
+	}
+	if head.Format != dataFormat {
+		return fmt.Errorf("data directory %s has format %d, this millrace (%s) reads format %d; use the version that made it, %s", d.path, head.Format, version, dataFormat, head.CreatedBy)
+	}
+	return nil
+}
+
+func (d *dataDir) join(name ...string) string {
+	return filepath.Join(append([]string{d.path}, name...)...)
+}
+
+// running returns where the process listens that uses the directory now; false when there is none.
+func (d *dataDir) running() (running, bool) {
+	var r running
+	b, err := os.ReadFile(d.join("running.json"))
+	if err != nil || json.Unmarshal(b, &r) != nil {
+		return r, false
+	}
+	lock, err := os.Open(d.join("lock"))
+	if err != nil {
+		return r, false
+	}
+	defer func() { _ = lock.Close() }() // it was only read
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
+		return r, false // nobody holds it: the file was left by a process that was killed
+	}
+	return r, true
+}
+
+func (d *dataDir) owner() string {
+	var r running
+	if b, err := os.ReadFile(d.join("running.json")); err == nil && json.Unmarshal(b, &r) == nil {
+		return fmt.Sprintf(" (process %d, http://%s)", r.PID, r.Listen)
+	}
+	return ""
+}
+
+// Close gives the directory up.
+func (d *dataDir) Close() error {
+	if d.lock == nil {
+		return nil
+	}
+	err := os.Remove(d.join("running.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, d.lock.Close())
+}
+
+// writeJSON replaces a file durably: whoever reads it finds the old or the new content.
+func writeJSON(name string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return writeFile(name, append(b, '\n'))
+}
+
+func writeFile(name string, b []byte) (err error) {
+	tmp := name + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, cause(err))
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, name)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, cause(err))
+	}
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return fmt.Errorf("sync the directory of %s: %w", name, cause(err))
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// cause is what went wrong with a file, without the path that the sentence around it names.
+func cause(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}

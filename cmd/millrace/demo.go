@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"millrace/control"
+	"millrace/sim"
+)
+
+// The tenant of the simulated district.
+const (
+	demoAccount    = "deepthought"
+	demoEnv        = "deepthought3"
+	demoSourceType = "EDGENUITY_LMS"
+)
+
+// demoConfig is what decides the simulator's sequence. It is kept in the data directory: a second run goes on with the same district.
+type demoConfig struct {
+	Seed     uint64 `json:"seed"`
+	Students int    `json:"students"`
+}
+
+func (c demoConfig) district() sim.Config { return sim.Config{Seed: c.Seed, Students: c.Students} }
+
+func demoCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Run everything on one machine, with a simulated school district",
+		Long: `Run collector, log, jobs, index, lake and console in one process, and a simulated school district that posts to the collector.
+A second run goes on from the data directory. Ctrl-C stops cleanly.`,
+		Args: exactArgs(),
+	}
+	cfg := stackFlags(cmd)
+	d := demo{}
+	f := cmd.Flags()
+	f.DurationVar(&d.duration, "for", 0, "stop after this time, once everything sent has settled, and print the ledger")
+	f.Float64Var(&d.rate, "rate", 300, "items per second that the district sends")
+	f.Uint64Var(&d.config.Seed, "seed", 1, "seed of the district; the one of the first run stays")
+	f.IntVar(&d.config.Students, "students", 2000, "students of the district; those of the first run stay")
+	cmd.Flag("flush").DefValue = "5s"
+	cfg.flush = 5 * time.Second
+	output := outputFlag(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var err error
+		if d.format, err = output(); err != nil {
+			return err
+		}
+		switch {
+		case d.duration < 0:
+			return usagef("--for %s: want a positive duration such as 60s", d.duration)
+		case d.rate <= 0:
+			return usagef("--rate %v: want items per second, more than 0", d.rate)
+		case d.config.Students < 1:
+			return usagef("--students %d: want 1 or more", d.config.Students)
+		}
+		d.cmd = cmd
+		return withStack(cmd, *cfg, slog.LevelWarn, d.run)
+	}
+	return cmd
+}
+
+type demo struct {
+	cmd      *cobra.Command
+	config   demoConfig
+	duration time.Duration
+	rate     float64
+	format   string
+}
+
+func (d *demo) run(ctx context.Context, s *stack) error {
+	key, err := demoKey(ctx, s)
+	if err != nil {
+		return err
+	}
+	config, err := d.keptConfig(s.cfg.dir)
+	if err != nil {
+		return err
+	}
+	sender, err := sim.NewSender(sim.SenderConfig{
+		District: config.district(), URL: s.url() + "/caliper", Key: key, Rate: d.rate,
+		StateFile: s.cfg.dir.join("demo.json"), Logger: s.cfg.logger, Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	errOut := d.cmd.ErrOrStderr()
+	fmt.Fprintf(errOut, "millrace: open %s\n", s.url())
+	if err := d.runUntilSettled(ctx, s, sender); err != nil {
+		return err
+	}
+	if d.duration == 0 || ctx.Err() != nil {
+		fmt.Fprintln(errOut, "millrace: stopped; run it again to go on")
+		return nil
+	}
+	l, err := audit(ctx, s)
+	if err != nil {
+		return err
+	}
+	if d.format == "json" {
+		err = printJSON(d.cmd, l)
+	} else {
+		err = l.print(d.cmd.OutOrStdout())
+	}
+	if err == nil && !l.Balanced {
+		err = errUnbalanced
+	}
+	return err
+}
+
+// runUntilSettled runs the stack and the simulator: until ctx ends, or until the demo's time is over and the jobs have read all
+// that was sent. When it returns the jobs have stopped and published what they had.
+func (d *demo) runUntilSettled(ctx context.Context, s *stack, sender *sim.Sender) error {
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	g, ctx := errgroup.WithContext(running)
+	g.Go(func() error { return s.Run(ctx) })
+	g.Go(func() error {
+		if d.duration > 0 {
+			timer := time.AfterFunc(d.duration, sender.Finish)
+			defer timer.Stop()
+		}
+		if err := sender.Run(ctx); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := s.untilRead(ctx); err != nil {
+			return err
+		}
+		stop()
+		return nil
+	})
+	g.Go(func() error {
+		d.show(ctx, s, sender)
+		return nil
+	})
+	err := g.Wait()
+	for _, j := range []*stackJob{s.raw, s.etl} {
+		if failed := j.failure(); failed != nil {
+			err = errors.Join(err, fmt.Errorf("job %s failed: %w", j.instance.UniqueID(), failed))
+		}
+	}
+	if errors.Is(err, context.Canceled) {
+		err = nil // it was asked for
+	}
+	return err
+}
+
+// untilRead waits until both jobs have committed every record that is in the log now.
+func (s *stack) untilRead(ctx context.Context) error {
+	ends, err := s.log.Ends(ctx)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		behind := false
+		for _, j := range []*stackJob{s.raw, s.etl} {
+			if j.failure() != nil {
+				return nil // Run's caller says so
+			}
+			offsets := j.Progress().Offsets
+			for partition, end := range ends {
+				behind = behind || offsets[partition] < end
+			}
+		}
+		if !behind {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// show keeps a line on the terminal up to date.
+func (d *demo) show(ctx context.Context, s *stack, sender *sim.Sender) {
+	line := newProgressLine(d.cmd.ErrOrStderr())
+	defer line.done()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		state, virtual := sender.Snapshot()
+		raw, job := s.raw.Progress(), s.etl.Progress()
+		waiting := int64(0)
+		for _, t := range s.etl.plan.Tables {
+			waiting += job.Counters["table."+t.Name+".waiting"]
+		}
+		line.show("%s in the district: %d items sent, %d in the lake, %d rows, %d waiting, %d to read",
+			virtual.Format("Mon 15:04"), state.Ledger.Items, raw.Rows, job.Rows, waiting, job.Lag)
+	}
+}
+
+// demoKey returns the simulator's key, and makes it the first time.
+func demoKey(ctx context.Context, s *stack) (string, error) {
+	name := s.cfg.dir.join("demo.key")
+	b, err := os.ReadFile(name)
+	if err == nil {
+		return string(b), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the simulator's key %s: %w", name, cause(err))
+	}
+	key, err := s.keys.Add(ctx, control.Key{Account: demoAccount, Env: demoEnv, SourceType: demoSourceType})
+	if err != nil {
+		return "", err
+	}
+	return key, writeFile(name, []byte(key))
+}
+
+// keptConfig returns the district that the directory's first demo had, or makes it this one.
+func (d *demo) keptConfig(dir *dataDir) (demoConfig, error) {
+	kept, err := readDemoConfig(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.config, writeJSON(dir.join("demo-district.json"), d.config)
+	}
+	if err != nil {
+		return kept, err
+	}
+	for _, name := range []string{"seed", "students"} {
+		if d.cmd.Flag(name).Changed && kept != d.config {
+			return kept, usagef("this data directory has a district with seed %d and %d students; leave --%s out to go on with it, or take another --data-dir", kept.Seed, kept.Students, name)
+		}
+	}
+	return kept, nil
+}
+
+func readDemoConfig(dir *dataDir) (c demoConfig, err error) {
+	name := dir.join("demo-district.json")
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return c, fmt.Errorf("read %s: %w", name, err)
+	}
+	if err := json.Unmarshal(b, &c); err != nil {
+		return c, fmt.Errorf("%s is damaged: %w", name, err)
+	}
+	return c, nil
+}

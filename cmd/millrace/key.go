@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"millrace/control"
+)
+
+func keyCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "key", Short: "Sensor keys", Args: unknownCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(keyAddCommand())
+	return cmd
+}
+
+func keyAddCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "add",
+		Short: "Make a sensor key and print it, once",
+		Long:  "Make a sensor key and print it. Only its hash is kept: a key that is lost is replaced by another.",
+		Args:  exactArgs(),
+	}
+	account := cmd.Flags().String("account", "", "tenant that the sensor belongs to")
+	env := cmd.Flags().String("env", "", "the tenant's environment")
+	sourceType := cmd.Flags().String("source-type", "", "kind of input, such as EDGENUITY_LMS")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		for flag, value := range map[string]string{"--account": *account, "--env": *env, "--source-type": *sourceType} {
+			if value == "" {
+				return usagef("key add needs %s", flag)
+			}
+		}
+		// A running stack finds the key in the same file, so the directory is not taken.
+		path := dataDirFlag(cmd)
+		dir, err := openDataDir(path)
+		if errors.Is(err, errInUse) {
+			dir, err = readDataDir(path)
+		}
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, dir.Close()) }()
+		keys, err := control.OpenKeys(dir.join("keys.db"))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, keys.Close()) }()
+		secret, err := keys.Add(cmd.Context(), control.Key{Account: *account, Env: *env, SourceType: *sourceType})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), secret)
+		return nil
+	}
+	return cmd
+}

@@ -1,0 +1,116 @@
+// Command millrace turns Caliper events into tables and reports: collector, log, lake, jobs, index and console in one program.
+//
+// A command is a file. What several need (the data directory, the running stack, the ledger) has a file of its own.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the release build.
+var version = "dev"
+
+// Exit codes.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// usageError is a mistake in how the command was called.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+func run(ctx context.Context, args []string) int {
+	cmd := rootCommand()
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return exitInterrupted
+	case errors.As(err, &usage):
+		fmt.Fprintln(os.Stderr, "millrace:", err)
+		fmt.Fprintf(os.Stderr, "Run '%s --help' for its flags.\n", calledCommand(cmd, args))
+		return exitUsage
+	}
+	fmt.Fprintln(os.Stderr, "millrace:", err)
+	return exitFailed
+}
+
+// calledCommand is the path of the command that args mean, for a hint.
+func calledCommand(root *cobra.Command, args []string) string {
+	if cmd, _, err := root.Find(args); err == nil {
+		return cmd.CommandPath()
+	}
+	return root.CommandPath()
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "millrace",
+		Short:         "Turn Caliper events into tables and reports, exactly once",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          unknownCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
+	root.AddCommand(
+		demoCommand(), serveCommand(), keyCommand(), sendCommand(), describeCommand(),
+		tablesCommand(), rowsCommand(), rawCommand(), checkCommand(),
+	)
+	return root
+}
+
+func unknownCommand(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("there is no command %q", args[0])
+	}
+	return nil
+}
+
+// exactArgs is cobra.ExactArgs with a message that says what is missing.
+func exactArgs(what ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(what):
+			return usagef("%s needs %s", cmd.CommandPath(), what[len(args)])
+		case len(args) > len(what):
+			return usagef("%s: %q is one argument too many", cmd.CommandPath(), args[len(what)])
+		}
+		return nil
+	}
+}
+
+// outputFlag adds -o and returns its value, which must be one of the allowed.
+func outputFlag(cmd *cobra.Command, allowed ...string) func() (string, error) {
+	o := cmd.Flags().StringP("output", "o", allowed[0], fmt.Sprintf("output format: %v", allowed))
+	return func() (string, error) {
+		for _, a := range allowed {
+			if *o == a {
+				return a, nil
+			}
+		}
+		return "", usagef("-o %s: %s prints %v", *o, cmd.CommandPath(), allowed)
+	}
+}

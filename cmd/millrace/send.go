@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"millrace/internal/retry"
+	"millrace/sim"
+)
+
+// maxEnvelope is the largest envelope that send takes from a file: the collector's own limit.
+const maxEnvelope = 10 << 20
+
+// maxWrapped is how many items by themselves share an envelope.
+const maxWrapped = 100
+
+// dataVersion11 is the dataVersion of an envelope around items in 1.1 spelling.
+const dataVersion11 = "http://purl.imsglobal.org/ctx/caliper/v1p1"
+
+func sendCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "send FILE...",
+		Short: "Post envelopes to a collector",
+		Long: `Post envelopes to a collector. A file holds one envelope, or one a line (JSON lines); - is standard input. Events and entities
+that stand by themselves are wrapped in envelopes, a hundred in each, and keep their bytes. An envelope that the collector refuses is reported, and the others are sent; the exit code is then 1.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("send needs a file, or - for standard input")
+			}
+			return nil
+		},
+	}
+	to := cmd.Flags().String("to", "http://"+defaultListen+"/caliper", "URL of the collector")
+	key := cmd.Flags().String("key", "", "sensor key, as 'millrace key add' printed it (required)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *key == "" {
+			return usagef("send needs --key; make one with 'millrace key add'")
+		}
+		s := sending{
+			poster: sim.Poster{URL: *to, Key: *key}, errs: cmd.ErrOrStderr(),
+			progress: newProgressLine(cmd.ErrOrStderr()),
+		}
+		for _, name := range args {
+			if err := s.file(cmd.Context(), name, cmd.InOrStdin()); err != nil {
+				return err
+			}
+		}
+		s.progress.done()
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d envelopes sent, %d refused\n", s.sent, s.refused)
+		if s.refused > 0 {
+			return fmt.Errorf("the collector refused %d of %d envelopes", s.refused, s.sent+s.refused)
+		}
+		return nil
+	}
+	return cmd
+}
+
+type sending struct {
+	poster        sim.Poster
+	errs          io.Writer
+	progress      *progressLine
+	sent, refused int
+
+	// Items by themselves, which wait for an envelope: their first one's place, bytes and version.
+	at      string
+	items   [][]byte
+	wrapped int
+	version string
+}
+
+// file sends what a file holds: one JSON value, or one a line.
+func (s *sending) file(ctx context.Context, name string, stdin io.Reader) error {
+	in := stdin
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, cause(err))
+		}
+		defer func() { _ = f.Close() }() // it was only read
+		in = f
+	}
+	r := bufio.NewReaderSize(in, 64<<10)
+	start := new(bytes.Buffer)
+	if _, err := io.CopyN(start, r, maxEnvelope+1); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read %s: %w", name, cause(err))
+	}
+	if !oneAline(start.Bytes()) {
+		if start.Len() > maxEnvelope {
+			return fmt.Errorf("%s: an envelope of more than %d MB; the collector takes no more", name, maxEnvelope>>20)
+		}
+		return errors.Join(s.value(ctx, name, bytes.TrimSpace(start.Bytes())), s.flush(ctx))
+	}
+	lines := bufio.NewScanner(io.MultiReader(start, r))
+	lines.Buffer(nil, maxEnvelope)
+	n := 0
+	for lines.Scan() {
+		n++
+		line := bytes.TrimSpace(lines.Bytes())
+		if len(line) == 0 {
+			continue
+		}
+		if err := s.value(ctx, fmt.Sprintf("%s, line %d", name, n), bytes.Clone(line)); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("%s, line %d: %w", name, n+1, err)
+	}
+	return s.flush(ctx)
+}
+
+// oneAline reports whether a file that begins so holds a value a line: it has lines, is not one value itself, and the first line is.
+func oneAline(b []byte) bool {
+	line, rest, _ := bytes.Cut(bytes.TrimSpace(b), []byte("\n"))
+	return len(rest) > 0 && json.Valid(line) && !json.Valid(b)
+}
+
+// value sends an envelope as it is, and an item by itself in an envelope with the items around it.
+func (s *sending) value(ctx context.Context, at string, value []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(value, &members); err != nil || members["data"] != nil || members["type"] == nil && members["@type"] == nil {
+		// Whatever this is, the collector says what it thinks of it.
+		return errors.Join(s.flush(ctx), s.post(ctx, at, value))
+	}
+	version := dataVersion11
+	if members["@type"] != nil {
+		version = ""
+	}
+	if len(s.items) == maxWrapped || s.wrapped+len(value) > maxEnvelope/2 || len(s.items) > 0 && s.version != version {
+		if err := s.flush(ctx); err != nil {
+			return err
+		}
+	}
+	if len(s.items) == 0 {
+		s.at, s.version = at, version
+	}
+	s.items = append(s.items, value)
+	s.wrapped += len(value)
+	return nil
+}
+
+// flush sends the items that wait for their envelope. Their bytes stay as they are.
+func (s *sending) flush(ctx context.Context) error {
+	if len(s.items) == 0 {
+		return nil
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, `{"sensor":"urn:millrace:send","sendTime":%q,`, time.Now().UTC().Format("2006-01-02T15:04:05.000Z"))
+	if s.version != "" {
+		fmt.Fprintf(&b, `"dataVersion":%q,`, s.version)
+	}
+	b.WriteString(`"data":[`)
+	b.Write(bytes.Join(s.items, []byte(",")))
+	b.WriteString("]}")
+	s.items, s.wrapped = nil, 0
+	return s.post(ctx, s.at, b.Bytes())
+}
+
+// post posts one envelope. The collector's refusal is said and counted; that it cannot be reached ends the command.
+func (s *sending) post(ctx context.Context, at string, body []byte) error {
+	var refusal *sim.Refusal
+	err := retry.Do(ctx, retry.Policy{Attempts: 5, Max: 2 * time.Second}, func(ctx context.Context) error {
+		_, err := s.poster.Post(ctx, body, sim.PostOptions{})
+		if errors.As(err, &refusal) && !refusal.Retryable() {
+			return retry.Permanent(err)
+		}
+		return err
+	})
+	switch {
+	case err == nil:
+		s.sent++
+	case errors.As(err, &refusal) && refusal.Status != 401:
+		s.refused++
+		s.progress.done()
+		fmt.Fprintf(s.errs, "%s: %s\n", at, refusal)
+	default:
+		return fmt.Errorf("%s was not sent: %w; %d envelopes before it were", at, err, s.sent)
+	}
+	s.progress.show("%d envelopes sent, %d refused", s.sent, s.refused)
+	return nil
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// Defaults of a stack.
+const (
+	defaultListen = "127.0.0.1:8420"
+
+	// memoryLimit is what the Go part of a stack aims to stay under; the embedded index has a limit of its own. GOMEMLIMIT
+	// overrides it.
+	memoryLimit = 300 << 20
+)
+
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run collector, log, jobs, index and console until interrupted",
+		Args:  exactArgs(),
+	}
+	cfg := stackFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return withStack(cmd, *cfg, slog.LevelInfo, func(ctx context.Context, s *stack) error {
+			fmt.Fprintf(cmd.ErrOrStderr(), "millrace: console %s, collector %s/caliper, log %s, index %s\n", s.url(), s.url(), s.logAddr, s.indexAddr)
+			return s.Run(ctx)
+		})
+	}
+	return cmd
+}
+
+// stackFlags adds the flags that say what a stack is made of.
+func stackFlags(cmd *cobra.Command) *stackConfig {
+	cfg := &stackConfig{}
+	f := cmd.Flags()
+	f.StringVar(&cfg.listen, "listen", defaultListen, "address of collector and console")
+	f.StringVar(&cfg.logListen, "log-listen", "127.0.0.1:0", "address of the embedded broker")
+	f.StringVar(&cfg.indexListen, "index-listen", "127.0.0.1:0", "address of the embedded index")
+	f.StringSliceVar(&cfg.brokers, "brokers", nil, "Kafka brokers to use in place of the embedded one")
+	f.StringVar(&cfg.indexURL, "index-url", "", "Elasticsearch or OpenSearch to use in place of the embedded index")
+	f.DurationVar(&cfg.flush, "flush", time.Minute, "how long rows gather for one snapshot of the lake")
+	return cfg
+}
+
+// withStack opens the stack in the command's data directory, runs fn and closes it.
+func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(context.Context, *stack) error) (err error) {
+	if cfg.flush <= 0 {
+		return usagef("--flush %s: want a positive duration such as 60s", cfg.flush)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	cfg.logger = newLogger(cmd.ErrOrStderr(), level)
+	dir, err := openDataDir(dataDirFlag(cmd))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	cfg.dir = dir
+	s, err := openStack(cmd.Context(), cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return fn(cmd.Context(), s)
+}
+
+func newLogger(w io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}

@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"millrace"
+	"millrace/apps/lms"
+	"millrace/collect"
+	"millrace/control"
+	"millrace/delivery"
+	"millrace/eventlog"
+	"millrace/eventlog/broker"
+	"millrace/index"
+	"millrace/ingest"
+	"millrace/lake"
+	"millrace/plan"
+	"millrace/web"
+)
+
+// stackConfig says what a stack is made of.
+type stackConfig struct {
+	dir         *dataDir
+	listen      string        // of collector and console
+	logListen   string        // of the embedded broker
+	indexListen string        // of the embedded index
+	brokers     []string      // of a real cluster; empty: the embedded broker
+	indexURL    string        // of a real index; empty: the embedded one
+	flush       time.Duration // of the lake
+	logger      *slog.Logger
+}
+
+// stack is everything that runs in one process, each part reached by its protocol:
+//
+//	sensor ─▶ collector ─▶ broker ─┬─▶ crusher-prime-job ─▶ lake: raw
+//	                               └─▶ ETL jobs ─▶ index, lake ◀─ console
+type stack struct {
+	cfg       stackConfig
+	registry  *prometheus.Registry
+	started   time.Time
+	closers   []func() error // in the order to close
+	listener  net.Listener
+	logAddr   string
+	indexAddr string
+	log       *eventlog.Log
+	keys      *control.Keys
+	collector *collect.Collector
+	lake      *lake.Lake
+	index     *delivery.Index
+	console   *web.Server
+	raw, etl  *stackJob
+}
+
+// stackJob is a job of the stack and what became of it.
+type stackJob struct {
+	*millrace.Job
+	plan     *plan.Plan
+	instance millrace.Instance
+
+	mu  sync.Mutex
+	err error
+}
+
+func (j *stackJob) failure() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.err
+}
+
+// system is the tenant of apps that serve all tenants.
+const system = "system"
+
+func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
+	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if s.listener, err = listen(cfg.listen, "--listen"); err != nil {
+		return s, err
+	}
+	s.onClose(func() error { return ignoreClosed(s.listener.Close()) })
+	if err = s.openLog(ctx); err != nil {
+		return s, err
+	}
+	if err = s.openIndex(); err != nil {
+		return s, err
+	}
+	if s.keys, err = control.OpenKeys(cfg.dir.join("keys.db")); err != nil {
+		return s, err
+	}
+	s.onClose(s.keys.Close)
+	if s.lake, err = lake.Open(ctx, lake.Config{Dir: cfg.dir.join("lake"), Logger: cfg.logger, Registerer: s.registry}); err != nil {
+		return s, err
+	}
+	s.onClose(s.lake.Close)
+	if err = s.openJobs(ctx); err != nil {
+		return s, err
+	}
+	s.collector, err = collect.New(collect.Config{Log: s.log, Keys: s.sensorKey, Logger: cfg.logger, Registerer: s.registry})
+	if err != nil {
+		return s, err
+	}
+	s.console, err = web.New(web.Config{
+		Status: s.status, Rows: s.newestRows, DeadLetters: s.deadLetters, Logger: cfg.logger,
+	})
+	if err != nil {
+		return s, err
+	}
+	return s, writeJSON(cfg.dir.join("running.json"), running{
+		PID: os.Getpid(), Listen: s.listener.Addr().String(), Log: s.logAddr, Index: s.indexAddr,
+	})
+}
+
+// sensorKey finds what the items that come with a sensor key belong to.
+func (s *stack) sensorKey(ctx context.Context, secret string) (collect.Key, error) {
+	k, err := s.keys.Lookup(ctx, secret)
+	if errors.Is(err, control.ErrUnknownKey) {
+		err = collect.ErrUnknownKey
+	}
+	return collect.Key{Account: k.Account, Env: k.Env, SourceType: k.SourceType}, err
+}
+
+func (s *stack) onClose(fn func() error) { s.closers = append(s.closers, fn) }
+
+func (s *stack) openLog(ctx context.Context) (err error) {
+	brokers := s.cfg.brokers
+	if len(brokers) == 0 {
+		b, err := broker.Open(broker.Config{Dir: s.cfg.dir.join("log"), Listen: s.cfg.logListen, Logger: s.cfg.logger})
+		if err != nil {
+			return err
+		}
+		s.onClose(b.Close)
+		brokers = []string{b.Addr()}
+	}
+	s.logAddr = brokers[0]
+	if s.log, err = eventlog.Open(ctx, eventlog.Config{Brokers: brokers, Logger: s.cfg.logger, Registerer: s.registry}); err != nil {
+		return err
+	}
+	s.onClose(s.log.Close)
+	return nil
+}
+
+func (s *stack) openIndex() (err error) {
+	s.indexAddr = s.cfg.indexURL
+	if s.indexAddr == "" {
+		srv, err := index.Open(index.Config{Path: s.cfg.dir.join("index.duckdb"), Logger: s.cfg.logger, Registerer: s.registry})
+		if err != nil {
+			return err
+		}
+		s.onClose(srv.Close)
+		l, err := listen(s.cfg.indexListen, "--index-listen")
+		if err != nil {
+			return err
+		}
+		server := &http.Server{Handler: srv, ReadHeaderTimeout: 10 * time.Second}
+		done := make(chan error, 1)
+		go func() { done <- server.Serve(l) }()
+		s.onClose(func() error { return errors.Join(server.Close(), ignoreClosed(<-done)) })
+		s.indexAddr = "http://" + l.Addr().String()
+	}
+	s.index, err = delivery.NewIndex(s.indexAddr)
+	return err
+}
+
+func (s *stack) openJobs(ctx context.Context) (err error) {
+	etlPlan, err := lms.App.Plan()
+	if err != nil {
+		return err
+	}
+	if s.raw, err = s.openJob(ctx, ingest.Plan(version), ingest.Namespace, ""); err != nil {
+		return err
+	}
+	s.etl, err = s.openJob(ctx, etlPlan, "", s.indexAddr)
+	return err
+}
+
+func (s *stack) openJob(ctx context.Context, p *plan.Plan, namespace, indexURL string) (*stackJob, error) {
+	i := instanceOf(p)
+	j, err := millrace.OpenJob(ctx, millrace.JobConfig{
+		Instance: i, Plan: p, Dir: s.cfg.dir.join("jobs", i.UniqueID()),
+		Log: s.log, Lake: s.lake, Namespace: namespace, IndexURL: indexURL,
+		Flush: s.cfg.flush, Logger: s.cfg.logger, Registerer: s.registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(j.Close)
+	return &stackJob{Job: j, plan: p, instance: i}, nil
+}
+
+// instanceOf is the one instance of an app that a stack runs.
+func instanceOf(p *plan.Plan) millrace.Instance {
+	return millrace.Instance{Program: p.App, Account: system, Env: system, DataVersion: millrace.Unversioned}
+}
+
+// Run serves until ctx ends. Then the collector finishes the requests it has begun, and the jobs commit and publish what they have
+// read. A job that fails does not end Run: what sensors send is still collected, and the job goes on from its last commit at the
+// next start.
+func (s *stack) Run(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	for _, path := range s.collector.Paths() {
+		mux.Handle(path, s.collector)
+	}
+	mux.Handle("/", s.console)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return ignoreClosed(server.Serve(s.listener)) })
+	g.Go(func() error { return s.console.Run(ctx) })
+	g.Go(func() error {
+		<-ctx.Done()
+		// Requests that were begun may take as long as their own time limits; those that have not ended then are cut off, and
+		// their sensors have no answer.
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := server.Shutdown(stopping); err != nil {
+			return ignoreClosed(server.Close())
+		}
+		return nil
+	})
+	for _, j := range []*stackJob{s.raw, s.etl} {
+		g.Go(func() error {
+			if err := j.Run(ctx); err != nil {
+				s.cfg.logger.Error("job failed; it goes on from its last commit at the next start", "instance", j.instance.UniqueID(), "error", err)
+				j.mu.Lock()
+				j.err = err
+				j.mu.Unlock()
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// Close closes what openStack opened, the last first.
+func (s *stack) Close() error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i]())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+// url is where sensors and people reach the stack.
+func (s *stack) url() string { return "http://" + s.listener.Addr().String() }
+
+// listen listens on an address of this machine. What is served here has no TLS, so other addresses are refused.
+func listen(address, flag string) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, usagef("%s %q is no address: want host:port, such as 127.0.0.1:8420", flag, address)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, usagef("%s %s is not an address of this machine alone; without TLS only loopback is served: use 127.0.0.1, and a reverse proxy for others", flag, address)
+	}
+	l, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s is taken by another process; stop that one, or choose another address with %s", address, flag)
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w; choose another address with %s", address, err, flag)
+	}
+	return l, nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"millrace/delivery"
+	"millrace/engine"
+	"millrace/etl"
+	"millrace/ingest"
+	"millrace/lake"
+	"millrace/plan"
+	"millrace/web"
+)
+
+// status reads the state of the stack for the console. A part that cannot be read is unknown, and the rest is still shown.
+func (s *stack) status(ctx context.Context) (web.Status, error) {
+	st := web.Status{
+		StartedAt: s.started, Version: version, DataDir: s.cfg.dir.path, CollectorURL: s.url() + "/caliper",
+	}
+	problem := func(what string, err error) {
+		st.Problems = append(st.Problems, fmt.Sprintf("%s could not be read: %s", what, err))
+	}
+	ends, err := s.log.Ends(ctx)
+	if err != nil {
+		problem("The log", err)
+	}
+	st.Collected.Items = total(ends)
+
+	raw, etlProgress := s.raw.Progress(), s.etl.Progress()
+	st.Jobs = []web.Job{webJob(s.raw, raw), webJob(s.etl, etlProgress)}
+	for i, count := range []**int64{&st.Lake.Events, &st.Lake.Entities, &st.Lake.Rejects} {
+		if *count, err = s.lakeCount(ctx, ingest.Namespace, s.raw.plan.Tables[i].Name); err != nil {
+			problem("The lake", err)
+			break
+		}
+	}
+	letters, err := s.deadLettersByTable(ctx)
+	if err != nil {
+		problem("Dead letters", err)
+	}
+	for _, t := range s.etl.plan.Tables {
+		row := web.Table{Name: t.Name}
+		totals, err := s.index.Totals(ctx, t.Name)
+		switch {
+		case errors.Is(err, delivery.ErrNotFound):
+			row.Rows = new(int64)
+		case err != nil:
+			problem("Table "+t.Name, err)
+		default:
+			row.Rows, row.NewestEvent = &totals.Rows, totals.Newest
+		}
+		if t.Name != etl.DeadLetterTable {
+			waiting := etlProgress.Counters["table."+t.Name+".waiting"]
+			row.Waiting = &waiting
+			if letters != nil {
+				n := letters[t.Name]
+				row.DeadLetters = &n
+			}
+		}
+		st.Tables = append(st.Tables, row)
+	}
+	st.Ledger = liveLedger(st, raw, etlProgress)
+	return st, nil
+}
+
+// liveLedger is the bookkeeping while everything moves: what is on its way is a part of each account.
+func liveLedger(st web.Status, raw, job engine.Progress) web.Ledger {
+	l := web.Ledger{At: time.Now()}
+	c := job.Counters
+	if rows := st.Lake.Rows(); rows != nil {
+		l.Accounts = append(l.Accounts, web.Account{
+			Name: "log to lake", Total: web.Amount{Name: "read from the log", Count: raw.Read},
+			Parts: []web.Amount{
+				{Name: "events", Count: *st.Lake.Events},
+				{Name: "entities", Count: *st.Lake.Entities},
+				{Name: "rejects", Count: *st.Lake.Rejects},
+				{Name: "on their way", Count: max(raw.Read-*rows, 0)},
+			},
+		})
+	}
+	l.Accounts = append(l.Accounts, web.Account{
+		Name: "log to tables", Total: web.Amount{Name: "read from the log", Count: c["read"]},
+		Parts: []web.Amount{
+			{Name: "events for a table", Count: c["events"] - c["duplicates"]},
+			{Name: "entities", Count: c["entities"]},
+			{Name: "duplicates", Count: c["duplicates"]},
+			{Name: "of no interest", Count: c["filtered"]},
+			{Name: "rejects", Count: c["rejects"]},
+			{Name: "unreadable", Count: c["unreadable"]},
+		},
+	})
+	for _, t := range st.Tables {
+		prefix := "table." + t.Name + "."
+		if t.Waiting == nil || t.Rows == nil || t.DeadLetters == nil {
+			continue
+		}
+		settled := c[prefix+"waiting"] + c[prefix+"dropped"] + c[prefix+"deleted"]
+		l.Accounts = append(l.Accounts, web.Account{
+			Name: "records of " + t.Name, Total: web.Amount{Name: "records", Count: c[prefix+"in"]},
+			Parts: []web.Amount{
+				{Name: "rows", Count: *t.Rows},
+				{Name: "dead letters", Count: *t.DeadLetters},
+				{Name: "waiting", Count: c[prefix+"waiting"]},
+				{Name: "dropped", Count: c[prefix+"dropped"]},
+				{Name: "deleted", Count: c[prefix+"deleted"]},
+				{Name: "on their way", Count: max(c[prefix+"in"]-settled-*t.Rows-*t.DeadLetters, 0)},
+			},
+		})
+	}
+	return l
+}
+
+func webJob(j *stackJob, p engine.Progress) web.Job {
+	out := web.Job{
+		Name: j.instance.Program, UniqueID: j.instance.UniqueID(), State: "RUNNING", Epoch: p.Epoch, Read: p.Read,
+		ReadPerSecond: &p.ReadRate, LagRecords: &p.Lag, OutboxBytes: p.OutboxBytes,
+	}
+	if p.Lag == 0 {
+		out.LagSeconds = new(float64)
+	}
+	if err := j.failure(); err != nil {
+		out.State, out.Error = "FAILED", err.Error()
+	}
+	for _, s := range p.Sinks {
+		out.Sinks = append(out.Sinks, web.Sink{Name: s.Name, BehindEpochs: uint64(s.PendingEpochs)}) //nolint:gosec // a length
+	}
+	return out
+}
+
+func (s *stack) lakeCount(ctx context.Context, namespace, table string) (*int64, error) {
+	t, err := s.lake.Lookup(ctx, lake.Name{Namespace: namespace, Table: table})
+	if err != nil {
+		return nil, err
+	}
+	n, err := t.Count(ctx)
+	return &n, err
+}
+
+func (s *stack) deadLettersByTable(ctx context.Context) (map[string]int64, error) {
+	counts, err := s.index.CountBy(ctx, etl.DeadLetterTable, "table_name")
+	if err != nil && !errors.Is(err, delivery.ErrNotFound) {
+		return nil, err
+	}
+	out := map[string]int64{}
+	for _, c := range counts {
+		out[c.Key] = c.Count
+	}
+	return out, nil
+}
+
+// newestRows are the rows of a table that were made last, as text.
+func (s *stack) newestRows(ctx context.Context, table string, n int) ([]string, [][]string, error) {
+	i, ok := s.etl.plan.Table(table)
+	if !ok {
+		return nil, nil, fmt.Errorf("table %s: %w", table, web.ErrNotFound)
+	}
+	columns := columnNames(s.etl.plan.Tables[i])
+	rows, err := s.index.Newest(ctx, table, n)
+	if errors.Is(err, delivery.ErrNotFound) {
+		return columns, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	out := make([][]string, len(rows))
+	for i, r := range rows {
+		for _, c := range columns {
+			out[i] = append(out[i], cellText(r[c]))
+		}
+	}
+	return columns, out, nil
+}
+
+func columnNames(t plan.Table) (names []string) {
+	for _, c := range t.Schema.Columns {
+		names = append(names, c.Name)
+	}
+	if !t.AppendOnly {
+		for _, c := range plan.MetaColumns {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// cellText is a value of a document as a person reads it.
+func cellText(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	case []any:
+		parts := make([]string, len(v))
+		for i, e := range v {
+			parts[i] = cellText(e)
+		}
+		return strings.Join(parts, ", ")
+	default:
+		b, _ := json.Marshal(v) // it was decoded from JSON
+		return string(b)
+	}
+}
+
+func (s *stack) deadLetters(ctx context.Context, n int) ([]web.DeadLetter, error) {
+	rows, err := s.index.Newest(ctx, etl.DeadLetterTable, n)
+	if errors.Is(err, delivery.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := make([]web.DeadLetter, len(rows))
+	for i, r := range rows {
+		out[i] = web.DeadLetter{App: s.etl.plan.App, Stage: cellText(r["stage"]), Record: cellText(first(r["_sources"]))}
+		if table := cellText(r["table_name"]); table != "" {
+			out[i].Stage = table + ": " + out[i].Stage
+		}
+		out[i].At, _ = time.Parse(time.RFC3339Nano, cellText(r["_event_time"])) // the sink wrote it; unknown stays unknown
+		if reasons, ok := r["reasons"].([]any); ok {
+			for _, reason := range reasons {
+				out[i].Reasons = append(out[i].Reasons, cellText(reason))
+			}
+		} else {
+			out[i].Reasons = []string{cellText(r["reasons"])}
+		}
+	}
+	return out, nil
+}
+
+func first(v any) any {
+	if list, ok := v.([]any); ok && len(list) > 0 {
+		return list[0]
+	}
+	return v
+}
+
+func total(offsets plan.Offsets) (n int64) {
+	for _, o := range offsets {
+		n += o
+	}
+	return n
+}
