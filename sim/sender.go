@@ -82,7 +82,7 @@ func NewSender(cfg SenderConfig) (*Sender, error) {
 		return nil, fmt.Errorf("simulator: rate %g and speed %g must not be negative", cfg.Rate, cfg.Speed)
 	}
 	if u, err := url.Parse(cfg.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("simulator: %q is no address of a collector; give one such as http://127.0.0.1:8080/caliper", cfg.URL)
+		return nil, fmt.Errorf("simulator: %q is no address of a collector; give one such as http://127.0.0.1:8420/caliper", cfg.URL)
 	}
 	if cfg.Rate == 0 && cfg.Speed == 0 {
 		cfg.Rate = 300
