@@ -56,6 +56,8 @@ public class Node {
         settings.put("transport.port", args[2]);
         settings.put("discovery.type", "single-node");
         settings.put("cluster.routing.allocation.disk.threshold_enabled", "false");
+        // Counts garbage as used and then answers 429, on a small heap all the time.
+        settings.put("indices.breaker.total.use_real_memory", "false");
       });
       runner.build(OpenSearchRunner.newConfigs().basePath(args[0]).numOfNode(1).clusterName("millrace-test"));
     } catch (Throwable t) {
