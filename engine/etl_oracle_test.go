@@ -65,7 +65,8 @@ func startOracle(t *testing.T, p *plan.Plan, seed uint64) *oracleJob {
 }
 
 // Feed spreads the items over partitions and polls.
-func (j *oracleJob) Feed(items ...record.Item) {
+func (j *oracleJob) Feed(later time.Duration, items ...record.Item) {
+	j.clock.Move(later)
 	for len(items) > 0 {
 		n := 1 + j.rng.IntN(len(items))
 		j.log.append(j.rng.Int32N(3), items[:n]...)
@@ -78,6 +79,8 @@ func (j *oracleJob) Advance(d time.Duration) {
 	j.clock.Move(d)
 	j.settle()
 }
+
+func (j *oracleJob) Listed() int { return 0 }
 
 func (j *oracleJob) Restart() {
 	j.stop()

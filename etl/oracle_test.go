@@ -5,12 +5,14 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"millrace/etl/etltest"
 	"millrace/etl/etltest/oracletest"
 	"millrace/plan"
+	"millrace/record"
 )
 
 // TestOrderDoesNotMatter runs random apps over random records in random orders, and compares what they make with a model that
@@ -80,6 +82,11 @@ func inMemory(p *plan.Plan) oracletest.Runner {
 	}
 	j.Job = etltest.New(&watched)
 	return j
+}
+
+func (j *memoryJob) Feed(later time.Duration, items ...record.Item) {
+	j.Now = j.Now.Add(later)
+	j.Job.Feed(items...)
 }
 
 func (j *memoryJob) Rows() []plan.Row           { return j.rows }

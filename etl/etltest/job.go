@@ -172,6 +172,16 @@ func (j *Job) apply(stage int, k *plan.Key) {
 	}
 }
 
+// Listed returns how many items the keys of all stages have in their lists: for etl, the records that may still change.
+func (j *Job) Listed() (n int) {
+	for _, keys := range j.stages {
+		for _, s := range keys {
+			n += len(s.list)
+		}
+	}
+	return n
+}
+
 // Rows returns a table's rows by id, as values by column. Withdrawn rows are not among them.
 func (j *Job) Rows(table string) map[string]map[string]any {
 	i, ok := j.Plan.Table(table)

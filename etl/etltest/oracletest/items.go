@@ -49,7 +49,9 @@ func setRefs(r *rand.Rand, tree map[string]any, pool int) {
 func randomEntity(r *rand.Rand, pool int) map[string]any {
 	tree := map[string]any{
 		"type": pick(r, "Person", "Person", "http://purl.imsglobal.org/caliper/v1/lis/Person", "Assessment", "AssignableDigitalResource", "Membership", "Membership"),
-		"val":  fmt.Sprintf("v%d", r.IntN(4*pool)),
+	}
+	if r.IntN(6) > 0 {
+		tree["val"] = fmt.Sprintf("v%d", r.IntN(4*pool))
 	}
 	switch r.IntN(12) {
 	case 0:

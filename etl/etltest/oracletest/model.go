@@ -214,7 +214,7 @@ func (m *modelRun) record(t table, account string, docs map[string]any, at time.
 	if t.required != "" {
 		required = value(docs, t.required)
 	}
-	m.rows = append(m.rows, fmt.Sprintln(append([]any{t.name, account}, append(cells, required)...)...))
+	m.rows = append(m.rows, fmt.Sprintln(append([]any{t.name, account, at.UnixMicro()}, append(cells, required)...)...))
 }
 
 func (m *modelRun) letter(t table, docs map[string]any, stage, reason string) {

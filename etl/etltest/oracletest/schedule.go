@@ -36,7 +36,7 @@ type Case struct {
 // step is one thing that happens to the job.
 type step struct {
 	feed    []delivery    // one epoch
-	advance time.Duration // of the clock
+	advance time.Duration // of the clock; with a feed: in the epoch that also lets timers fire
 	settle  bool          // so much time that nothing waits and nothing is corrected any more
 	restart bool
 }
@@ -73,18 +73,23 @@ func (c *Case) schedule(r *rand.Rand) {
 	for _, all := range feeds {
 		r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		longest := max(pick(r, 1, 1, 3, 10, len(all)+1), len(all)/30)
+		var jump time.Duration
 		for left := 6; len(all) > 0; {
 			n := min(len(all), 1+r.IntN(longest))
-			c.steps = append(c.steps, step{feed: all[:n]})
-			all = all[n:]
+			c.steps = append(c.steps, step{feed: all[:n], advance: jump})
+			all, jump = all[n:], 0
 			switch {
 			case r.IntN(len(c.items)) < 2:
 				c.steps = append(c.steps, step{restart: true})
 			case c.family == chaos && r.IntN(8) == 0:
-				c.steps = append(c.steps, step{advance: pick(r, time.Minute, 20*time.Minute, 70*time.Minute, 4*time.Hour, 30*time.Hour)})
+				jump = pick(r, time.Minute, 20*time.Minute, 70*time.Minute, 4*time.Hour, 30*time.Hour, far)
 			case c.family == phases && left > 0 && r.IntN(8) == 0:
 				left-- // all of them together stay within CorrectFor
-				c.steps = append(c.steps, step{advance: pick(r, time.Minute, 40*time.Minute, 4*time.Hour)})
+				jump = pick(r, time.Minute, 40*time.Minute, 4*time.Hour)
+			}
+			if jump > 0 && r.IntN(2) == 0 {
+				c.steps = append(c.steps, step{advance: jump})
+				jump = 0
 			}
 		}
 		if c.family != within {
@@ -164,12 +169,12 @@ func (c *Case) String() string {
 			b.WriteString("settle\n")
 		case s.restart:
 			b.WriteString("restart\n")
-		case s.advance > 0:
+		case s.feed == nil && s.advance > 0:
 			fmt.Fprintf(&b, "advance %s\n", s.advance)
 		case s.feed == nil:
 			b.WriteString("look\n")
 		default:
-			b.WriteString("epoch\n")
+			fmt.Fprintf(&b, "epoch %s later\n", s.advance)
 			for _, d := range s.feed {
 				it := c.item(d)
 				fmt.Fprintf(&b, "    %d %s %s sent %s %s\n", d.item, it.Account, it.Kind, it.SendTime.Format(time.RFC3339), it.Bytes)
