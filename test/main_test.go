@@ -41,6 +41,6 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PATH", filepath.Dir(millrace)+string(os.PathListSeparator)+env.Getenv("PATH"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"serve": serve, "stop": stop, "kill9": kill9},
+		Cmds: commands,
 	})
 }

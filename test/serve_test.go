@@ -2,82 +2,119 @@ package test
 
 import (
 	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
 )
 
-// serving is a running 'millrace serve' of a script.
+// serving is a running 'millrace serve'.
 type serving struct {
 	cmd  *exec.Cmd
 	done chan error
 }
 
-// running holds the serving of each script, by its work directory.
-var running sync.Map
-
 var addresses = regexp.MustCompile(`console (\S+), collector (\S+), log (\S+), index (\S+)`)
 
-// serve starts 'millrace serve' with the given arguments on free ports, waits until it says where it listens, and sets CONSOLE,
-// COLLECTOR, LOG and INDEX. The script ends it, at the latest by its own end.
-func serve(ts *testscript.TestScript, neg bool, args []string) {
-	if neg {
-		ts.Fatalf("serve cannot be negated; use exec millrace serve")
-	}
+// start starts 'millrace serve' on a free port and waits until it says where console, collector, log and index are.
+func start(dir string, args ...string) (*serving, []string, error) {
 	cmd := exec.Command(millrace, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
-	cmd.Dir = ts.Getenv("WORK")
+	cmd.Dir = dir
 	stderr, err := cmd.StderrPipe()
-	ts.Check(err)
-	ts.Check(cmd.Start())
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
 	s := &serving{cmd: cmd, done: make(chan error, 1)}
-	running.Store(ts.Getenv("WORK"), s)
-	ts.Defer(func() { _ = cmd.Process.Kill() }) // it may have ended
-
 	found := make(chan []string, 1)
+	said := make(chan string, 1)
 	go func() {
 		lines := bufio.NewScanner(stderr)
-		var said []string
+		var all []string
 		for lines.Scan() {
-			said = append(said, lines.Text())
+			all = append(all, lines.Text())
 			if m := addresses.FindStringSubmatch(lines.Text()); m != nil {
 				found <- m[1:]
 			}
 		}
-		err := cmd.Wait()
-		select {
-		case found <- nil:
-			ts.Logf("serve said:\n%s", strings.Join(said, "\n"))
-		default:
-		}
-		s.done <- err
+		said <- strings.Join(all, "\n")
+		s.done <- cmd.Wait()
 	}()
-	at := <-found
-	if at == nil {
-		ts.Fatalf("serve ended at once")
+	select {
+	case at := <-found:
+		return s, at, nil
+	case text := <-said:
+		return nil, nil, fmt.Errorf("serve ended at once: %s", text)
 	}
+}
+
+func startServe(t *testing.T, args ...string) (*serving, []string) {
+	t.Helper()
+	s, at, err := start("", args...)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.cmd.Process.Kill() }) // it may have ended
+	return s, at
+}
+
+// stop interrupts the server, which must end cleanly.
+func (s *serving) stop() error {
+	if err := s.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		return err
+	}
+	return <-s.done
+}
+
+func (s *serving) interrupt(t *testing.T) {
+	t.Helper()
+	require.NoError(t, s.stop())
+}
+
+// running holds the serving of each script, by its work directory.
+var running sync.Map
+
+var commands = map[string]func(*testscript.TestScript, bool, []string){
+	"serve": serveCommand, "stop": stopCommand, "kill9": killCommand, "http": httpCommand,
+}
+
+// serve ARGS… starts 'millrace serve' and sets CONSOLE, COLLECTOR, LOG and INDEX.
+func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("serve cannot be negated; use ! exec millrace serve")
+	}
+	s, at, err := start(ts.Getenv("WORK"), args...)
+	ts.Check(err)
+	running.Store(ts.Getenv("WORK"), s)
+	ts.Defer(func() { _ = s.cmd.Process.Kill() }) // it may have ended
 	for i, name := range []string{"CONSOLE", "COLLECTOR", "LOG", "INDEX"} {
 		ts.Setenv(name, at[i])
 	}
 }
 
-// stop interrupts the running serve, which must end cleanly.
-func stop(ts *testscript.TestScript, _ bool, _ []string) {
-	s := theServing(ts)
-	ts.Check(s.cmd.Process.Signal(syscall.SIGINT))
-	if err := <-s.done; err != nil {
-		ts.Fatalf("serve ended with %v", err)
-	}
+// stop interrupts the running server, which must end cleanly.
+func stopCommand(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Check(theServing(ts).stop())
 }
 
-// kill9 kills the running serve.
-func kill9(ts *testscript.TestScript, _ bool, _ []string) {
+// kill9 kills the running server.
+func killCommand(ts *testscript.TestScript, _ bool, _ []string) {
 	s := theServing(ts)
 	ts.Check(s.cmd.Process.Kill())
-	<-s.done
+	if err := <-s.done; err == nil {
+		ts.Fatalf("serve ended before it was killed")
+	}
 }
 
 func theServing(ts *testscript.TestScript) *serving {
@@ -86,4 +123,48 @@ func theServing(ts *testscript.TestScript) *serving {
 		ts.Fatalf("nothing is serving")
 	}
 	return v.(*serving)
+}
+
+// http PATTERN URL [FILE] gets the URL, or posts the file to it, until the answer is 200 and matches the pattern: what is sent is
+// there a moment later. It gives up after ten seconds.
+func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: http PATTERN URL [FILE]")
+	}
+	pattern, err := regexp.Compile(args[0])
+	ts.Check(err)
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		body, err := request(ts, args[1:])
+		if err == nil && pattern.MatchString(body) {
+			fmt.Fprintln(ts.Stdout(), body)
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s does not match %q: %s, %v", args[1], args[0], body, err)
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+}
+
+func request(ts *testscript.TestScript, args []string) (string, error) {
+	var res *http.Response
+	var err error
+	if len(args) == 2 {
+		f, openErr := os.Open(ts.MkAbs(args[1]))
+		ts.Check(openErr)
+		defer func() { _ = f.Close() }() // it was only read
+		res, err = http.Post(args[0], "application/json", f)
+	} else {
+		res, err = http.Get(args[0])
+	}
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = res.Body.Close() }() // it was only read
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = errors.New(res.Status)
+	}
+	return string(body), err
 }
