@@ -178,9 +178,10 @@ func openError(path string, err error) error {
 	case strings.Contains(text, "newer version") || strings.Contains(text, "storage version") || strings.Contains(text, "version number"):
 		return fmt.Errorf("open index %s: it was written by another version of DuckDB that this program cannot read: use the program that wrote it", path)
 	case strings.Contains(text, "not a valid DuckDB") || strings.Contains(text, "orrupt") || strings.Contains(text, "hecksum") ||
-		strings.Contains(text, "Failure while replaying WAL") || strings.Contains(text, "INTERNAL") || strings.Contains(text, "Serialization Error"):
+		strings.Contains(text, "Failure while replaying WAL") || strings.Contains(text, "INTERNAL") || strings.Contains(text, "Could not read enough bytes") || strings.Contains(text, "Serialization Error"):
 		return fmt.Errorf("open index %s: it is damaged or not an index: move it (and %s.wal) away and publish the tables again", path, path)
 	}
+	text = strings.TrimPrefix(text, "database/sql/driver: could not connect to database: ")
 	text = strings.Join(strings.Fields(extraInfo.ReplaceAllString(text, "")), " ")
 	return fmt.Errorf("open index %s: %s", path, text)
 }
