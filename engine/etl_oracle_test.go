@@ -82,8 +82,9 @@ func (j *oracleJob) Advance(d time.Duration) {
 
 func (j *oracleJob) Listed() int { return 0 }
 
-func (j *oracleJob) Restart() {
+func (j *oracleJob) Restart(p *plan.Plan) {
 	j.stop()
+	j.c.Plan = p
 	j.c.Workers = 1 + j.rng.IntN(8)
 	e, err := engine.Open(j.t.Context(), j.c)
 	require.NoError(j.t, err)

@@ -282,7 +282,7 @@ func (c *joinCall) uncount(t *transformer, it *pending) {
 // wait lets a record wait for its entity. What an earlier revision became is taken back: had the entity never been there, the
 // record would wait as well.
 func (c *joinCall) wait(t *transformer, j *Join, it *pending, before place) {
-	it.waiting, it.trace = true, false
+	it.waiting = true
 	it.until = c.deadline(j.waitFor)
 	c.out.count(t.counters.waiting, 1)
 	if it.emitted > 0 || !it.flow.first() {

@@ -68,6 +68,11 @@ type memoryJob struct {
 
 func inMemory(p *plan.Plan) oracletest.Runner {
 	j := &memoryJob{}
+	j.Job = etltest.New(j.watch(p))
+	return j
+}
+
+func (j *memoryJob) watch(p *plan.Plan) *plan.Plan {
 	watched := *p
 	watched.Stages = slices.Clone(p.Stages)
 	last := &watched.Stages[len(p.Stages)-1]
@@ -80,8 +85,7 @@ func inMemory(p *plan.Plan) oracletest.Runner {
 			j.rows = append(j.rows, row)
 		}
 	}
-	j.Job = etltest.New(&watched)
-	return j
+	return &watched
 }
 
 func (j *memoryJob) Feed(later time.Duration, items ...record.Item) {
@@ -91,4 +95,4 @@ func (j *memoryJob) Feed(later time.Duration, items ...record.Item) {
 
 func (j *memoryJob) Rows() []plan.Row           { return j.rows }
 func (j *memoryJob) Counters() map[string]int64 { return j.Job.Counters }
-func (j *memoryJob) Restart()                   {} // it has nothing but what it keeps
+func (j *memoryJob) Restart(p *plan.Plan)       { j.Plan = j.watch(p) }

@@ -45,6 +45,20 @@ func TestWaitForNothing(t *testing.T) {
 	require.Equal(t, int64(0), j.Counters["table.links.waiting"])
 }
 
+// One record's time is not up because another's is.
+func TestEachWaitsItsOwnTime(t *testing.T) {
+	t.Parallel()
+	j := job(t, chain(etl.Events(caliper.OutcomeEvent), follow(0, "event.ref").WaitFor(time.Hour)))
+	j.Feed(event(linkEvent))
+	j.Advance(40 * time.Minute)
+	j.Feed(event(`{"type":"OutcomeEvent","ref":"urn:a"}`))
+	j.Advance(30 * time.Minute)
+	require.Len(t, j.Rows("links"), 1)
+	require.Equal(t, int64(1), j.Counters["table.links.waiting"])
+	j.Advance(40 * time.Minute)
+	require.Len(t, j.Rows("links"), 2)
+}
+
 // An update and a deletion at one instant: the entity is gone, whichever came first.
 func TestEndAtTheInstantOfAnUpdate(t *testing.T) {
 	t.Parallel()

@@ -58,20 +58,21 @@ type row struct {
 	Required string  `avro:"required"`
 }
 
-func (a app) plan() (*plan.Plan, error) {
-	out := etl.App{Name: "oracle-job", Version: "1.0.0"}
+// plan makes the plan of one version of the app. Versions differ in the paths they ask for, and so in what they store.
+func (a app) plan(version int) (*plan.Plan, error) {
+	out := etl.App{Name: "oracle-job", Version: fmt.Sprintf("1.0.%d", version)}
 	if a.harvest {
 		out.Harvest = []etl.Path{"event.object"}
 	}
 	for _, t := range a.tables {
-		out.Tables = append(out.Tables, t.etl())
+		out.Tables = append(out.Tables, t.etl(version))
 	}
 	return out.Plan()
 }
 
 var errBoom = errors.New("boom")
 
-func (t table) etl() etl.Table[row] {
+func (t table) etl(version int) etl.Table[row] {
 	out := etl.Table[row]{Name: t.name, From: etl.Events(t.types...).Actions(t.actions...)}
 	if t.entity {
 		out.From = etl.Entities(t.types...)
@@ -101,6 +102,9 @@ func (t table) etl() etl.Table[row] {
 	out.Map = func(r *etl.Reader) (row, error) {
 		opt := func(p string) *string { return etl.Opt[string](r, etl.Path(p)) }
 		out := row{UID: opt(t.base() + ".uid"), N: opt("item.n"), C0: opt(t.columns[0]), C1: opt(t.columns[1]), C2: opt(t.columns[2])}
+		if version > 0 {
+			r.Has(etl.Path(fmt.Sprintf("%s.a%d", t.base(), version)))
+		}
 		if t.required != "" {
 			out.Required = r.String(etl.Path(t.required))
 		}

@@ -20,8 +20,8 @@ type Runner interface {
 	Feed(later time.Duration, items ...record.Item)
 
 	Advance(d time.Duration) // moves the clock; returns when what is due is done
-	Restart()
-	Rows() []plan.Row // all rows published so far, in order, with the number of their epoch
+	Restart(p *plan.Plan)    // with the next version of the app, which makes the same tables
+	Rows() []plan.Row        // all rows published so far, in order, with the number of their epoch
 	Counters() map[string]int64
 
 	// Listed returns how many records the state still holds for changes of theirs; 0 from a runner that cannot tell.
@@ -30,7 +30,8 @@ type Runner interface {
 
 // Run runs the case and returns the first way in which the job is not as the model says.
 func (c *Case) Run(start func(*plan.Plan) Runner) error {
-	p, err := c.app.plan()
+	version := 0
+	p, err := c.app.plan(version)
 	if err != nil {
 		return err
 	}
@@ -41,7 +42,11 @@ func (c *Case) Run(start func(*plan.Plan) Runner) error {
 	for i, s := range c.steps {
 		switch {
 		case s.restart:
-			j.Restart()
+			version++
+			if p, err = c.app.plan(version); err != nil {
+				return err
+			}
+			j.Restart(p)
 			continue
 		case s.feed == nil && s.advance > 0:
 			j.Advance(s.advance)
