@@ -79,6 +79,7 @@ type pending struct {
 	joined   bool // with chosen; false: handed on without an entity
 	place    place
 	dropFlag bool // dropped here, by Else
+	gone     bool // taken out of the list
 }
 
 const pendingFormat = 1
@@ -135,7 +136,8 @@ type joinCall struct {
 	out      outputEmitter
 	s        *scratch
 	versions versions
-	list     []*pending // when loaded
+	list     []*pending              // when loaded; some may be gone
+	byID     map[[16]byte][]*pending // of list, by flow.id; nil until somebody looks
 	loaded   bool
 	dirty    bool // the list must be written anew
 }
@@ -161,7 +163,7 @@ func (c *joinCall) run() {
 	}
 	if changed {
 		c.k.SetValue = c.versions.append(nil)
-		for _, it := range slices.Clone(c.list) {
+		for _, it := range c.list {
 			c.choose(it)
 		}
 	}
@@ -196,7 +198,9 @@ func (c *joinCall) store() {
 	if c.loaded && c.dirty {
 		c.k.ReplaceList = true
 		for _, it := range c.list {
-			c.k.Append = append(c.k.Append, it.append(nil))
+			if !it.gone {
+				c.k.Append = append(c.k.Append, it.append(nil))
+			}
 		}
 	}
 }
@@ -246,8 +250,14 @@ func (c *joinCall) record(in plan.Element) {
 
 // forget takes older revisions of a record out of the list, and returns where the last of them was left.
 func (c *joinCall) forget(t *transformer, f *flow) (before place) {
-	for _, old := range slices.Clone(c.list) {
-		if old.flow.id == f.id && old.flow.table == f.table && compareRevs(old.flow.revs, f.revs) < 0 {
+	if c.byID == nil { // all records of a popular entity may come again at once
+		c.byID = make(map[[16]byte][]*pending, len(c.list))
+		for _, it := range c.list {
+			c.byID[it.flow.id] = append(c.byID[it.flow.id], it)
+		}
+	}
+	for _, old := range c.byID[f.id] {
+		if !old.gone && old.flow.table == f.table && compareRevs(old.flow.revs, f.revs) < 0 {
 			before = old.place
 			c.uncount(t, old)
 			c.remove(old)
@@ -263,6 +273,9 @@ func (c *joinCall) add(it *pending) {
 	}
 	if c.loaded {
 		c.list = append(c.list, it)
+		if c.byID != nil {
+			c.byID[it.flow.id] = append(c.byID[it.flow.id], it)
+		}
 		c.dirty = true
 		return
 	}
@@ -367,7 +380,10 @@ func (c *joinCall) choose(it *pending) {
 
 // expire ends the waiting and the subscriptions whose time has come.
 func (c *joinCall) expire() {
-	for _, it := range slices.Clone(c.list) {
+	for _, it := range c.list {
+		if it.gone {
+			continue
+		}
 		t, j := c.join(it.flow)
 		switch {
 		case t == nil:
@@ -414,11 +430,10 @@ func (c *joinCall) giveUp(t *transformer, j *Join, it *pending) {
 	c.subscribe(t, j, it)
 }
 
+// remove takes a record out of the list, which stays as it is until it is stored: whoever goes through it may remove.
 func (c *joinCall) remove(it *pending) {
-	if i := slices.Index(c.list, it); i >= 0 {
-		c.list = slices.Delete(c.list, i, i+1)
-		c.dirty = true
-	}
+	it.gone = true
+	c.dirty = true
 }
 
 // deadline returns the instant d from now and sets a timer for it. Instants are rounded up by at most a sixteenth of d, so that
