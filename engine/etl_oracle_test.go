@@ -65,7 +65,7 @@ func startOracle(t *testing.T, p *plan.Plan, seed uint64) *oracleJob {
 }
 
 // Feed spreads the items over partitions and polls.
-func (j *oracleJob) Feed(later time.Duration, items ...record.Item) {
+func (j *oracleJob) Feed(later time.Duration, items ...record.Item) bool {
 	j.clock.Move(later)
 	for len(items) > 0 {
 		n := 1 + j.rng.IntN(len(items))
@@ -73,6 +73,7 @@ func (j *oracleJob) Feed(later time.Duration, items ...record.Item) {
 		items = items[n:]
 	}
 	j.settle()
+	return false
 }
 
 func (j *oracleJob) Advance(d time.Duration) {

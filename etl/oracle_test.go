@@ -88,9 +88,10 @@ func (j *memoryJob) watch(p *plan.Plan) *plan.Plan {
 	return &watched
 }
 
-func (j *memoryJob) Feed(later time.Duration, items ...record.Item) {
+func (j *memoryJob) Feed(later time.Duration, items ...record.Item) bool {
 	j.Now = j.Now.Add(later)
 	j.Job.Feed(items...)
+	return true
 }
 
 func (j *memoryJob) Rows() []plan.Row           { return j.rows }

@@ -3,7 +3,8 @@
 //
 // The one idea: the model (model.go) is small enough to be believed. It sees all records at once as JSON trees, has no state, no
 // revisions and no keys, and shares nothing with etl but the words in which an app is written. Of time it knows the one thing that
-// may matter: in which phase a record arrived, phases lying further apart than any WaitFor and CorrectFor.
+// may matter: in which phase a record arrived, phases lying further apart than any WaitFor and CorrectFor, or being epochs where
+// nothing is corrected.
 //
 // It does not look at how many revisions a row takes, only that they rise.
 package oracletest
@@ -188,6 +189,8 @@ func randomJoin(r *rand.Rand, f family, docs []string) join {
 	switch f {
 	case phases:
 		j.wait = pick(r, 0, j.wait, j.wait)
+	case once:
+		j.correct = 0
 	case chaos:
 		j.wait = pick(r, 0, j.wait, 20*time.Hour)
 		j.correct = pick(r, 0, 10*time.Minute, time.Hour, 5*time.Hour, j.correct)

@@ -46,8 +46,14 @@ func (v version) before(w version) bool {
 }
 
 // model says what the tables must be once all of the arrivals are in. settled: and so much time has gone by that nobody waits.
-func model(a app, arrivals []arrival, settled bool) result {
+// once: a record that waits takes the first version that comes in a later phase, for good.
+func model(a app, arrivals []arrival, settled, once bool) result {
 	m := &modelRun{settled: settled}
+	for _, ar := range arrivals {
+		if once {
+			m.last = max(m.last, ar.phase)
+		}
+	}
 	seen := map[string]int{} // events, by content: the first phase
 	var events []arrival
 	for _, ar := range arrivals {
@@ -97,6 +103,7 @@ func model(a app, arrivals []arrival, settled bool) result {
 type modelRun struct {
 	result
 	settled                       bool
+	last                          int // phase until which a record may wait
 	versions                      []version
 	in, waiting, dropped, deleted int
 }
@@ -177,7 +184,11 @@ func (m *modelRun) record(t table, account string, docs map[string]any, at time.
 		key, ok := keyOf(docs, j.eq)
 		var found any
 		if ok {
-			if v := m.choose(j, account, key, at, phase); v != nil {
+			v := m.choose(j, account, key, at, phase)
+			for ; v == nil && phase < m.last; v = m.choose(j, account, key, at, phase) {
+				phase++
+			}
+			if v != nil {
 				found = v.tree
 			} else if !m.settled {
 				m.waiting++

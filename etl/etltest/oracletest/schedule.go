@@ -17,10 +17,11 @@ type family int
 const (
 	within family = iota // everything arrives within every WaitFor and CorrectFor
 	phases               // phases lie further apart than those; inside one, WaitFor may pass, CorrectFor not
+	once                 // as within, but nothing is ever corrected: a join is made when it first can be, and each epoch is a phase
 	chaos                // anything goes: only the invariants are looked at, not the tables
 )
 
-func (f family) String() string { return [...]string{"within", "phases", "chaos"}[f] }
+func (f family) String() string { return [...]string{"within", "phases", "once", "chaos"}[f] }
 
 // Case is one universe of records, an app, and one schedule in which the records arrive.
 type Case struct {
@@ -51,7 +52,7 @@ const far = 20_000 * time.Hour
 func New(seed uint64, size int) *Case {
 	c := &Case{Seed: seed, IDs: map[string]string{}}
 	r := rand.New(rand.NewPCG(seed/3, uint64(size)))
-	c.family = pick(r, within, within, phases, phases, phases, chaos)
+	c.family = pick(r, within, within, phases, phases, phases, once, chaos)
 	c.app = randomApp(r, c.family)
 	c.items = randomItems(r, size)
 	c.schedule(rand.New(rand.NewPCG(seed, 1)))
@@ -60,7 +61,7 @@ func New(seed uint64, size int) *Case {
 
 func (c *Case) schedule(r *rand.Rand) {
 	count := 1
-	if c.family != within {
+	if c.family == phases || c.family == chaos {
 		count = 1 + r.IntN(3)
 	}
 	feeds := make([][]delivery, count)
@@ -92,12 +93,10 @@ func (c *Case) schedule(r *rand.Rand) {
 				jump = 0
 			}
 		}
-		if c.family != within {
-			c.steps = append(c.steps, step{settle: true})
+		if c.family == within || c.family == once {
+			c.steps = append(c.steps, step{}) // an empty step: look at what is there
 		}
-	}
-	if c.family == within {
-		c.steps = append(c.steps, step{}, step{settle: true}) // an empty step: look at what is there
+		c.steps = append(c.steps, step{settle: true})
 	}
 }
 
