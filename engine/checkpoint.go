@@ -195,12 +195,17 @@ func (c checksums) file(fs vfs.FS, dir, sub, name string) (File, error) {
 		if crc, err = checksum(fs, path, f.Bytes); err != nil {
 			return File{}, err
 		}
-		if strings.HasSuffix(name, ".sst") {
+		if neverRewritten(name) {
 			c[name] = crc
 		}
 	}
 	f.CRC = crc
 	return f, nil
+}
+
+// neverRewritten reports whether a file of the store is written once: Pebble's tables and blobs are.
+func neverRewritten(name string) bool {
+	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")
 }
 
 func checksum(fs vfs.FS, path string, n int64) (uint32, error) {

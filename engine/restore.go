@@ -84,9 +84,9 @@ func copyCheckpoint(fs vfs.FS, m Manifest, from, dir string) error {
 		if crc != f.CRC {
 			return fmt.Errorf("%s is damaged: its checksum is not the manifest's", src)
 		}
-		// Tables and segments are never written again. Pebble does write to its other files, so they are copied.
+		// Tables, blobs and segments are never written again. Pebble does write to its other files, so they are copied.
 		put := vfs.Copy
-		if strings.HasSuffix(f.Name, ".sst") || strings.HasPrefix(f.Name, "outbox/") {
+		if neverRewritten(f.Name) || strings.HasPrefix(f.Name, "outbox/") {
 			put = vfs.LinkOrCopy
 		}
 		if err := put(fs, src, fs.PathJoin(dir, f.Name)); err != nil {

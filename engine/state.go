@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -116,8 +117,8 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 		CacheSize:                   c.CacheBytes,
 		MemTableSize:                uint64(c.MemTableBytes),
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       2,
-		L0StopWritesThreshold:       20,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       32,
 		LBaseMaxBytes:               64 << 20,
 		MaxOpenFiles:                512,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
@@ -131,10 +132,15 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 		opts.Levels[i].BlockSize = 8 << 10
-		// The levels above the last are rewritten often and read mostly from the cache.
+		// Most of the state lives for an hour and is never read: a better compression costs more than all else together.
 		opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
 	}
-	opts.Levels[len(opts.Levels)-1].Compression = func() *sstable.CompressionProfile { return sstable.ZstdCompression }
+	// List entries and entities go to blob files when they are flushed, and stay there: compactions then move keys alone.
+	opts.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled: true, MinimumSize: 256, MaxBlobReferenceDepth: 64, RewriteMinimumAge: 10 * time.Minute, TargetGarbageRatio: 0.4,
+		}
+	}
 	dir := stateDir(c.FS, c.Dir)
 	db, err := pebble.Open(dir, opts)
 	switch {
