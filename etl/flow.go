@@ -72,7 +72,11 @@ func (f *flow) size() int {
 }
 
 func (f *flow) append(dst []byte) []byte {
-	dst = slices.Grow(dst, f.size())
+	return f.appendBody(f.appendHead(slices.Grow(dst, f.size())))
+}
+
+// appendHead appends what a record is known by.
+func (f *flow) appendHead(dst []byte) []byte {
 	dst = append(dst, flowFormat)
 	dst = appendString(dst, f.table)
 	dst = append(dst, f.id[:]...)
@@ -83,6 +87,11 @@ func (f *flow) append(dst []byte) []byte {
 	for _, r := range f.revs {
 		dst = binary.AppendUvarint(dst, uint64(r))
 	}
+	return dst
+}
+
+// appendBody appends what a record carries.
+func (f *flow) appendBody(dst []byte) []byte {
 	dst = append(dst, byte(len(f.docs)))
 	for i := range f.docs {
 		dst = f.docs[i].append(dst)
@@ -95,19 +104,35 @@ func (f *flow) append(dst []byte) []byte {
 }
 
 // parseFlow reads what append wrote. The documents are slices of b.
-func parseFlow(b []byte) (f *flow, err error) {
+func parseFlow(b []byte) (*flow, error) {
 	r := reader{b: b}
+	f, err := r.flowHead()
+	if err != nil {
+		return nil, err
+	}
+	return f, f.parseBody(r.b)
+}
+
+func (r *reader) flowHead() (*flow, error) {
 	if v := r.byte(); v != flowFormat {
 		return nil, fmt.Errorf("record of format %d; this version reads format %d", v, flowFormat)
 	}
-	f = &flow{table: r.string()}
+	f := &flow{table: r.string()}
 	copy(f.id[:], r.take(16))
 	f.account, f.env = r.string(), r.string()
 	f.eventTime = r.varint()
 	f.revs = make([]uint32, r.byte())
 	for i := range f.revs {
-		f.revs[i] = uint32(r.uvarint())
+		f.revs[i] = uint32(r.uvarint()) //nolint:gosec // written from a uint32
 	}
+	if r.bad {
+		return nil, errTruncated
+	}
+	return f, nil
+}
+
+func (f *flow) parseBody(b []byte) error {
+	r := reader{b: b}
 	f.docs = make([]doc, r.byte())
 	for i := range f.docs {
 		f.docs[i] = r.doc()
@@ -116,7 +141,7 @@ func parseFlow(b []byte) (f *flow, err error) {
 	for i := range f.sources {
 		f.sources[i] = r.string()
 	}
-	return f, r.end()
+	return r.end()
 }
 
 // with returns a copy of f with one more document, revision and, when it has one, source.

@@ -139,12 +139,18 @@ func (c *joinCall) load() {
 	}
 }
 
+func (c *joinCall) unpack(it *pending) {
+	if err := it.unpack(); err != nil {
+		panic(fmt.Sprintf("state of %s: %v", c.name, err))
+	}
+}
+
 func (c *joinCall) store() {
 	if c.loaded && c.dirty {
 		c.k.ReplaceList = true
 		for _, it := range c.list {
 			if !it.gone {
-				c.k.Append = append(c.k.Append, it.append(nil))
+				c.k.Append = append(c.k.Append, it.append(nil, c.s))
 			}
 		}
 	}
@@ -166,10 +172,11 @@ func (c *joinCall) join(f *flow) (*transformer, *Join) {
 
 // record handles a record that comes, comes again, or goes.
 func (c *joinCall) record(in plan.Element) {
-	f, err := parseFlow(in.Payload)
+	it, err := newPending(in.Payload)
 	if err != nil {
 		panic(err)
 	}
+	f := it.flow
 	if in.Tag == tagRetract {
 		if t := c.p.byName[f.table]; t != nil {
 			c.p.leave(t, f, c.forget(t, f), place{}, c.out)
@@ -184,7 +191,6 @@ func (c *joinCall) record(in plan.Element) {
 	if in.Tag == tagAgain {
 		before = c.forget(t, f)
 	}
-	it := &pending{flow: f, encoded: in.Payload}
 	if v := c.versions.at(f.eventTime); v != nil {
 		c.emit(t, j, it, v, before)
 	} else {
@@ -224,7 +230,7 @@ func (c *joinCall) add(it *pending) {
 		c.dirty = true
 		return
 	}
-	c.k.Append = append(c.k.Append, it.append(nil))
+	c.k.Append = append(c.k.Append, it.append(nil, c.s))
 }
 
 // uncount takes a record that leaves the list out of the counts that say where records are.
@@ -311,6 +317,7 @@ func (c *joinCall) choose(it *pending) {
 		return
 	}
 	c.dirty = true
+	c.unpack(it)
 	c.uncount(t, it)
 	it.dropFlag = false
 	if v == nil {
@@ -338,6 +345,7 @@ func (c *joinCall) expire() {
 			continue
 		case it.waiting:
 			c.dirty = true
+			c.unpack(it)
 			c.out.count(t.counters.waiting, -1)
 			c.giveUp(t, j, it)
 		case !it.trace:
@@ -347,8 +355,7 @@ func (c *joinCall) expire() {
 		if c.over(it) {
 			c.remove(it)
 		} else if it.trace {
-			it.flow = it.flow.bare()
-			it.encoded = it.flow.append(nil)
+			it.strip()
 		}
 	}
 }

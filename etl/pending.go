@@ -4,12 +4,17 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+
+	"github.com/klauspost/compress/s2"
 )
 
 // pending is a record in a key's list.
 type pending struct {
-	flow    *flow
-	encoded []byte // of flow
+	flow   *flow  // its documents and sources are missing when it comes from the list, until unpack
+	head   []byte // of flow, encoded
+	body   []byte // of flow, encoded; nil when only packed is there
+	packed []byte // body, compressed; nil when that has not been done
+
 	waiting bool
 	until   int64 // processing time at which it stops waiting, or its subscription ends
 	trace   bool  // subscribed no more: listed for place and dropFlag alone, without documents
@@ -25,8 +30,25 @@ type pending struct {
 
 const pendingFormat = 1
 
-func (it *pending) append(dst []byte) []byte {
-	dst = slices.Grow(dst, 64+len(it.place.key)+len(it.encoded))
+// newPending makes a pending record of one that came as payload.
+func newPending(payload []byte) (*pending, error) {
+	r := reader{b: payload}
+	f, err := r.flowHead()
+	if err != nil {
+		return nil, err
+	}
+	it := &pending{flow: f, head: payload[:len(payload)-len(r.b)], body: r.b}
+	return it, f.parseBody(it.body)
+}
+
+// append encodes it. Bodies are compressed, because most of what a job writes is lists of records that nobody asks for again.
+func (it *pending) append(dst []byte, s *scratch) []byte {
+	if it.packed == nil && len(it.body) > 0 {
+		s.packed = s2.Encode(s.packed[:cap(s.packed)], it.body)
+		it.packed = s.packed
+		defer func() { it.packed = nil }() // the scratch space is the next one's
+	}
+	dst = slices.Grow(dst, 64+len(it.place.key)+len(it.head)+len(it.packed))
 	dst = append(dst, pendingFormat)
 	dst = appendBool(dst, it.waiting)
 	dst = appendBool(dst, it.joined)
@@ -37,7 +59,8 @@ func (it *pending) append(dst []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(it.emitted))
 	dst = append(dst, it.chosen[:]...)
 	dst = it.place.append(dst)
-	return append(dst, it.encoded...)
+	dst = append(dst, it.head...)
+	return append(dst, it.packed...)
 }
 
 func parsePending(b []byte) (*pending, error) {
@@ -54,8 +77,29 @@ func parsePending(b []byte) (*pending, error) {
 	if r.bad {
 		return nil, errTruncated
 	}
-	it.encoded = r.b
+	head := r.b
 	var err error
-	it.flow, err = parseFlow(it.encoded)
-	return it, err
+	if it.flow, err = r.flowHead(); err != nil {
+		return nil, err
+	}
+	it.head, it.packed = head[:len(head)-len(r.b)], r.b
+	return it, nil
+}
+
+// unpack gives it.flow its documents and sources.
+func (it *pending) unpack() error {
+	if it.body != nil || len(it.packed) == 0 {
+		return nil
+	}
+	var err error
+	if it.body, err = s2.Decode(nil, it.packed); err != nil {
+		return fmt.Errorf("waiting record %x: %w", it.flow.id, err)
+	}
+	return it.flow.parseBody(it.body)
+}
+
+// strip leaves of it what it is known by.
+func (it *pending) strip() {
+	it.flow = it.flow.bare()
+	it.body, it.packed = nil, nil
 }

@@ -18,6 +18,7 @@ type scratch struct {
 	values []record.Value
 	reader Reader
 	parts  []part
+	packed []byte
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
