@@ -216,6 +216,36 @@ func TestDiskErrors(t *testing.T) {
 	}
 }
 
+// A job that stopped without writing its state to tables cannot do so on a full disk when it starts again. It says so.
+func TestOpenOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	mem := vfs.NewCrashableMem()
+	m := &memory{name: "index"}
+	c := config(t, newLog(), m)
+	c.FS = mem
+	j := start(t, c)
+	items := pairs(5)
+	j.log.append(0, items...)
+	j.settle()
+	killed := mem.CrashClone(vfs.CrashCloneCfg{})
+	require.NoError(t, j.end())
+
+	c.FS = errorfs.Wrap(killed.CrashClone(vfs.CrashCloneCfg{}), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpCreate && strings.Contains(op.Path, ".sst") {
+			return errors.New("no space left on device")
+		}
+		return nil
+	}))
+	_, err := engine.Open(t.Context(), c)
+	require.ErrorContains(t, err, "no space left on device")
+
+	c.FS = killed
+	j = start(t, c)
+	j.settle()
+	requireTables(t, items, m)
+	require.NoError(t, j.end())
+}
+
 func TestPlanFaultsStopTheJob(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -142,7 +142,7 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 		}
 	}
 	dir := stateDir(c.FS, c.Dir)
-	db, err := pebble.Open(dir, opts)
+	db, err := openOrFail(dir, opts, f)
 	switch {
 	case err == nil:
 		return db, nil
@@ -152,6 +152,26 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 		return nil, fmt.Errorf("job directory %s was written by a version of the engine that this one cannot read: %w", c.Dir, err)
 	}
 	return nil, fmt.Errorf("open the state in %s: %w", dir, err)
+}
+
+// openOrFail is pebble.Open that ends. Pebble writes what its log holds to tables before it is open, and tries for ever when that
+// fails: on a full disk it never comes back. Its goroutine is then left to the process's end.
+func openOrFail(dir string, opts *pebble.Options, f *fault) (*pebble.DB, error) {
+	type opened struct {
+		db  *pebble.DB
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		db, err := pebble.Open(dir, opts)
+		done <- opened{db, err}
+	}()
+	select {
+	case o := <-done:
+		return o.db, o.err
+	case <-f.raised:
+		return nil, f.get()
+	}
 }
 
 // openState opens the store, checks that it is this plan's and instance's, and gives new stages their ids.
