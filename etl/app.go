@@ -140,6 +140,9 @@ func (p *program) compile() error {
 	}
 	for _, t := range p.tables {
 		t.layout = p.layout
+		if err := t.resolveKnown(); err != nil {
+			return err
+		}
 		prefix := "table." + t.name + "."
 		t.counters = tableCounters{
 			in: p.counter(prefix + "in"), waiting: p.counter(prefix + "waiting"), dropped: p.counter(prefix + "dropped"),

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"unsafe"
 
 	"github.com/zeebo/xxh3"
 )
@@ -212,15 +213,13 @@ func compareRevs(a, b []uint32) int {
 //
 // The fingerprint is part of it because two events with one id and different content are two events.
 func rowID(table, account, env, identity string, fingerprint [16]byte, index int) [16]byte {
-	h := xxh3.New()
-	var b []byte
-	for _, s := range []string{table, account, env, identity} {
+	b := make([]byte, 0, 256)
+	for _, s := range [...]string{table, account, env, identity} {
 		b = appendString(b, s)
 	}
 	b = append(b, fingerprint[:]...)
 	b = binary.AppendUvarint(b, uint64(index))
-	_, _ = h.Write(b) // a hash does not fail
-	return h.Sum128().Bytes()
+	return xxh3.Hash128(b).Bytes()
 }
 
 func idString(id [16]byte) string { return hex.EncodeToString(id[:]) }
@@ -289,6 +288,13 @@ func (r *reader) uint64() uint64 {
 	return 0
 }
 
+func (r *reader) uint32() uint32 {
+	if b := r.take(4); b != nil {
+		return binary.LittleEndian.Uint32(b)
+	}
+	return 0
+}
+
 // count reads a number of things that take at least one byte each.
 func (r *reader) count() int {
 	n := r.uvarint()
@@ -299,8 +305,13 @@ func (r *reader) count() int {
 	return int(n)
 }
 
-func (r *reader) string() string { return string(r.take(r.uvarint())) }
-func (r *reader) bytes() []byte  { return r.take(r.uvarint()) }
+// string returns a string that is a slice of what is read, which nobody writes to: payloads and state stay as they are.
+func (r *reader) string() string {
+	b := r.take(r.uvarint())
+	return unsafe.String(unsafe.SliceData(b), len(b))
+}
+
+func (r *reader) bytes() []byte { return r.take(r.uvarint()) }
 
 func (r *reader) end() error {
 	if r.bad || len(r.b) > 0 {

@@ -18,13 +18,22 @@ type part = string
 // out is where forward emits: into an epoch's output, or into messages that wait for dedup's word.
 type emitter interface {
 	add(stage int, e plan.Element)
+	addFlow(stage int, e plan.Element, f *flow) // with f as payload
 	count(counter int, n int64)
 }
 
-type outputEmitter struct{ *plan.Output }
+type outputEmitter struct {
+	*plan.Output
+	arena *arena
+}
 
 func (o outputEmitter) add(stage int, e plan.Element) { o.Send(stage, e) }
 func (o outputEmitter) count(counter int, n int64)    { o.Count(counter, n) }
+
+func (o outputEmitter) addFlow(stage int, e plan.Element, f *flow) {
+	e.Payload = o.arena.keep(f.append(o.arena.room(f.size())))
+	o.Send(stage, e)
+}
 
 // place is where forward left a record: what must be told when the record is corrected and goes elsewhere.
 type place struct {
@@ -53,14 +62,14 @@ func (p *program) forward(t *transformer, f *flow, s *scratch, out emitter, tag 
 	for {
 		step := t.step(f)
 		if step == len(t.joins) {
-			out.add(p.mapStage, plan.Element{Time: f.eventTime, Tag: tagRecord, Payload: f.append(nil)})
+			out.addFlow(p.mapStage, plan.Element{Time: f.eventTime, Tag: tagRecord}, f)
 			return place{}
 		}
 		j := &t.joins[step]
 		if parts, ok := p.keyParts(t, j, f, s); ok {
 			key := joinKey(f.account, f.env, parts)
 			stage := t.joinStages[step]
-			out.add(stage, plan.Element{Key: key, Time: f.eventTime, Tag: tag, Payload: f.append(nil)})
+			out.addFlow(stage, plan.Element{Key: key, Time: f.eventTime, Tag: tag}, f)
 			return place{stage: stage, key: key}
 		}
 		next := f.with(doc{name: j.field}, 0, "")
@@ -94,14 +103,14 @@ func (p *program) leave(t *transformer, f *flow, before, now place, out emitter)
 		out.count(t.counters.dropped, -1)
 	}
 	if before.key != nil && (before.stage != now.stage || string(before.key) != string(now.key)) {
-		out.add(before.stage, plan.Element{Key: before.key, Time: f.eventTime, Tag: tagRetract, Payload: f.append(nil)})
+		out.addFlow(before.stage, plan.Element{Key: before.key, Time: f.eventTime, Tag: tagRetract}, f)
 	}
 }
 
 // withdraw takes back the row, or the dead letter, that an earlier revision of f may have become: f waits again, or is dropped.
 func (p *program) withdraw(t *transformer, f *flow, out emitter) {
 	if !f.first() {
-		out.add(p.mapStage, plan.Element{Time: f.eventTime, Tag: tagRetract, Payload: f.append(nil)})
+		out.addFlow(p.mapStage, plan.Element{Time: f.eventTime, Tag: tagRetract}, f)
 	}
 }
 

@@ -68,7 +68,7 @@ func (s *joinState) keyed(clock plan.Clock, keys []*plan.Key, out *plan.Output) 
 	scr := scratches.Get().(*scratch)
 	defer scratches.Put(scr)
 	for _, k := range keys {
-		c := joinCall{joinState: s, now: clock.Processing, k: k, out: outputEmitter{out}, s: scr}
+		c := joinCall{joinState: s, now: clock.Processing, k: k, out: outputEmitter{out, &scr.arena}, s: scr}
 		c.run()
 	}
 }
@@ -150,7 +150,7 @@ func (c *joinCall) store() {
 		c.k.ReplaceList = true
 		for _, it := range c.list {
 			if !it.gone {
-				c.k.Append = append(c.k.Append, it.append(nil, c.s))
+				c.k.Append = append(c.k.Append, it.encode(c.s))
 			}
 		}
 	}
@@ -230,7 +230,7 @@ func (c *joinCall) add(it *pending) {
 		c.dirty = true
 		return
 	}
-	c.k.Append = append(c.k.Append, it.append(nil, c.s))
+	c.k.Append = append(c.k.Append, it.encode(c.s))
 }
 
 // uncount takes a record that leaves the list out of the counts that say where records are.

@@ -49,7 +49,7 @@ func parseLatest(b []byte) (*latest, error) {
 func (s *latestState) keyed(_ plan.Clock, keys []*plan.Key, output *plan.Output) {
 	scr := scratches.Get().(*scratch)
 	defer scratches.Put(scr)
-	out := outputEmitter{output}
+	out := outputEmitter{output, &scr.arena}
 	for _, k := range keys {
 		var l *latest
 		if k.Value != nil {

@@ -40,21 +40,24 @@ func newLayout(paths []string) (*layout, error) {
 	return l, nil
 }
 
-// scan validates bytes and appends their slots to dst. values, of the layout's length, is filled.
+// scan validates bytes and appends their slots to dst: of each path that leads to a value, the distance from the last such
+// path, length and offset. values, of the layout's length, is filled.
 func (l *layout) scan(bytes []byte, values []record.Value, dst []byte) ([]byte, error) {
 	if err := l.parser.Scan(bytes, values); err != nil {
 		return dst, err
 	}
 	base := uintptr(unsafe.Pointer(unsafe.SliceData(bytes)))
+	last := -1
 	for i := range values {
 		if values[i].Kind == record.Missing {
-			dst = append(dst, 0)
 			continue
 		}
 		// Values are slices of the document: their distance is the offset.
 		off := uintptr(unsafe.Pointer(unsafe.SliceData(values[i].Raw))) - base
+		dst = binary.AppendUvarint(dst, uint64(i-last))
 		dst = binary.AppendUvarint(dst, uint64(len(values[i].Raw)))
 		dst = binary.AppendUvarint(dst, uint64(off))
+		last = i
 	}
 	return dst, nil
 }
@@ -65,17 +68,14 @@ func (l *layout) values(d *doc, values []record.Value) ([]record.Value, error) {
 	if d.layout != l.hash || len(d.slots) == 0 {
 		return values, l.parser.Scan(d.bytes, values)
 	}
+	clear(values)
 	r := reader{b: d.slots}
-	for i := range values {
-		n := r.uvarint()
-		if n == 0 {
-			values[i] = record.Value{}
-			continue
-		}
-		off := r.uvarint()
-		if off+n > uint64(len(d.bytes)) {
+	for i := -1; len(r.b) > 0; {
+		step, n, off := r.uvarint(), r.uvarint(), r.uvarint()
+		if n == 0 || off+n > uint64(len(d.bytes)) || step == 0 || step >= uint64(len(values)-i) {
 			return nil, errTruncated
 		}
+		i += int(step) //nolint:gosec // less than the number of values
 		raw := d.bytes[off : off+n : off+n]
 		values[i] = record.Value{Raw: raw, Kind: kindOf(raw[0])}
 	}

@@ -40,10 +40,11 @@ func (p *program) mapRows(in []plan.Element, out *plan.Output) {
 			s.reader.t = t
 			s.reader.reset(f)
 			err = guard(func() (err error) {
-				row.Value, err = t.encode(&s.reader, nil, cells[:len(t.columns.cells)])
+				s.row, err = t.encode(&s.reader, s.row[:0], cells[:len(t.columns.cells)])
 				return err
 			})
 			if err == nil {
+				row.Value = s.arena.keep(append(s.arena.room(len(s.row)), s.row...))
 				p.mapped(row, t, out)
 				continue
 			}

@@ -3,7 +3,6 @@ package etl
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"github.com/klauspost/compress/s2"
 )
@@ -41,14 +40,14 @@ func newPending(payload []byte) (*pending, error) {
 	return it, f.parseBody(it.body)
 }
 
-// append encodes it. Bodies are compressed, because most of what a job writes is lists of records that nobody asks for again.
-func (it *pending) append(dst []byte, s *scratch) []byte {
+// encode encodes it. Bodies are compressed, because most of what a job writes is lists of records that nobody asks for again.
+func (it *pending) encode(s *scratch) []byte {
 	if it.packed == nil && len(it.body) > 0 {
 		s.packed = s2.Encode(s.packed[:cap(s.packed)], it.body)
 		it.packed = s.packed
 		defer func() { it.packed = nil }() // the scratch space is the next one's
 	}
-	dst = slices.Grow(dst, 64+len(it.place.key)+len(it.head)+len(it.packed))
+	dst := s.arena.room(96 + len(it.place.key) + len(it.head) + len(it.packed))
 	dst = append(dst, pendingFormat)
 	dst = appendBool(dst, it.waiting)
 	dst = appendBool(dst, it.joined)
@@ -60,7 +59,7 @@ func (it *pending) append(dst []byte, s *scratch) []byte {
 	dst = append(dst, it.chosen[:]...)
 	dst = it.place.append(dst)
 	dst = append(dst, it.head...)
-	return append(dst, it.packed...)
+	return s.arena.keep(append(dst, it.packed...))
 }
 
 func parsePending(b []byte) (*pending, error) {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unsafe"
 
 	"millrace/caliper"
 	"millrace/plan"
@@ -15,10 +16,14 @@ import (
 
 // scratch is what one call of Read needs and reuses.
 type scratch struct {
-	values []record.Value
-	reader Reader
-	parts  []part
-	packed []byte
+	values   []record.Value
+	reader   Reader
+	parts    []part
+	wanted   []*transformer // the tables of an event
+	messages messages
+	packed   []byte // a pending record's body
+	row      []byte // a row's value
+	arena    arena
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -40,12 +45,12 @@ func (p *program) readItem(it *record.Item, s *scratch, out *plan.Output) {
 		return
 	}
 	s.values = slices.Grow(s.values[:0], len(p.layout.paths))[:len(p.layout.paths)]
-	slots, err := p.layout.scan(it.Bytes, s.values, nil)
+	slots, err := p.layout.scan(it.Bytes, s.values, s.arena.room(128))
 	if err != nil {
 		p.unreadable(it, err.Error(), out)
 		return
 	}
-	in := input{it: it, values: s.values, slots: slots, source: source(it)}
+	in := input{it: it, values: s.values, slots: s.arena.keep(slots), source: source(it)}
 	in.typ = termOf(s.values[p.head.typ])
 	if in.typ == "" {
 		p.unreadable(it, "type: is missing or not a string", out)
@@ -80,12 +85,13 @@ func (p *program) readEvent(in *input, s *scratch, out *plan.Output) {
 	}
 	action := termOf(in.values[p.head.action])
 
-	var wanted []*transformer
+	wanted := s.wanted[:0]
 	for _, tr := range p.tables {
 		if tr.source.matches(record.Event, in.typ, action) {
 			wanted = append(wanted, tr)
 		}
 	}
+	s.wanted = wanted
 	if len(wanted) == 0 && !p.harvests(in) {
 		out.Count(p.counts.filtered, 1)
 		return
@@ -96,12 +102,12 @@ func (p *program) readEvent(in *input, s *scratch, out *plan.Output) {
 		return
 	}
 	out.Count(p.counts.events, 1)
-	var m messages
+	m := s.messages.reset()
 	for _, tr := range wanted {
-		p.flatMap(tr, in, fingerprint, s, &m)
+		p.flatMap(tr, in, fingerprint, s, m)
 	}
-	p.harvestInto(in, action, &m)
-	p.sendToDedup('e', in, identityOf(in.id, fingerprint), fingerprint, &m, out)
+	p.harvestInto(in, action, m)
+	p.sendToDedup('e', in, identityOf(in.id, fingerprint), fingerprint, s, out)
 }
 
 // readTime sets when the event was: its eventTime, or, of an event that tells none, when it was sent, else received.
@@ -126,12 +132,12 @@ func (p *program) readEntity(in *input, s *scratch, out *plan.Output) {
 		p.unreadable(in.it, err.Error(), out)
 		return
 	}
-	var m messages
+	m := s.messages.reset()
 	v := version{
 		validFrom: in.time, fingerprint: fingerprint, source: in.source,
 		bytes: in.it.Bytes, layout: p.layout.hash, slots: in.slots,
 	}
-	p.sendVersion(in, in.values, v, in.typ, in.id, &m)
+	p.sendVersion(in, in.values, v, in.typ, in.id, m)
 	if m.n == 0 {
 		out.Count(p.counts.filtered, 1)
 		return
@@ -139,7 +145,7 @@ func (p *program) readEntity(in *input, s *scratch, out *plan.Output) {
 	out.Count(p.counts.entities, 1)
 	// Two descriptions of one content are two versions when their times differ.
 	identity := identityOf(in.id, fingerprint) + "@" + strconv.FormatInt(in.time, 10)
-	p.sendToDedup('d', in, identity, fingerprint, &m, out)
+	p.sendToDedup('d', in, identity, fingerprint, s, out)
 }
 
 // sendVersion emits a version to the tables of its type and to every join that it has a key for.
@@ -267,11 +273,13 @@ func (p *program) versionTime(dateModified record.Value, it *record.Item) int64 
 	return caliper.VersionTime(head, sent, time.Time{}).UnixMicro()
 }
 
-func (p *program) sendToDedup(kind byte, in *input, identity string, fingerprint [16]byte, m *messages, out *plan.Output) {
-	key := append([]byte{kind}, joinKey(in.it.Account, in.it.Env, []string{identity})...)
-	out.Send(p.dedupStage, plan.Element{
-		Key: key, Time: in.time, Tag: tagRecord, Payload: m.append(append(make([]byte, 0, 32+len(m.counts)+len(m.sends)), fingerprint[:]...)),
-	})
+func (p *program) sendToDedup(kind byte, in *input, identity string, fingerprint [16]byte, s *scratch, out *plan.Output) {
+	key := s.arena.room(32 + len(in.it.Account) + len(in.it.Env) + len(identity))
+	key = s.arena.keep(appendString(appendString(appendString(append(key, kind), in.it.Account), in.it.Env), identity))
+	m := &s.messages
+	payload := s.arena.room(48 + len(m.counts) + len(m.sends))
+	payload = s.arena.keep(m.append(append(payload, fingerprint[:]...)))
+	out.Send(p.dedupStage, plan.Element{Key: key, Time: in.time, Tag: tagRecord, Payload: payload})
 }
 
 // unreadable makes a dead letter of an item that no table can be asked about.
@@ -285,12 +293,13 @@ func (p *program) unreadable(it *record.Item, reason string, out *plan.Output) {
 
 // source says where an item came from: the proof of what is made from it.
 func source(it *record.Item) string {
-	b := make([]byte, 0, 32+len(it.ID)+len(it.Position.Topic))
+	b := make([]byte, 0, 48+len(it.ID)+len(it.Position.Topic))
 	b = append(append(b, it.Kind.String()...), ' ')
 	b = append(append(b, it.ID...), ' ')
 	b = append(append(b, it.Position.Topic...), '/')
 	b = append(strconv.AppendInt(b, int64(it.Position.Partition), 10), '/')
-	return string(strconv.AppendInt(b, it.Position.Offset, 10))
+	b = strconv.AppendInt(b, it.Position.Offset, 10)
+	return unsafe.String(unsafe.SliceData(b), len(b))
 }
 
 func identityOf(id string, fingerprint [16]byte) string {
@@ -323,14 +332,37 @@ type messages struct {
 	nCount int
 }
 
+// reset empties m for the next item.
+func (m *messages) reset() *messages {
+	*m = messages{sends: m.sends[:0], counts: m.counts[:0]}
+	return m
+}
+
 func (m *messages) add(stage int, e plan.Element) {
+	at := m.begin(stage, e)
+	m.sends = append(m.sends, e.Payload...)
+	m.end(at)
+}
+
+func (m *messages) addFlow(stage int, e plan.Element, f *flow) {
+	at := m.begin(stage, e)
+	m.sends = f.append(m.sends)
+	m.end(at)
+}
+
+// begin appends an element up to its payload, whose length end fills in.
+func (m *messages) begin(stage int, e plan.Element) (at int) {
 	m.n++
-	m.sends = slices.Grow(m.sends, 32+len(e.Key)+len(e.Payload))
 	m.sends = binary.AppendUvarint(m.sends, uint64(stage))
 	m.sends = append(m.sends, e.Tag)
 	m.sends = binary.AppendVarint(m.sends, e.Time)
 	m.sends = appendBytes(m.sends, e.Key)
-	m.sends = appendBytes(m.sends, e.Payload)
+	m.sends = append(m.sends, 0, 0, 0, 0)
+	return len(m.sends)
+}
+
+func (m *messages) end(at int) {
+	binary.LittleEndian.PutUint32(m.sends[at-4:], uint32(len(m.sends)-at)) //nolint:gosec // of one item
 }
 
 func (m *messages) count(counter int, n int64) {
@@ -357,7 +389,8 @@ func (r *reader) deliver(out *plan.Output) {
 	}
 	for range r.count() {
 		stage := int(r.uvarint())
-		e := plan.Element{Tag: r.byte(), Time: r.varint(), Key: r.bytes(), Payload: r.bytes()}
+		e := plan.Element{Tag: r.byte(), Time: r.varint(), Key: r.bytes()}
+		e.Payload = r.take(uint64(r.uint32()))
 		out.Send(stage, e)
 	}
 }

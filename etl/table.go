@@ -49,8 +49,9 @@ type transformer struct {
 
 	index      int // in the plan's tables
 	layout     *layout
-	late       *sync.Map // Path → []resolved
-	joinStages []int     // the stage of each join
+	known      map[Path][]resolved // the paths that paths found
+	late       *sync.Map           // others, when they are asked for: Path → []resolved
+	joinStages []int               // the stage of each join
 	counters   tableCounters
 }
 
@@ -171,8 +172,35 @@ func (t *transformer) paths() (out []string, err error) {
 	return out, err
 }
 
+// resolveKnown prepares the paths that the table is known to ask for.
+func (t *transformer) resolveKnown() error {
+	known := map[Path][]resolved{}
+	add := func(p Path) error {
+		r, err := t.resolve(p)
+		known[p] = r
+		return err
+	}
+	for p := range t.seen {
+		if err := add(p); err != nil {
+			return err
+		}
+	}
+	for _, j := range t.joins {
+		for _, c := range j.conditions {
+			if err := add(c.record); err != nil {
+				return err
+			}
+		}
+	}
+	t.known = known
+	return nil
+}
+
 // resolve prepares a path for look-ups, once.
 func (t *transformer) resolve(p Path) ([]resolved, error) {
+	if r, ok := t.known[p]; ok {
+		return r, nil
+	}
 	if r, ok := t.late.Load(p); ok {
 		return r.([]resolved), nil
 	}
