@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -51,8 +52,21 @@ func run(ctx context.Context, args []string) int {
 		fmt.Fprintf(os.Stderr, "Run '%s --help' for its flags.\n", calledCommand(cmd, args))
 		return exitUsage
 	}
-	fmt.Fprintln(os.Stderr, "millrace:", err)
+	fmt.Fprintln(os.Stderr, "millrace:", sentence(err))
 	return exitFailed
+}
+
+// sentence is what a person is told of an error. A full disk makes every part fail at once: one line says all that can be done.
+func sentence(err error) string {
+	text := err.Error()
+	line, _, _ := strings.Cut(text, "\n")
+	switch {
+	case errors.Is(err, errDiskFull):
+		return line
+	case strings.Contains(text, syscall.ENOSPC.Error()):
+		return fmt.Sprintf("the disk is full (%s); %s", line, errDiskFull)
+	}
+	return text
 }
 
 // calledCommand is the path of the command that args mean, for a hint.

@@ -90,6 +90,9 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	if err = cfg.dir.checkDisk(); err != nil {
+		return s, err
+	}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if s.listener, err = listen(cfg.listen, "--listen"); err != nil {
 		return s, err
@@ -224,6 +227,7 @@ func (s *stack) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ignoreClosed(server.Serve(s.listener)) })
 	g.Go(func() error { return s.console.Run(ctx) })
+	g.Go(func() error { return s.cfg.dir.watchDisk(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		// Requests that were begun may take as long as their own time limits; those that have not ended then are cut off, and

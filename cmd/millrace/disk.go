@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+)
+
+// minFree is how much free space a stack needs. With less it stops while everything it holds can still be written: stores that meet a
+// full disk in the middle of a flush do not all end well.
+const minFree = 128 << 20
+
+var errDiskFull = errors.New("nothing that was acknowledged is lost: free some space and start again")
+
+// checkDisk returns an error when the disk of the data directory is nearly full.
+func (d *dataDir) checkDisk() error {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(d.path, &st); err != nil {
+		return fmt.Errorf("look for free space in %s: %w", d.path, err)
+	}
+	free := st.Bavail * uint64(st.Bsize) //nolint:gosec // a block size is positive
+	if free < minFree {
+		return fmt.Errorf("the disk of data directory %s is full but for %d MB, and %d MB are needed; %w", d.path, free>>20, minFree>>20, errDiskFull)
+	}
+	return nil
+}
+
+// watchDisk returns an error as soon as the disk is nearly full, and nil when ctx ends.
+func (d *dataDir) watchDisk(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := d.checkDisk(); err != nil {
+				return err
+			}
+		}
+	}
+}
