@@ -195,7 +195,7 @@ const (
 // documents is the table of one index. Rows with deleted are tombstones: a version without a document.
 const documents = `CREATE TABLE %s (
 	h BIGINT NOT NULL, -- hash of id: what look-ups scan, several times cheaper than the ids themselves
-	id VARCHAR NOT NULL, version BIGINT NOT NULL, seq BIGINT NOT NULL, deleted BOOLEAN NOT NULL, source VARCHAR%s)`
+	id VARCHAR NOT NULL, version BIGINT NOT NULL, seq BIGINT NOT NULL, deleted BOOLEAN NOT NULL, source VARCHAR USING COMPRESSION zstd%s)`
 
 func loadCatalog(ctx context.Context, db *sql.DB) (*catalog, error) {
 	c := &catalog{map[string]*index{}}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 )
 
 // Error is a refusal in Elasticsearch's terms: what the body of an error response says.
@@ -50,6 +51,9 @@ func asError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e
+	}
+	if strings.Contains(err.Error(), "Out of Memory Error") {
+		return refuse(http.StatusTooManyRequests, "circuit_breaking_exception", "[parent] Data too large: the request needs more than the memory that the index may use; ask for less at once, or raise its memory limit")
 	}
 	return refuse(http.StatusInternalServerError, "exception", "%s", err)
 }

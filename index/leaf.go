@@ -36,20 +36,23 @@ func (c *compiler) badValue(f *field, v *value) error {
 	return onShard(c.index.Name, "query_shard_exception", "failed to create query: [%s] is not a value of field [%s] of type [%s]", v.text(), f.Path, f.Type)
 }
 
-// any makes a condition on a value into one on the field: on some value of a field with several. It is never null.
+// any makes a condition on a value into one on the field: on some value of a field with several.
 func (p place) any(condition func(v string) string) string {
 	if p.Multi {
-		return fmt.Sprintf("coalesce(len(list_filter(%s, lambda x: %s)) > 0, false)", p.expr, condition("x"))
+		return fmt.Sprintf("(len(list_filter(%s, lambda x: %s)) > 0)", p.expr, condition("x"))
 	}
-	return "coalesce(" + condition(p.expr) + ", false)"
+	return "(" + condition(p.expr) + ")"
 }
 
 // in is the condition that some value is in a list.
-func (c *compiler) in(p place, values any, sqlType string) string {
-	if p.Multi {
-		return fmt.Sprintf("coalesce(list_has_any(%s, %s), false)", p.expr, c.list(values, sqlType))
+func in[T any](c *compiler, p place, values []T, sqlType string) string {
+	switch {
+	case p.Multi:
+		return fmt.Sprintf("list_has_any(%s, %s)", p.expr, c.list(values, sqlType))
+	case len(values) == 1:
+		return fmt.Sprintf("(%s = %s::%s)", p.expr, c.arg(values[0]), sqlType)
 	}
-	return fmt.Sprintf("coalesce(%s IN (SELECT unnest(%s)), false)", p.expr, c.list(values, sqlType))
+	return fmt.Sprintf("(%s IN (SELECT unnest(%s)))", p.expr, c.list(values, sqlType))
 }
 
 func (q termsQuery) sql(c *compiler) (string, error) {
@@ -69,7 +72,7 @@ func (q termsQuery) sql(c *compiler) (string, error) {
 		for i := range q.values {
 			terms = append(terms, q.values[i].text())
 		}
-		return c.in(p, terms, "VARCHAR"), nil
+		return in(c, p, terms, "VARCHAR"), nil
 	case "DOUBLE":
 		var terms []float64
 		for i := range q.values {
@@ -82,7 +85,7 @@ func (q termsQuery) sql(c *compiler) (string, error) {
 			}
 			terms = append(terms, n)
 		}
-		return c.in(p, terms, "DOUBLE"), nil
+		return in(c, p, terms, "DOUBLE"), nil
 	case "BOOLEAN":
 		var terms []bool
 		for i := range q.values {
@@ -92,7 +95,7 @@ func (q termsQuery) sql(c *compiler) (string, error) {
 			}
 			terms = append(terms, b.(bool))
 		}
-		return c.in(p, terms, "BOOLEAN"), nil
+		return in(c, p, terms, "BOOLEAN"), nil
 	case "BIGINT":
 		if p.Type == typeDate {
 			return c.dates(p, q.values)
@@ -106,7 +109,7 @@ func (q termsQuery) sql(c *compiler) (string, error) {
 				terms = append(terms, n)
 			}
 		}
-		return c.in(p, terms, "BIGINT"), nil
+		return in(c, p, terms, "BIGINT"), nil
 	}
 	return "", c.unsearchable(p.field)
 }

@@ -43,7 +43,7 @@ func parseMetric(name, kind string, params *value) (*metricAgg, error) {
 func (a *metricAgg) sql(u unified, v string) map[string]string {
 	number := func(expr string) string { return "(" + expr + ")::DOUBLE" }
 	flat := fmt.Sprintf("flatten(list(%s) FILTER (%[1]s IS NOT NULL))", v)
-	sum, least, greatest, count, distinct := "sum(%s)", "min(%s)", "max(%s)", "count(%s)", "count(DISTINCT %s)"
+	sum, least, greatest, count, distinct := "sum(%s)", "min(%s)", "max(%s)", "count(%s)", "count(DISTINCT hash(%s))" // of hashes: the values themselves take several times the memory
 	quantile := "quantile_cont(%s, [" + fractions(a.percents) + "])"
 	if u.sql == "DOUBLE" {
 		sum = "fsum(%s)" // does not depend on the order in which threads add up
@@ -56,7 +56,7 @@ func (a *metricAgg) sql(u unified, v string) map[string]string {
 			v = strings.TrimSuffix(v, "::INTEGER") + "::INTEGER[]"
 		}
 		sum, least, greatest, count = strings.ReplaceAll(sum, "%s", "list_sum(%s)"), "min(list_min(%s))", "max(list_max(%s))", "sum(len(%s))"
-		distinct = "len(list_distinct(" + strings.ReplaceAll(flat, "%", "%%") + "))"
+		distinct = fmt.Sprintf("len(list_distinct(flatten(list(list_transform(%s, lambda e: hash(e))) FILTER (%[1]s IS NOT NULL))))", v)
 		quantile = "list_aggregate(" + flat + ", 'quantile_cont', [" + fractions(a.percents) + "])"
 	}
 	of := func(pattern string) string {

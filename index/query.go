@@ -9,7 +9,8 @@ import (
 
 // query is a parsed query. What it means depends on the mapping of the index it is asked of.
 type query interface {
-	// sql returns a condition that is true or false, never null.
+	// sql returns a condition that is true for the documents that match, and false or null for the others. Whoever negates
+	// or counts it makes null false; leaves do not, because DuckDB skips data only by plain comparisons.
 	sql(c *compiler) (string, error)
 }
 
@@ -358,13 +359,16 @@ func (q *boolQuery) sql(c *compiler) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		parts = append(parts, "NOT "+s)
+		parts = append(parts, "NOT coalesce("+s+", false)")
 	}
 	var should []string
 	for _, m := range q.should {
 		s, err := m.sql(c) // also when none is needed: a mistake in it is one
 		if err != nil {
 			return "", err
+		}
+		if q.minimum > 1 {
+			s = "coalesce(" + s + ", false)"
 		}
 		should = append(should, s)
 	}
