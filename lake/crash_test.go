@@ -222,7 +222,8 @@ func TestKill(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, child.Start())
 		lines := bufio.NewScanner(out)
-		for n := 0; n < 4+kills%3 && lines.Scan(); n++ { //nolint:revive // reads until the child is at work on its last line
+		for n := 0; n < 4+kills%3 && lines.Scan(); n++ {
+			// reads until the child is at work on its last line
 		}
 		if lines.Scan() {
 			// The child goes on while this is read; how far it gets is up to the machine.

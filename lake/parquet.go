@@ -30,7 +30,7 @@ var codec = &zstd.Codec{Level: zstd.SpeedFastest}
 type dataWriter struct {
 	columns []writerColumn
 	out     *fileWriter
-	parquet *parquet.Writer
+	parquet *parquet.GenericWriter[any] // of columns; no Go value is ever written whole
 	rows    int64
 	chunk   int   // rows in the columns' values
 	size    int64 // bytes in the open row group, roughly
@@ -64,7 +64,7 @@ func newDataWriter(l *Lake, tbl *table.Table, columns []plan.Column, location st
 		return nil, err
 	}
 	w.out = out.(*fileWriter)
-	w.parquet = parquet.NewWriter(w.out, w.schema(),
+	w.parquet = parquet.NewGenericWriter[any](w.out, w.schema(),
 		parquet.Compression(codec),
 		parquet.PageBufferSize(pageBytes),
 		parquet.DictionaryMaxBytes(dictionaryMax),

@@ -104,10 +104,17 @@ func New(config Config) (*Sink, error) {
 	if config.APIKey != "" && config.Username != "" {
 		return nil, errors.New("elastic sink: give an API key or a user name, not both")
 	}
-	client, err := elastictransport.New(elastictransport.Config{
-		URLs: urls, Username: config.Username, Password: config.Password, APIKey: config.APIKey,
-		UserAgent: "millrace", Transport: config.HTTP, DisableRetry: true, // internal/retry does it, with what has failed only
-	})
+	options := []elastictransport.Option{
+		elastictransport.WithURLs(urls...), elastictransport.WithUserAgent("millrace"), elastictransport.WithTransport(config.HTTP),
+		elastictransport.WithDisableRetry(), // internal/retry does it, with what has failed only
+	}
+	switch {
+	case config.APIKey != "":
+		options = append(options, elastictransport.WithAPIKey(config.APIKey))
+	case config.Username != "":
+		options = append(options, elastictransport.WithBasicAuth(config.Username, config.Password))
+	}
+	client, err := elastictransport.NewClient(options...)
 	if err != nil {
 		return nil, fmt.Errorf("elastic sink: %w", err)
 	}
