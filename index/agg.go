@@ -44,7 +44,6 @@ type metricAgg struct {
 	field    string
 	percents []float64
 	list     bool // percentiles as a list instead of an object
-	format   []format
 }
 
 // maxBuckets is Elasticsearch's search.max_buckets.

@@ -47,10 +47,10 @@ func (l *level) prefix() string {
 	if l.kind != "terms" {
 		return l.kind
 	}
-	switch {
-	case l.keys[0].sql == "VARCHAR":
+	switch l.keys[0].sql {
+	case "VARCHAR":
 		return "sterms"
-	case l.keys[0].sql == "DOUBLE":
+	case "DOUBLE":
 		return "dterms"
 	}
 	return "lterms"

@@ -21,7 +21,9 @@ func (s *Server) putDocument(r *request) (reply, error) {
 }
 
 func (s *Server) createDocument(r *request) (reply, error) { return s.writeDocument(r, actionCreate) }
+
 func (s *Server) updateDocument(r *request) (reply, error) { return s.writeDocument(r, actionUpdate) }
+
 func (s *Server) deleteDocument(r *request) (reply, error) { return s.writeDocument(r, actionDelete) }
 
 func (s *Server) writeDocument(r *request, act action) (reply, error) {

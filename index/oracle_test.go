@@ -37,11 +37,11 @@ var oracleStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
 const oracleDay = 24 * 60 * 60 * 1000
 
 // some returns no, one or, more rarely, several values.
-func some[T any](r *rand.Rand, make func() T) []T {
+func some[T any](r *rand.Rand, one func() T) []T {
 	n := []int{0, 1, 1, 1, 1, 1, 1, 2, 3}[r.IntN(9)]
 	var out []T
 	for range n {
-		out = append(out, make())
+		out = append(out, one())
 	}
 	return out
 }
@@ -337,7 +337,7 @@ func TestSearchesAgreeWithOracle(t *testing.T) {
 func TestOracleAgreesWithOpenSearch(t *testing.T) {
 	t.Parallel()
 	url := openSearch(t)
-	askOracle(t, 150, func(r *http.Request) (int, []byte) { return real(t, url, r) })
+	askOracle(t, 150, func(r *http.Request) (int, []byte) { return askServer(t, url, r) })
 }
 
 func askOracle(t *testing.T, searches int, do func(*http.Request) (int, []byte)) {

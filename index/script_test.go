@@ -50,14 +50,14 @@ func TestScriptsOnOpenSearch(t *testing.T) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			if d.Cmd == "clean" {
 				for _, a := range d.CmdArgs {
-					real(t, url, httptest.NewRequest(http.MethodDelete, "/"+a.Key+"?ignore_unavailable=true", nil))
+					askServer(t, url, httptest.NewRequest(http.MethodDelete, "/"+a.Key+"?ignore_unavailable=true", nil))
 				}
 				return ""
 			}
 			if d.HasArg("this-server-only") {
 				return d.Expected
 			}
-			got := run(t, d, func(r *http.Request) (int, []byte) { return real(t, url, r) })
+			got := run(t, d, func(r *http.Request) (int, []byte) { return askServer(t, url, r) })
 			if lenient(t, got) == lenient(t, d.Expected) {
 				return d.Expected
 			}
@@ -76,7 +76,7 @@ func openSearch(t *testing.T) string {
 	return url
 }
 
-func real(t *testing.T, url string, r *http.Request) (int, []byte) {
+func askServer(t *testing.T, url string, r *http.Request) (int, []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), r.Method, url+r.URL.RequestURI(), r.Body)
 	require.NoError(t, err)
@@ -106,7 +106,7 @@ func run(t *testing.T, d *datadriven.TestData, do func(*http.Request) (int, []by
 	if decode(answer, &v) != nil {
 		return fmt.Sprintf("%d %s", status, answer)
 	}
-	return fmt.Sprintf("%d %s\n", status, uuid.ReplaceAllString(print(t, steady(v)), "/UUID]"))
+	return fmt.Sprintf("%d %s\n", status, uuid.ReplaceAllString(indented(t, steady(v)), "/UUID]"))
 }
 
 // decode keeps the digits of numbers.
@@ -116,7 +116,7 @@ func decode(b []byte, v any) error {
 	return d.Decode(v)
 }
 
-func print(t *testing.T, v any) string {
+func indented(t *testing.T, v any) string {
 	t.Helper()
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -151,7 +151,7 @@ func lenient(t *testing.T, outcome string) string {
 	if decode([]byte(text), &v) != nil {
 		return outcome
 	}
-	return status + " " + print(t, essential(v))
+	return status + " " + indented(t, essential(v))
 }
 
 func essential(v any) any {

@@ -222,7 +222,7 @@ func (s *Server) read(ctx context.Context, f func(snapshot) error) error {
 	if err != nil {
 		return fmt.Errorf("wait for a free reader: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // back to the pool
 	tx, c, err := s.pin(ctx, conn)
 	if err != nil {
 		return err
