@@ -96,7 +96,7 @@ func (w *writer) change(ctx context.Context, f func(ctx context.Context, tx *sql
 func (w *writer) run() {
 	defer close(w.done)
 	defer func() { _ = w.conn.Close() }() // what was written is committed
-	var held *task // taken from the queue, but not part of the last group
+	var held *task                        // taken from the queue, but not part of the last group
 	for {
 		t := held
 		held = nil

@@ -68,6 +68,10 @@ func TestKill(t *testing.T) {
 	require.Positive(t, ledger.Sent)
 	require.Zero(t, ledger.Waiting)
 	require.Zero(t, ledger.DeadLetters)
+	require.Len(t, ledger.Rows, 6)
+	for table, n := range ledger.Rows {
+		require.Positive(t, n, table)
+	}
 
 	// Once more from what is stored, by a process that sent nothing.
 	check := exec.Command(millrace, "check", "--data-dir", data)

@@ -20,6 +20,9 @@ const (
 	// memoryLimit is what the Go part of a stack aims to stay under; the embedded index has a limit of its own. GOMEMLIMIT
 	// overrides it.
 	memoryLimit = 300 << 20
+
+	// indexMemory is the limit of the embedded index. A search that needs more is refused.
+	indexMemory = 64 << 20
 )
 
 func serveCommand() *cobra.Command {

@@ -162,7 +162,7 @@ func (s *stack) openLog(ctx context.Context) (err error) {
 func (s *stack) openIndex() (err error) {
 	s.indexAddr = s.cfg.indexURL
 	if s.indexAddr == "" {
-		srv, err := index.Open(index.Config{Path: s.cfg.dir.join("index.duckdb"), Logger: s.cfg.logger, Registerer: s.registry})
+		srv, err := index.Open(index.Config{Path: s.cfg.dir.join("index.duckdb"), MemoryLimit: indexMemory, Logger: s.cfg.logger, Registerer: s.registry})
 		if err != nil {
 			return err
 		}
