@@ -109,7 +109,7 @@ func (e *Engine) take(in *input, next *epochRecord) {
 
 // commit makes an epoch durable: first its rows, then everything else, with the entry that names the rows, in one batch.
 func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer, a *advance) (ent entry, err error) {
-	b := e.s.db.NewBatch()
+	b := e.s.db.NewBatchWithSize(batchSize(res))
 	if len(res.rows) > 0 && len(e.sinks) > 0 {
 		if ent, err = e.outbox.append(e.c.Plan, next.Epoch, res.rows, next.Offsets); err != nil {
 			return ent, err
@@ -151,6 +151,27 @@ func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer,
 		return ent, err // Pebble may still hold b
 	}
 	return ent, b.Close()
+}
+
+// batchSize estimates the size of the batch of an epoch: a batch that grows is copied.
+func batchSize(res *stepResult) int {
+	n := 4 << 10
+	for _, keys := range res.keys {
+		for i := range keys {
+			k := &keys[i]
+			if len(k.SetValue) > 0 {
+				n += len(k.stateKey) + len(k.SetValue) + 8
+			}
+			if len(k.Append) > 0 {
+				n += len(k.stateKey) + 16
+			}
+			for _, it := range k.Append {
+				n += len(it) + 3
+			}
+			n += (len(k.SetTimers) + len(k.ClearTimers)) * (len(k.Key.Key) + 24)
+		}
+	}
+	return n
 }
 
 // effects writes the effects of keys into a batch. The first error stays in err.

@@ -114,10 +114,10 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 		FS:                          c.FS,
 		Comparer:                    comparer,
 		FormatMajorVersion:          pebble.FormatNewest,
-		CacheSize:                   c.CacheBytes,
+		CacheSize:                   c.CacheBytes + 2*c.MemTableBytes, // memtables and large batches are taken out of it
 		MemTableSize:                uint64(c.MemTableBytes),
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       4,
+		L0CompactionThreshold:       8,
 		L0StopWritesThreshold:       32,
 		LBaseMaxBytes:               64 << 20,
 		MaxOpenFiles:                512,
@@ -135,7 +135,7 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 		// Most of the state lives for an hour and is never read: a better compression costs more than all else together.
 		opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
 	}
-	// List entries and entities go to blob files when they are flushed, and stay there: compactions then move keys alone.
+	// Values and list entries go to blob files when they are flushed, and stay there: compactions then move keys alone.
 	opts.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{
 			Enabled: true, MinimumSize: 256, MaxBlobReferenceDepth: 64, RewriteMinimumAge: 10 * time.Minute, TargetGarbageRatio: 0.4,
