@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -31,7 +33,8 @@ func sendCommand() *cobra.Command {
 		Use:   "send FILE...",
 		Short: "Post envelopes to a collector",
 		Long: `Post envelopes to a collector. A file holds one envelope, or one a line (JSON lines); - is standard input. Events and entities
-that stand by themselves are wrapped in envelopes, a hundred in each, and keep their bytes. An envelope that the collector refuses is reported, and the others are sent; the exit code is then 1.`,
+that stand by themselves are wrapped in envelopes, a hundred in each, and keep their bytes. An envelope that the collector refuses
+is reported, and the others are sent; the exit code is then 1.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("send needs a file, or - for standard input")
@@ -45,6 +48,9 @@ that stand by themselves are wrapped in envelopes, a hundred in each, and keep t
 		if *key == "" {
 			return usagef("send needs --key; make one with 'millrace key add'")
 		}
+		if u, err := url.Parse(*to); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return usagef("--to %q is no URL of a collector: want one such as http://%s/caliper", *to, defaultListen)
+		}
 		s := sending{
 			poster: sim.Poster{URL: *to, Key: *key}, errs: cmd.ErrOrStderr(),
 			progress: newProgressLine(cmd.ErrOrStderr()),
@@ -55,7 +61,7 @@ that stand by themselves are wrapped in envelopes, a hundred in each, and keep t
 			}
 		}
 		s.progress.done()
-		fmt.Fprintf(cmd.ErrOrStderr(), "%d envelopes sent, %d refused\n", s.sent, s.refused)
+		fmt.Fprintf(cmd.ErrOrStderr(), "envelopes sent: %d, refused: %d\n", s.sent, s.refused)
 		if s.refused > 0 {
 			return fmt.Errorf("the collector refused %d of %d envelopes", s.refused, s.sent+s.refused)
 		}
@@ -118,10 +124,12 @@ func (s *sending) file(ctx context.Context, name string, stdin io.Reader) error 
 	return s.flush(ctx)
 }
 
-// oneAline reports whether a file that begins so holds a value a line: it has lines, is not one value itself, and the first line is.
+// oneAline reports whether a file that begins so holds a value a line: it is not one value itself, and one of its first two lines
+// is. The second is asked too, so that a file whose first line is broken is not refused as a whole.
 func oneAline(b []byte) bool {
-	line, rest, _ := bytes.Cut(bytes.TrimSpace(b), []byte("\n"))
-	return len(rest) > 0 && json.Valid(line) && !json.Valid(b)
+	first, rest, _ := bytes.Cut(bytes.TrimSpace(b), []byte("\n"))
+	second, _, _ := bytes.Cut(rest, []byte("\n"))
+	return len(rest) > 0 && !json.Valid(b) && (json.Valid(first) || json.Valid(second))
 }
 
 // value sends an envelope as it is, and an item by itself in an envelope with the items around it.
@@ -178,13 +186,15 @@ func (s *sending) post(ctx context.Context, at string, body []byte) error {
 	switch {
 	case err == nil:
 		s.sent++
-	case errors.As(err, &refusal) && refusal.Status != 401:
+	case errors.As(err, &refusal) && (refusal.Status == http.StatusNotFound || refusal.Status == http.StatusMethodNotAllowed):
+		return fmt.Errorf("%s is no collector: it %w; its URL ends in /caliper", s.poster.URL, refusal)
+	case errors.As(err, &refusal) && refusal.Status != http.StatusUnauthorized:
 		s.refused++
 		s.progress.done()
 		fmt.Fprintf(s.errs, "%s: %s\n", at, refusal)
 	default:
-		return fmt.Errorf("%s was not sent: %w; %d envelopes before it were", at, err, s.sent)
+		return fmt.Errorf("%s was not sent, nor what follows it: %w (envelopes sent before it: %d)", at, err, s.sent)
 	}
-	s.progress.show("%d envelopes sent, %d refused", s.sent, s.refused)
+	s.progress.show("envelopes sent: %d, refused: %d", s.sent, s.refused)
 	return nil
 }
