@@ -24,10 +24,13 @@ func checkCommand() *cobra.Command {
 simulator has sent. Exit 1 when it does not balance.
 
 Of a directory that is in use, the process that uses it is asked: it knows what is on its way, but does not read every row.
-A directory whose process was killed is not at rest: start it once more, stop it, and check then.`,
+A directory whose process was killed is not at rest: start it once more, stop it, and check then. A directory that was used with
+--brokers or --index-url is checked with them.`,
 		Args: exactArgs(),
 	}
 	output := outputFlag(cmd, "text", "json")
+	cfg := stackConfig{listen: "127.0.0.1:0", logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute}
+	serverFlags(cmd, &cfg)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		format, err := output()
 		if err != nil {
@@ -41,7 +44,6 @@ A directory whose process was killed is not at rest: start it once more, stop it
 			return checkRunning(cmd, r, format)
 		}
 		var l ledger
-		cfg := stackConfig{listen: "127.0.0.1:0", logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute}
 		err = withStack(cmd, cfg, slog.LevelWarn, func(ctx context.Context, s *stack) (err error) {
 			l, err = audit(ctx, s)
 			return err
@@ -104,6 +106,9 @@ func checkRunning(cmd *cobra.Command, r running, format string) error {
 	}
 	if !st.Ledger.Balanced() {
 		return errUnbalanced
+	}
+	if format == "text" {
+		fmt.Fprintln(cmd.OutOrStdout(), "the ledger balances")
 	}
 	return nil
 }

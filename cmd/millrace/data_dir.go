@@ -75,7 +75,11 @@ func openDataDir(path string) (*dataDir, error) {
 func readDataDir(path string) (*dataDir, error) {
 	d := &dataDir{path: path}
 	if _, err := os.Stat(d.join("millrace.json")); err != nil {
-		return nil, fmt.Errorf("%s is no data directory: %w; name one with --data-dir, or make one with 'millrace serve' or 'millrace demo'", path, cause(err))
+		why := fmt.Sprintf("it has no millrace.json (%s)", cause(err))
+		if _, err := os.Stat(path); err != nil {
+			why = cause(err).Error()
+		}
+		return nil, fmt.Errorf("%s is no data directory: %s; name one with --data-dir, or make one with 'millrace serve' or 'millrace demo'", path, why)
 	}
 	return d, d.checkHead(false)
 }
@@ -104,6 +108,40 @@ func (d *dataDir) checkHead(create bool) error {
 	}
 	if head.Format != dataFormat {
 		return fmt.Errorf("data directory %s has format %d, this millrace (%s) reads format %d; use the version that made it, %s", d.path, head.Format, version, dataFormat, head.CreatedBy)
+	}
+	return nil
+}
+
+// part is something in a data directory that jobs rely on as soon as they have run.
+type part struct {
+	name, what string
+	flag       string // of an address that takes the place of the part
+}
+
+// checkParts returns an error when a part is missing or empty though jobs have run. Made anew it would be empty, and what it held
+// would be gone without a word: the parts are made before the jobs.
+func (d *dataDir) checkParts(parts ...part) error {
+	jobs, err := os.ReadDir(d.join("jobs"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read %s: %w", d.join("jobs"), cause(err))
+	}
+	if len(jobs) == 0 {
+		return nil
+	}
+	for _, p := range parts {
+		info, err := os.Stat(d.join(p.name))
+		if err == nil && info.Size() > 0 {
+			continue
+		}
+		state := "empty"
+		if err != nil {
+			state = "missing"
+		}
+		instead := ""
+		if p.flag != "" {
+			instead = fmt.Sprintf(", or give %s again if the directory was used with it", p.flag)
+		}
+		return fmt.Errorf("%s, %s, is %s though jobs have run on it; restore the data directory from a backup%s", d.join(p.name), p.what, state, instead)
 	}
 	return nil
 }

@@ -66,7 +66,14 @@ func sentence(err error) string {
 	case strings.Contains(text, syscall.ENOSPC.Error()):
 		return fmt.Sprintf("the disk is full (%s); %s", line, errDiskFull)
 	}
-	return text
+	// Parts that fail to close for the reason that another failed to open say nothing new.
+	said := line
+	for _, more := range strings.Split(text, "\n")[1:] {
+		if !strings.Contains(said, more) {
+			said += "\n" + more
+		}
+	}
+	return said
 }
 
 // calledCommand is the path of the command that args mean, for a hint.

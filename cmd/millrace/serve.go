@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"runtime/debug"
 	"time"
@@ -48,16 +49,24 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	f.StringVar(&cfg.listen, "listen", defaultListen, "address of collector and console")
 	f.StringVar(&cfg.logListen, "log-listen", "127.0.0.1:0", "address of the embedded broker")
 	f.StringVar(&cfg.indexListen, "index-listen", "127.0.0.1:0", "address of the embedded index")
-	f.StringSliceVar(&cfg.brokers, "brokers", nil, "Kafka brokers to use in place of the embedded one")
-	f.StringVar(&cfg.indexURL, "index-url", "", "Elasticsearch or OpenSearch to use in place of the embedded index")
 	f.DurationVar(&cfg.flush, "flush", time.Minute, "how long rows gather for one snapshot of the lake")
+	serverFlags(cmd, cfg)
 	return cfg
+}
+
+// serverFlags adds the flags that name servers to use in place of embedded ones.
+func serverFlags(cmd *cobra.Command, cfg *stackConfig) {
+	cmd.Flags().StringSliceVar(&cfg.brokers, "brokers", nil, "Kafka brokers to use in place of the embedded one")
+	cmd.Flags().StringVar(&cfg.indexURL, "index-url", "", "URL of an Elasticsearch or OpenSearch to use in place of the embedded index")
 }
 
 // withStack opens the stack in the command's data directory, runs fn and closes it.
 func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(context.Context, *stack) error) (err error) {
 	if cfg.flush <= 0 {
 		return usagef("--flush %s: want a positive duration such as 60s", cfg.flush)
+	}
+	if u, err := url.Parse(cfg.indexURL); cfg.indexURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		return usagef("--index-url %q is no URL: want one such as http://127.0.0.1:9200", cfg.indexURL)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)

@@ -43,6 +43,18 @@ type stackConfig struct {
 	logger      *slog.Logger
 }
 
+// parts are the files that the stack keeps in its directory.
+func (c stackConfig) parts() []part {
+	parts := []part{{name: "keys.db", what: "the sensor keys"}, {name: "lake/catalog.db", what: "the catalogue of the lake"}}
+	if len(c.brokers) == 0 {
+		parts = append(parts, part{"log", "the embedded log", "--brokers"})
+	}
+	if c.indexURL == "" {
+		parts = append(parts, part{"index.duckdb", "the embedded index", "--index-url"})
+	}
+	return parts
+}
+
 // stack is everything that runs in one process, each part reached by its protocol:
 //
 //	sensor ─▶ collector ─▶ broker ─┬─▶ crusher-prime-job ─▶ lake: raw
@@ -93,6 +105,9 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = cfg.dir.checkDisk(); err != nil {
 		return s, err
 	}
+	if err = cfg.dir.checkParts(cfg.parts()...); err != nil {
+		return s, err
+	}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if s.listener, err = listen(cfg.listen, "--listen"); err != nil {
 		return s, err
@@ -104,7 +119,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = s.openIndex(); err != nil {
 		return s, err
 	}
-	if s.keys, err = control.OpenKeys(cfg.dir.join("keys.db")); err != nil {
+	if s.keys, err = openKeys(cfg.dir); err != nil {
 		return s, err
 	}
 	s.onClose(s.keys.Close)
@@ -189,8 +204,10 @@ func (s *stack) openJobs(ctx context.Context) (err error) {
 	if s.raw, err = s.openJob(ctx, ingest.Plan(version), ingest.Namespace, ""); err != nil {
 		return err
 	}
-	s.etl, err = s.openJob(ctx, etlPlan, "", s.indexAddr)
-	return err
+	if s.etl, err = s.openJob(ctx, etlPlan, "", s.indexAddr); err != nil {
+		return err
+	}
+	return s.registry.Register(jobCounters{s.raw, s.etl})
 }
 
 func (s *stack) openJob(ctx context.Context, p *plan.Plan, namespace, indexURL string) (*stackJob, error) {

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// jobCounters publishes what the plans of jobs count. A commit keeps the counters with the state, so they go on over restarts.
+type jobCounters []*stackJob
+
+var (
+	jobItems = prometheus.NewDesc("millrace_job_items_total",
+		"Items of the log that the job has read, and what became of them, since its first start.", []string{"unique_id", "counter"}, nil)
+	jobRecords = prometheus.NewDesc("millrace_job_table_records",
+		"Records of a table by where they are (waiting is now; the others since the job's first start).", []string{"unique_id", "table", "counter"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c jobCounters) Describe(ch chan<- *prometheus.Desc) { ch <- jobItems; ch <- jobRecords }
+
+// Collect implements prometheus.Collector.
+func (c jobCounters) Collect(ch chan<- prometheus.Metric) {
+	for _, j := range c {
+		id := j.instance.UniqueID()
+		for name, n := range j.Progress().Counters {
+			if rest, ok := strings.CutPrefix(name, "table."); ok {
+				table, counter, _ := strings.Cut(rest, ".")
+				ch <- prometheus.MustNewConstMetric(jobRecords, prometheus.GaugeValue, float64(n), id, table, counter)
+				continue
+			}
+			ch <- prometheus.MustNewConstMetric(jobItems, prometheus.CounterValue, float64(n), id, name)
+		}
+	}
+}
