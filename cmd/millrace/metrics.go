@@ -23,7 +23,9 @@ func (c jobCounters) Describe(ch chan<- *prometheus.Desc) { ch <- jobItems; ch <
 func (c jobCounters) Collect(ch chan<- prometheus.Metric) {
 	for _, j := range c {
 		id := j.instance.UniqueID()
-		for name, n := range j.Progress().Counters {
+		counters := j.Progress().Counters
+		for _, name := range j.plan.Counters {
+			n := counters[name]
 			if rest, ok := strings.CutPrefix(name, "table."); ok {
 				table, counter, _ := strings.Cut(rest, ".")
 				ch <- prometheus.MustNewConstMetric(jobRecords, prometheus.GaugeValue, float64(n), id, table, counter)

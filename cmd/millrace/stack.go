@@ -229,9 +229,9 @@ func instanceOf(p *plan.Plan) millrace.Instance {
 	return millrace.Instance{Program: p.App, Account: system, Env: system, DataVersion: millrace.Unversioned}
 }
 
-// Run serves until ctx ends. Then the collector finishes the requests it has begun, and the jobs commit and publish what they have
-// read. A job that fails does not end Run: what sensors send is still collected, and the job goes on from its last commit at the
-// next start.
+// Run serves until ctx ends. Then the collector finishes the requests it has begun, and the jobs read what is in the log, for five
+// seconds at most, commit it and publish it: a stack that was stopped is at rest, unless it was behind. A job that fails does not end
+// Run: what sensors send is still collected, and the job goes on from its last commit at the next start.
 func (s *stack) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
@@ -241,24 +241,20 @@ func (s *stack) Run(ctx context.Context) error {
 	mux.Handle("/", s.console)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 
+	working, stopJobs := context.WithCancel(context.WithoutCancel(ctx)) // jobs outlive ctx until they have read the rest
+	defer stopJobs()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ignoreClosed(server.Serve(s.listener)) })
 	g.Go(func() error { return s.console.Run(ctx) })
 	g.Go(func() error { return s.cfg.dir.watchDisk(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
-		// Requests that were begun may take as long as their own time limits; those that have not ended then are cut off, and
-		// their sensors have no answer.
-		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		if err := server.Shutdown(stopping); err != nil {
-			return ignoreClosed(server.Close())
-		}
-		return nil
+		defer stopJobs()
+		return s.windDown(context.WithoutCancel(ctx), server)
 	})
 	for _, j := range []*stackJob{s.raw, s.etl} {
 		g.Go(func() error {
-			if err := j.Run(ctx); err != nil {
+			if err := j.Run(working); err != nil {
 				s.cfg.logger.Error("job failed; it goes on from its last commit at the next start", "instance", j.instance.UniqueID(), "error", err)
 				j.mu.Lock()
 				j.err = err
@@ -268,6 +264,25 @@ func (s *stack) Run(ctx context.Context) error {
 		})
 	}
 	return g.Wait()
+}
+
+// windDown ends the requests and waits until the jobs have read what they brought.
+func (s *stack) windDown(ctx context.Context, server *http.Server) error {
+	// Requests that were begun may take as long as their own time limits; those that have not ended then are cut off, and their
+	// sensors have no answer.
+	ending, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := server.Shutdown(ending); err != nil {
+		if err := ignoreClosed(server.Close()); err != nil {
+			return err
+		}
+	}
+	reading, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := s.untilRead(reading); err != nil {
+		s.cfg.logger.Warn("stopped before the jobs had read the log; they go on at the next start", "error", err)
+	}
+	return nil
 }
 
 // Close closes what openStack opened, the last first.
