@@ -183,11 +183,11 @@ func benchItems(n int) (items []record.Item, bytes int) {
 		add(record.Entity, id, body, rnd.IntN(100) < 5)
 	}
 	for i := 0; len(items)+len(late) < n; i++ {
-		switch r := rnd.IntN(100); {
-		case r == 0:
+		switch rnd.IntN(100) {
+		case 0:
 			id, body := benchAssignment(rnd.IntN(sections), i)
 			add(record.Entity, id, body, false)
-		case r == 1:
+		case 1:
 			s := rnd.IntN(students)
 			id, body := benchMembership(s, s%sections, i)
 			add(record.Entity, id, body, false)

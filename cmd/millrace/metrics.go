@@ -14,15 +14,25 @@ var (
 		"Items of the log that the job has read, and what became of them, since its first start.", []string{"unique_id", "counter"}, nil)
 	jobRecords = prometheus.NewDesc("millrace_job_table_records",
 		"Records of a table by where they are (waiting is now; the others since the job's first start).", []string{"unique_id", "table", "counter"}, nil)
+	jobFailed = prometheus.NewDesc("millrace_job_failed",
+		"1 when the job has failed; it goes on from its last commit at the next start.", []string{"unique_id"}, nil)
 )
 
 // Describe implements prometheus.Collector.
-func (c jobCounters) Describe(ch chan<- *prometheus.Desc) { ch <- jobItems; ch <- jobRecords }
+func (c jobCounters) Describe(ch chan<- *prometheus.Desc) {
+	ch <- jobItems
+	ch <- jobRecords
+	ch <- jobFailed
+}
 
 // Collect implements prometheus.Collector.
 func (c jobCounters) Collect(ch chan<- prometheus.Metric) {
 	for _, j := range c {
-		id := j.instance.UniqueID()
+		id, failed := j.instance.UniqueID(), 0.0
+		if j.failure() != nil {
+			failed = 1
+		}
+		ch <- prometheus.MustNewConstMetric(jobFailed, prometheus.GaugeValue, failed, id)
 		counters := j.Progress().Counters
 		for _, name := range j.plan.Counters {
 			n := counters[name]

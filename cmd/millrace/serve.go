@@ -24,6 +24,9 @@ const (
 
 	// indexMemory is the limit of the embedded index. A search that needs more is refused.
 	indexMemory = 64 << 20
+
+	// stateCache is the block cache of each job's state, outside the Go part.
+	stateCache = 16 << 20
 )
 
 func serveCommand() *cobra.Command {

@@ -215,7 +215,7 @@ func (s *stack) openJob(ctx context.Context, p *plan.Plan, namespace, indexURL s
 	j, err := millrace.OpenJob(ctx, millrace.JobConfig{
 		Instance: i, Plan: p, Dir: s.cfg.dir.join("jobs", i.UniqueID()),
 		Log: s.log, Lake: s.lake, Namespace: namespace, IndexURL: indexURL,
-		Flush: s.cfg.flush, Logger: s.cfg.logger, Registerer: s.registry,
+		Flush: s.cfg.flush, CacheBytes: stateCache, Logger: s.cfg.logger, Registerer: s.registry,
 	})
 	if err != nil {
 		return nil, err
