@@ -39,7 +39,9 @@ func TestScripts(t *testing.T) {
 		Dir: ".",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", filepath.Dir(millrace)+string(os.PathListSeparator)+env.Getenv("PATH"))
-			return nil
+			examples, err := filepath.Abs(filepath.Join("..", "docs", "examples"))
+			env.Setenv("EXAMPLES", examples)
+			return err
 		},
 		Cmds: commands,
 	})
