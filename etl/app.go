@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"millrace/plan"
 	"millrace/record"
@@ -20,6 +21,10 @@ type App struct {
 	// Harvest are paths into events at which whole entities lie, which then count as described: "event.membership". Their
 	// version is the event's time unless they have a dateModified; an event with the action Deleted ends them.
 	Harvest []Path
+
+	// Extract is Harvest for what paths cannot say: it emits the entities that lie in an event, as values of the event. It is pure,
+	// and sees every event of the source types. Nil extracts none. An event that it fails on is a dead letter.
+	Extract func(in Record, emit func(Value)) error
 }
 
 // DeadLetterTable is the table that every app has beside its own: one row for each record that became no row.
@@ -69,6 +74,8 @@ type program struct {
 	layout  *layout
 	head    headSlots
 	harvest []int // slots
+
+	extractor *transformer // resolves the paths that Extract asks for
 
 	joins  []*joinState // in topological order
 	latest []*latestState
@@ -129,6 +136,7 @@ func (p *program) compile() error {
 		return err
 	}
 	slot := p.layout.index
+	p.extractor = &transformer{layout: p.layout, late: &sync.Map{}}
 	p.head = headSlots{slot["id"], slot["type"], slot["eventTime"], slot["action"], slot["dateModified"]}
 	for _, h := range harvest {
 		p.harvest = append(p.harvest, slot[h])

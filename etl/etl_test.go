@@ -356,6 +356,38 @@ func TestHarvestAndDelete(t *testing.T) {
 	})
 }
 
+// What Extract finds in an event is as good as a description. An event that it panics on is a dead letter.
+func TestExtract(t *testing.T) {
+	t.Parallel()
+	p, err := etl.App{
+		Name: "test-job", Version: "1.0.0", Tables: []etl.Transformer{submissions(activity, enrollment)},
+		Extract: func(in etl.Record, emit func(etl.Value)) error {
+			if in.String("event.object") == "boom" {
+				panic("boom")
+			}
+			return in.Each("event.extensions.roster", func(v etl.Value) error {
+				emit(v)
+				return nil
+			})
+		},
+	}.Plan()
+	require.NoError(t, err)
+	m := membership("2018-08-01T00:00:00Z", 1, "Learner")
+	roster := event(fmt.Sprintf(`{"type":"Event","eventTime":"2018-08-01T00:00:00Z","extensions":{"roster":["nobody",%s]}}`, m.Bytes))
+	permute([]record.Item{event(attempt), assignment("2018-08-01T00:00:00Z", 1, 7), roster}, func(items []record.Item) {
+		j := etltest.New(p)
+		for _, it := range items {
+			j.Feed(it)
+		}
+		require.Equal(t, "Learner", *ptr(only(t, j.Rows("quiz_submission"))["role"]))
+		require.Equal(t, int64(1), j.Counters["harvested"])
+	})
+	j := etltest.New(p)
+	j.Feed(event(`{"type":"Event","object":"boom"}`), event(`{"type":"Event","object":"other"}`))
+	require.Equal(t, []string{"extract: panic: boom"}, only(t, j.Rows(etl.DeadLetterTable))["reasons"])
+	require.Equal(t, int64(1), j.Counters["filtered"])
+}
+
 func TestRefusedAtStart(t *testing.T) {
 	t.Parallel()
 	type row struct{ A map[string]int }

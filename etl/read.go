@@ -92,7 +92,12 @@ func (p *program) readEvent(in *input, s *scratch, out *plan.Output) {
 		}
 	}
 	s.wanted = wanted
-	if len(wanted) == 0 && !p.harvests(in) {
+	entities, err := p.entitiesIn(in, s)
+	if err != nil {
+		p.unreadable(in.it, "extract: "+err.Error(), out)
+		return
+	}
+	if len(wanted) == 0 && len(entities) == 0 {
 		out.Count(p.counts.filtered, 1)
 		return
 	}
@@ -106,7 +111,7 @@ func (p *program) readEvent(in *input, s *scratch, out *plan.Output) {
 	for _, tr := range wanted {
 		p.flatMap(tr, in, fingerprint, s, m)
 	}
-	p.harvestInto(in, action, m)
+	p.emitEntities(in, entities, action, m)
 	p.sendToDedup('e', in, identityOf(in.id, fingerprint), fingerprint, s, out)
 }
 
@@ -217,22 +222,30 @@ func (p *program) flatMap(t *transformer, in *input, fingerprint [16]byte, s *sc
 	m.count(t.counters.in, int64(len(emitted)))
 }
 
-func (p *program) harvests(in *input) bool {
-	for _, slot := range p.harvest {
-		if in.values[slot].Kind == record.Object {
-			return true
+// entitiesIn finds the entities that an event carries: at the paths that the app harvests, and those that it extracts.
+func (p *program) entitiesIn(in *input, s *scratch) (found []record.Value, err error) {
+	add := func(v record.Value) {
+		if v.Kind == record.Object {
+			found = append(found, v)
 		}
 	}
-	return false
+	for _, slot := range p.harvest {
+		add(in.values[slot])
+	}
+	if p.app.Extract == nil {
+		return found, nil
+	}
+	err = guard(func() error {
+		s.reader.t = p.extractor
+		event := flow{docs: []doc{{name: "event", bytes: in.it.Bytes, layout: p.layout.hash, slots: in.slots}}}
+		return p.app.Extract(Record{&s.reader, &event}, add)
+	})
+	return found, err
 }
 
-// harvestInto emits the entities that lie inside an event.
-func (p *program) harvestInto(in *input, action string, m *messages) {
-	for _, slot := range p.harvest {
-		v := in.values[slot]
-		if v.Kind != record.Object {
-			continue
-		}
+// emitEntities emits the entities that an event carries.
+func (p *program) emitEntities(in *input, entities []record.Value, action string, m *messages) {
+	for _, v := range entities {
 		values := make([]record.Value, len(p.layout.paths))
 		slots, err := p.layout.scan(v.Raw, values, nil)
 		if err != nil {
