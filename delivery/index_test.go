@@ -15,70 +15,64 @@ import (
 	"millrace/index"
 )
 
-// The embedded index answers over HTTP, as Elasticsearch would.
-func setup(t *testing.T, documents ...string) *delivery.Index {
-	t.Helper()
-	s, err := index.Open(index.Config{Path: filepath.Join(t.TempDir(), "index.duckdb")})
+// TestIndex reads back three rows of a table as a sink would have written them.
+func TestIndex(t *testing.T) {
+	t.Parallel()
+	srv, err := index.Open(index.Config{Path: filepath.Join(t.TempDir(), "index.duckdb")})
 	require.NoError(t, err)
-	server := httptest.NewServer(s)
-	t.Cleanup(func() {
-		server.Close()
-		require.NoError(t, s.Close())
-	})
-	for i, d := range documents {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, fmt.Sprintf("%s/grades/_doc/%d", server.URL, i), strings.NewReader(d))
+	t.Cleanup(func() { require.NoError(t, srv.Close()) })
+	web := httptest.NewServer(srv)
+	t.Cleanup(web.Close)
+
+	put := func(method, path, body string) {
+		req, err := http.NewRequestWithContext(t.Context(), method, web.URL+path, strings.NewReader(body))
 		require.NoError(t, err)
 		req.Header.Set("Content-Type", "application/json")
 		res, err := http.DefaultClient.Do(req)
 		require.NoError(t, err)
 		require.NoError(t, res.Body.Close())
-		require.Equal(t, http.StatusCreated, res.StatusCode)
+		require.Less(t, res.StatusCode, 300, "%s %s", method, path)
 	}
-	x, err := delivery.NewIndex(server.URL)
-	require.NoError(t, err)
-	return x
-}
+	put(http.MethodPut, "/view", `{"mappings": {"properties": {"user": {"type": "keyword"},
+		"_epoch": {"type": "long"}, "_rev": {"type": "long"}, "_event_time": {"type": "date"}}}}`)
+	for i, user := range []string{"a", "b", "a"} {
+		put(http.MethodPut, fmt.Sprintf("/view/_doc/%d", i),
+			fmt.Sprintf(`{"user": %q, "_epoch": %d, "_rev": %d, "_event_time": "2018-08-27T12:00:0%dZ"}`, user, 10+i, i, 5-i))
+	}
+	put(http.MethodPost, "/view/_refresh", "")
 
-func TestIndex(t *testing.T) {
-	t.Parallel()
-	x := setup(t,
-		`{"course":"a","score":1,"_rev":0,"_epoch":1,"_event_time":"2018-08-27T12:00:00Z"}`,
-		`{"course":"b","score":2,"_rev":3,"_epoch":2,"_event_time":"2018-08-27T13:00:00Z"}`,
-		`{"course":"a","score":3,"_rev":4,"_epoch":2,"_event_time":"2018-08-27T14:00:00Z"}`,
-	)
-	totals, err := x.Totals(t.Context(), "grades")
+	x, err := delivery.NewIndex(web.URL)
 	require.NoError(t, err)
-	require.Equal(t, delivery.Totals{Rows: 3, RevSum: 7, Newest: time.Date(2018, 8, 27, 14, 0, 0, 0, time.UTC)}, totals)
+	totals, err := x.Totals(t.Context(), "view")
+	require.NoError(t, err)
+	require.Equal(t, delivery.Totals{Rows: 3, RevSum: 3, Newest: time.Date(2018, 8, 27, 12, 0, 5, 0, time.UTC)}, totals)
 
-	rows, err := x.Newest(t.Context(), "grades", 2)
+	rows, err := x.Newest(t.Context(), "view", 2)
 	require.NoError(t, err)
 	require.Len(t, rows, 2)
 	require.Equal(t, "2", rows[0]["_id"])
 	require.Equal(t, "1", rows[1]["_id"])
+	require.Equal(t, "b", rows[1]["user"])
 
-	counts, err := x.CountBy(t.Context(), "grades", "course")
+	counts, err := x.CountBy(t.Context(), "view", "user")
 	require.NoError(t, err)
 	require.Equal(t, []delivery.Count{{Key: "a", Count: 2}, {Key: "b", Count: 1}}, counts)
-}
 
-func TestIndexWithoutTheTable(t *testing.T) {
-	t.Parallel()
-	x := setup(t)
-	_, err := x.Totals(t.Context(), "grades")
-	require.ErrorIs(t, err, delivery.ErrNotFound)
-	_, err = x.Newest(t.Context(), "grades", 1)
-	require.ErrorIs(t, err, delivery.ErrNotFound)
-	_, err = x.CountBy(t.Context(), "grades", "course")
+	_, err = x.Totals(t.Context(), "nothing")
 	require.ErrorIs(t, err, delivery.ErrNotFound)
 }
 
-func TestIndexThatIsNotThere(t *testing.T) {
+func TestIndexThatAnswersWithAnError(t *testing.T) {
 	t.Parallel()
-	x, err := delivery.NewIndex("http://127.0.0.1:1")
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "the cluster is red", http.StatusBadRequest)
+	}))
+	t.Cleanup(web.Close)
+	x, err := delivery.NewIndex(web.URL)
 	require.NoError(t, err)
-	_, err = x.Totals(t.Context(), "grades")
-	require.ErrorContains(t, err, "search grades")
+	_, err = x.Newest(t.Context(), "view", 1)
+	require.ErrorContains(t, err, "search view: the index answered 400 Bad Request: the cluster is red")
 
-	_, err = delivery.NewIndex("://")
-	require.ErrorContains(t, err, `index url "://"`)
+	_, err = delivery.NewIndex("http://[")
+	require.ErrorContains(t, err, `index url "http://["`)
 }
