@@ -23,7 +23,8 @@ func checkCommand() *cobra.Command {
 		Long: `Recompute the ledger of a data directory from what is stored: log, raw lake, tables, index, and in a demo's directory what the
 simulator has sent. Exit 1 when it does not balance.
 
-Of a directory that is in use, the process that uses it is asked: it knows what is on its way, but does not read every row.
+Of a directory that is in use, the process that uses it is asked: it knows what is on its way, but does not read every row. Its
+answer has accounts in place of checks; "balanced" is in both.
 A directory whose process was killed is not at rest: start it once more, stop it, and check then. A directory that was used with
 --brokers or --index-url is checked with them.`,
 		Args: exactArgs(),

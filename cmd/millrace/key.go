@@ -34,9 +34,9 @@ func keyAddCommand() *cobra.Command {
 	env := cmd.Flags().String("env", "", "the tenant's environment")
 	sourceType := cmd.Flags().String("source-type", "", "kind of input, such as EDGENUITY_LMS")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		for flag, value := range map[string]string{"--account": *account, "--env": *env, "--source-type": *sourceType} {
-			if value == "" {
-				return usagef("key add needs %s", flag)
+		for _, f := range []struct{ name, value string }{{"--account", *account}, {"--env", *env}, {"--source-type", *sourceType}} {
+			if f.value == "" {
+				return usagef("key add needs %s", f.name)
 			}
 		}
 		// A running stack finds the key in the same file, so the directory is not taken.

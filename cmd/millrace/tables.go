@@ -112,6 +112,9 @@ func rowsCommand() *cobra.Command {
 		if _, err := output(); err != nil {
 			return err
 		}
+		if *limit < 0 {
+			return usagef("--limit %d: want a number of rows, or 0 for all", *limit)
+		}
 		return withLake(cmd, func(ctx context.Context, l *lake.Lake) error {
 			t, err := findTable(ctx, l, args[0])
 			if err != nil {
@@ -143,6 +146,10 @@ func findTable(ctx context.Context, l *lake.Lake, name string) (*lake.Table, err
 	case 1:
 		return l.Lookup(ctx, found[0])
 	}
+	all = all[:0]
+	for _, n := range found {
+		all = append(all, n.String())
+	}
 	return nil, fmt.Errorf("table %q is in several namespaces; name one: %s", name, strings.Join(all, ", "))
 }
 
@@ -160,6 +167,9 @@ sent; where they are not UTF-8 it is "bytes_base64" instead.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if _, err := output(); err != nil {
 			return err
+		}
+		if *limit < 0 {
+			return usagef("--limit %d: want a number of rows, or 0 for all", *limit)
 		}
 		tables := []string{"events", "entities", "rejects"}
 		if *kind != "" {
