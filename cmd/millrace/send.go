@@ -118,9 +118,10 @@ func (s *sending) file(ctx context.Context, name string, stdin io.Reader) error 
 			return err
 		}
 	}
-	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
 		return fmt.Errorf("%s, line %d: an envelope of more than %d MB; the collector takes no more", name, n+1, maxEnvelope>>20)
-	} else if err != nil {
+	case err != nil:
 		return fmt.Errorf("read %s, line %d: %w", name, n+1, cause(err))
 	}
 	return s.flush(ctx)

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"millrace/delivery"
 	"millrace/engine"
@@ -160,7 +162,8 @@ func (s *stack) newestRows(ctx context.Context, table string, n int) ([]string, 
 	if !ok {
 		return nil, nil, fmt.Errorf("table %s: %w", table, web.ErrNotFound)
 	}
-	columns := columnNames(s.etl.plan.Tables[i])
+	t := s.etl.plan.Tables[i]
+	columns := columnNames(t)
 	rows, err := s.index.Newest(ctx, table, n)
 	if errors.Is(err, delivery.ErrNotFound) {
 		return columns, nil, nil
@@ -170,8 +173,12 @@ func (s *stack) newestRows(ctx context.Context, table string, n int) ([]string, 
 	}
 	out := make([][]string, len(rows))
 	for i, r := range rows {
-		for _, c := range columns {
-			out[i] = append(out[i], cellText(r[c]))
+		for n, c := range columns {
+			text := cellText(r[c])
+			if n < len(t.Schema.Columns) && t.Schema.Columns[n].Type == plan.Bytes {
+				text = bytesText(text)
+			}
+			out[i] = append(out[i], text)
 		}
 	}
 	return columns, out, nil
@@ -208,6 +215,14 @@ func cellText(v any) string {
 		b, _ := json.Marshal(v) // it was decoded from JSON
 		return string(b)
 	}
+}
+
+// bytesText is what a column of bytes holds, which a document has in base64: text where it is that.
+func bytesText(encoded string) string {
+	if b, err := base64.StdEncoding.DecodeString(encoded); err == nil && utf8.Valid(b) {
+		return string(b)
+	}
+	return encoded
 }
 
 func (s *stack) deadLetters(ctx context.Context, n int) ([]web.DeadLetter, error) {
