@@ -15,64 +15,82 @@ import (
 	"millrace/index"
 )
 
-// TestIndex reads back three rows of a table as a sink would have written them.
-func TestIndex(t *testing.T) {
-	t.Parallel()
-	srv, err := index.Open(index.Config{Path: filepath.Join(t.TempDir(), "index.duckdb")})
+// The embedded index answers over HTTP, as Elasticsearch would.
+func setup(t *testing.T, documents ...string) *delivery.Index {
+	t.Helper()
+	s, err := index.Open(index.Config{Path: filepath.Join(t.TempDir(), "index.duckdb")})
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, srv.Close()) })
-	web := httptest.NewServer(srv)
-	t.Cleanup(web.Close)
-
-	put := func(method, path, body string) {
-		req, err := http.NewRequestWithContext(t.Context(), method, web.URL+path, strings.NewReader(body))
+	server := httptest.NewServer(s)
+	t.Cleanup(func() {
+		server.Close()
+		require.NoError(t, s.Close())
+	})
+	for i, d := range documents {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, fmt.Sprintf("%s/grades/_doc/%d", server.URL, i), strings.NewReader(d))
 		require.NoError(t, err)
 		req.Header.Set("Content-Type", "application/json")
 		res, err := http.DefaultClient.Do(req)
 		require.NoError(t, err)
 		require.NoError(t, res.Body.Close())
-		require.Less(t, res.StatusCode, 300, "%s %s", method, path)
+		require.Equal(t, http.StatusCreated, res.StatusCode)
 	}
-	put(http.MethodPut, "/view", `{"mappings": {"properties": {"user": {"type": "keyword"},
-		"_epoch": {"type": "long"}, "_rev": {"type": "long"}, "_event_time": {"type": "date"}}}}`)
-	for i, user := range []string{"a", "b", "a"} {
-		put(http.MethodPut, fmt.Sprintf("/view/_doc/%d", i),
-			fmt.Sprintf(`{"user": %q, "_epoch": %d, "_rev": %d, "_event_time": "2018-08-27T12:00:0%dZ"}`, user, 10+i, i, 5-i))
-	}
-	put(http.MethodPost, "/view/_refresh", "")
-
-	x, err := delivery.NewIndex(web.URL)
+	x, err := delivery.NewIndex(server.URL)
 	require.NoError(t, err)
-	totals, err := x.Totals(t.Context(), "view")
-	require.NoError(t, err)
-	require.Equal(t, delivery.Totals{Rows: 3, RevSum: 3, Newest: time.Date(2018, 8, 27, 12, 0, 5, 0, time.UTC)}, totals)
+	return x
+}
 
-	rows, err := x.Newest(t.Context(), "view", 2)
+func TestIndex(t *testing.T) {
+	t.Parallel()
+	x := setup(t,
+		`{"course":"a","score":1,"_rev":0,"_epoch":1,"_event_time":"2018-08-27T12:00:00Z"}`,
+		`{"course":"b","score":2,"_rev":3,"_epoch":2,"_event_time":"2018-08-27T13:00:00Z"}`,
+		`{"course":"a","score":3,"_rev":4,"_epoch":2,"_event_time":"2018-08-27T14:00:00Z"}`,
+	)
+	totals, err := x.Totals(t.Context(), "grades")
+	require.NoError(t, err)
+	require.Equal(t, delivery.Totals{Rows: 3, RevSum: 7, Newest: time.Date(2018, 8, 27, 14, 0, 0, 0, time.UTC)}, totals)
+
+	rows, err := x.Newest(t.Context(), "grades", 2)
 	require.NoError(t, err)
 	require.Len(t, rows, 2)
 	require.Equal(t, "2", rows[0]["_id"])
 	require.Equal(t, "1", rows[1]["_id"])
-	require.Equal(t, "b", rows[1]["user"])
 
-	counts, err := x.CountBy(t.Context(), "view", "user")
+	counts, err := x.CountBy(t.Context(), "grades", "course")
 	require.NoError(t, err)
 	require.Equal(t, []delivery.Count{{Key: "a", Count: 2}, {Key: "b", Count: 1}}, counts)
+}
 
-	_, err = x.Totals(t.Context(), "nothing")
+func TestIndexWithoutTheTable(t *testing.T) {
+	t.Parallel()
+	x := setup(t)
+	_, err := x.Totals(t.Context(), "grades")
 	require.ErrorIs(t, err, delivery.ErrNotFound)
+	_, err = x.Newest(t.Context(), "grades", 1)
+	require.ErrorIs(t, err, delivery.ErrNotFound)
+	_, err = x.CountBy(t.Context(), "grades", "course")
+	require.ErrorIs(t, err, delivery.ErrNotFound)
+}
+
+func TestIndexThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	x, err := delivery.NewIndex("http://127.0.0.1:1")
+	require.NoError(t, err)
+	_, err = x.Totals(t.Context(), "grades")
+	require.ErrorContains(t, err, "search grades")
+
+	_, err = delivery.NewIndex("://")
+	require.ErrorContains(t, err, `index url "://"`)
 }
 
 func TestIndexThatAnswersWithAnError(t *testing.T) {
 	t.Parallel()
-	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "the cluster is red", http.StatusBadRequest)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "the field is not there", http.StatusBadRequest)
 	}))
-	t.Cleanup(web.Close)
-	x, err := delivery.NewIndex(web.URL)
+	t.Cleanup(server.Close)
+	x, err := delivery.NewIndex(server.URL)
 	require.NoError(t, err)
-	_, err = x.Newest(t.Context(), "view", 1)
-	require.ErrorContains(t, err, "search view: the index answered 400 Bad Request: the cluster is red")
-
-	_, err = delivery.NewIndex("http://[")
-	require.ErrorContains(t, err, `index url "http://["`)
+	_, err = x.Newest(t.Context(), "grades", 1)
+	require.ErrorContains(t, err, "search grades: the index answered 400 Bad Request: the field is not there")
 }
