@@ -77,7 +77,7 @@ type Config struct {
 
 	Now        func() time.Time      // the processing clock; default time.Now
 	Logger     *slog.Logger          // default: discard
-	Registerer prometheus.Registerer // default: no metrics
+	Registerer prometheus.Registerer // one engine's; wrapped with a label where several share one; default: no metrics
 	OnEpoch    func(Progress)        // called after every commit from the engine's loop, which waits for it; default: nothing
 }
 

@@ -7,7 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the engine's own; the names of the talk's metrics are the business of who exposes jobs.
+// metrics are the engine's own; the names of the talk's metrics are the business of who exposes jobs, and so is a label that tells
+// the jobs of one registerer apart.
 type metrics struct {
 	registerer prometheus.Registerer
 	all        []prometheus.Collector
@@ -20,16 +21,15 @@ type metrics struct {
 
 // newMetrics makes the metrics and registers them, if there is where. Gauges are read from Progress at each scrape.
 func newMetrics(e *Engine) (*metrics, error) {
-	labels := prometheus.Labels{"instance_id": e.c.Instance}
 	m := &metrics{registerer: e.c.Registerer}
 	counter := func(name, help string) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_engine_" + name, Help: help, ConstLabels: labels})
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_engine_" + name, Help: help})
 		m.all = append(m.all, c)
 		return c
 	}
 	buckets := prometheus.ExponentialBuckets(0.001, 2, 14) // 1 ms to 8 s
 	histogram := func(name, help string) prometheus.Histogram {
-		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "millrace_engine_" + name, Help: help, ConstLabels: labels, Buckets: buckets})
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "millrace_engine_" + name, Help: help, Buckets: buckets})
 		m.all = append(m.all, h)
 		return h
 	}
@@ -41,21 +41,21 @@ func newMetrics(e *Engine) (*metrics, error) {
 	m.epochSeconds = histogram("epoch_seconds", "Time to process and commit an epoch.")
 	m.commitSeconds = histogram("commit_seconds", "Time to make an epoch durable.")
 	m.publishSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "millrace_engine_publish_seconds", Help: "Time of a sink to publish a batch.", ConstLabels: labels, Buckets: buckets,
+		Name: "millrace_engine_publish_seconds", Help: "Time of a sink to publish a batch.", Buckets: buckets,
 	}, []string{"sink"})
 	m.published = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "millrace_engine_published_rows_total", Help: "Rows given to a sink, again after a crash.", ConstLabels: labels,
+		Name: "millrace_engine_published_rows_total", Help: "Rows given to a sink, again after a crash.",
 	}, []string{"sink"})
 	m.all = append(m.all, m.publishSeconds, m.published, &gauges{
 		e:            e,
-		epoch:        prometheus.NewDesc("millrace_engine_epoch", "Last committed epoch.", nil, labels),
-		lag:          prometheus.NewDesc("millrace_engine_lag_records", "Records of the source that are not read.", nil, labels),
-		outbox:       prometheus.NewDesc("millrace_engine_outbox_bytes", "Rows that some sink has not published.", nil, labels),
-		state:        prometheus.NewDesc("millrace_engine_state_bytes", "State on disk.", nil, labels),
-		watermark:    prometheus.NewDesc("millrace_engine_watermark_seconds", "Event-time watermark, since 1970.", nil, labels),
-		backpressure: prometheus.NewDesc("millrace_engine_backpressure", "1 while the outbox is over its limit.", nil, labels),
-		sinkRows:     prometheus.NewDesc("millrace_engine_sink_lag_rows", "Rows that a sink has not published.", []string{"sink"}, labels),
-		sinkRejected: prometheus.NewDesc("millrace_engine_sink_rejected_rows", "Rows that a sink refused for good.", []string{"sink"}, labels),
+		epoch:        prometheus.NewDesc("millrace_engine_epoch", "Last committed epoch.", nil, nil),
+		lag:          prometheus.NewDesc("millrace_engine_lag_records", "Records of the source that are not read.", nil, nil),
+		outbox:       prometheus.NewDesc("millrace_engine_outbox_bytes", "Rows that some sink has not published.", nil, nil),
+		state:        prometheus.NewDesc("millrace_engine_state_bytes", "State on disk.", nil, nil),
+		watermark:    prometheus.NewDesc("millrace_engine_watermark_seconds", "Event-time watermark, since 1970.", nil, nil),
+		backpressure: prometheus.NewDesc("millrace_engine_backpressure", "1 while the outbox is over its limit.", nil, nil),
+		sinkRows:     prometheus.NewDesc("millrace_engine_sink_lag_rows", "Rows that a sink has not published.", []string{"sink"}, nil),
+		sinkRejected: prometheus.NewDesc("millrace_engine_sink_rejected_rows", "Rows that a sink refused for good.", []string{"sink"}, nil),
 	})
 	if m.registerer == nil {
 		return m, nil
