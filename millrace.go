@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -95,7 +94,7 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 	j.sinks = append(j.sinks, toLake)
 	if cfg.IndexURL != "" {
 		toIndex, err := elastic.New(elastic.Config{
-			URLs: strings.Split(cfg.IndexURL, ","), Plan: cfg.Plan,
+			URLs: []string{cfg.IndexURL}, Plan: cfg.Plan,
 			Account: cfg.Instance.Account, Env: cfg.Instance.Env, DataVersion: cfg.Instance.DataVersion,
 			Logger: cfg.Logger, Registerer: cfg.Registerer,
 		})

@@ -29,12 +29,26 @@ const dataFormat = 1
 type dataDir struct {
 	path string
 	lock *os.File
+	head dataDirHead
 }
 
 type dataDirHead struct {
 	Format    int    `json:"format"`
 	CreatedBy string `json:"created_by"`
+
+	// Whether the jobs' log and index are embedded or elsewhere; empty until a stack first ran. What jobs have read and published is
+	// there, so it stays so.
+	Log   place `json:"log,omitempty"`
+	Index place `json:"index,omitempty"`
 }
+
+// place says where a part of a stack is.
+type place string
+
+const (
+	embedded place = "embedded"
+	external place = "external"
+)
 
 // running is what running.json holds.
 type running struct {
@@ -93,11 +107,12 @@ func (d *dataDir) checkHead(create bool) error {
 			return fmt.Errorf("read data directory %s: %w", d.path, cause(err))
 		}
 		for _, e := range entries {
-			if e.Name() != "lock" {
+			if e.Name() != "lock" && e.Name() != "millrace.json.tmp" { // a start that was killed had come so far
 				return fmt.Errorf("%s holds %s and is no data directory; choose an empty or new one with --data-dir", d.path, e.Name())
 			}
 		}
-		return writeJSON(name, dataDirHead{Format: dataFormat, CreatedBy: version})
+		d.head = dataDirHead{Format: dataFormat, CreatedBy: version}
+		return writeJSON(name, d.head)
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, cause(err))
@@ -109,7 +124,29 @@ func (d *dataDir) checkHead(create bool) error {
 	if head.Format != dataFormat {
 		return fmt.Errorf("data directory %s has format %d, this millrace (%s) reads format %d; use the version that made it, %s", d.path, head.Format, version, dataFormat, head.CreatedBy)
 	}
+	d.head = head
 	return nil
+}
+
+// settle records where log and index are, the first time, and refuses another choice afterwards.
+func (d *dataDir) settle(log, index place) error {
+	for _, c := range []struct {
+		what, flag string
+		was, is    place
+	}{{"log", "--brokers", d.head.Log, log}, {"index", "--index-url", d.head.Index, index}} {
+		switch {
+		case c.was == "" || c.was == c.is:
+		case c.was == embedded:
+			return usagef("data directory %s belongs to its embedded %s; leave %s out, or choose another with --data-dir", d.path, c.what, c.flag)
+		default:
+			return usagef("data directory %s belongs to another %s than the embedded one; give its address with %s, or choose another with --data-dir", d.path, c.what, c.flag)
+		}
+	}
+	if d.head.Log != "" {
+		return nil
+	}
+	d.head.Log, d.head.Index = log, index
+	return writeJSON(d.join("millrace.json"), d.head)
 }
 
 // part is something in a data directory that jobs rely on as soon as they have run.

@@ -105,6 +105,9 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = cfg.dir.checkDisk(); err != nil {
 		return s, err
 	}
+	if err = cfg.dir.settle(placeOf(len(cfg.brokers) == 0), placeOf(cfg.indexURL == "")); err != nil {
+		return s, err
+	}
 	if err = cfg.dir.checkParts(cfg.parts()...); err != nil {
 		return s, err
 	}
@@ -152,6 +155,13 @@ func (s *stack) sensorKey(ctx context.Context, secret string) (collect.Key, erro
 		err = collect.ErrUnknownKey
 	}
 	return collect.Key{Account: k.Account, Env: k.Env, SourceType: k.SourceType}, err
+}
+
+func placeOf(isEmbedded bool) place {
+	if isEmbedded {
+		return embedded
+	}
+	return external
 }
 
 func (s *stack) onClose(fn func() error) { s.closers = append(s.closers, fn) }
