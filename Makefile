@@ -28,7 +28,8 @@ generate: ## re-create generated files; the tree stays clean
 	go generate ./...
 
 bench: ## CPU per record of the ETL job, and its ratio to validating the same bytes
-	go test -run '^$$' -bench . -benchtime 3x . ./record ./engine ./eventlog ./collect
+	go test -run '^$$' -bench . -benchtime 3x . ./engine
+	go test -run '^$$' -bench . -benchtime 1s ./record ./eventlog ./collect
 
 fuzz: ## each fuzz target for FUZZTIME, 30 s unless told
 	scripts/fuzz.sh $(or $(FUZZTIME),30s)
