@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"millrace/plan"
 )
 
@@ -70,7 +72,7 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 
 		checkpointed: c.Now(),
 	}
-	if err := e.restore(); err != nil {
+	if err := s.guard(c.Dir, e.restore); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
 	c.Logger.Info("opened", "dir", c.Dir, "lineage", e.rec.Lineage, "epoch", e.rec.Epoch, "app_version", c.Plan.Version)
@@ -166,6 +168,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	stopPublishing()
 	<-published
+	if pebble.IsCorruptionError(err) {
+		err = damage(e.c.Dir, err)
+	}
 	err = errors.Join(err, e.outbox.closeSegment())
 	if err == nil {
 		e.c.Logger.Info("stopped", "epoch", e.rec.Epoch)

@@ -165,7 +165,7 @@ func TestDamagedRowsStopTheJob(t *testing.T) {
 	j = start(t, c)
 	<-j.done
 	err = j.end()
-	require.EqualError(t, err, "sink index: rows of epoch 1 in "+segment+" at offset 12: the rows' bytes are not what was written: checksum")
+	require.EqualError(t, err, "sink index: rows of epoch 1 in "+segment+" at offset 12: the rows' bytes are not what was written: checksum; restore the data directory from a backup")
 	require.Empty(t, m.published())
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"sort"
 	"strings"
@@ -282,7 +283,11 @@ func (o *outbox) read(dst []plan.Row, p *plan.Plan, f vfs.File, e entry) ([]plan
 		dst, err = parseBlock(dst, p, b, e.Epoch)
 	}
 	if err != nil {
-		return dst, fmt.Errorf("rows of epoch %d in %s at offset %d: %w", e.Epoch, o.path(e.Segment), e.At, err)
+		err = fmt.Errorf("rows of epoch %d in %s at offset %d: %w", e.Epoch, o.path(e.Segment), e.At, err)
+		if errors.Is(err, errBadBlock) {
+			err = fmt.Errorf("%w; restore the data directory from a backup", err)
+		}
+		return dst, err
 	}
 	return dst, nil
 }
@@ -302,6 +307,9 @@ func readBlock(f vfs.File, e entry) ([]byte, error) {
 func (o *outbox) openSegment(segment uint64) (vfs.File, error) {
 	name := o.path(segment)
 	f, err := o.fs.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("rows that are not published yet are gone: %w; restore the data directory from a backup", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open rows that are not published yet: %w", err)
 	}
@@ -310,7 +318,7 @@ func (o *outbox) openSegment(segment uint64) (vfs.File, error) {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", name, err), f.Close())
 	}
 	if string(header[:len(segmentMagic)]) != segmentMagic {
-		return nil, errors.Join(fmt.Errorf("%s at offset 0: not an outbox segment", name), f.Close())
+		return nil, errors.Join(fmt.Errorf("%s at offset 0: not an outbox segment; restore the data directory from a backup", name), f.Close())
 	}
 	if v := binary.LittleEndian.Uint32(header[len(segmentMagic):]); v != segmentVersion {
 		return nil, errors.Join(fmt.Errorf("%s has format %d and this version of the engine reads format %d", name, v, segmentVersion), f.Close())

@@ -142,10 +142,27 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 		}
 	}
 	dir := stateDir(c.FS, c.Dir)
+	if !readOnly && anyTornBlob(c.FS, dir) {
+		// Looked at before Pebble compacts in the background, where it would panic.
+		db, err := openDB(c, f, true)
+		if err == nil {
+			err = db.Close()
+		}
+		if err != nil && !errors.Is(err, pebble.ErrDBDoesNotExist) {
+			return nil, err
+		}
+	}
 	db, err := openOrFail(dir, opts, f)
+	if err == nil {
+		if err = checkBlobs(c.FS, c.Dir, db); err == nil {
+			return db, nil
+		}
+		err = errors.Join(err, db.Close())
+	}
+	var damaged *damageError
 	switch {
-	case err == nil:
-		return db, nil
+	case errors.As(damage(c.Dir, err), &damaged):
+		return nil, damaged
 	case strings.Contains(err.Error(), "lock"), strings.Contains(err.Error(), "resource temporarily unavailable"):
 		return nil, fmt.Errorf("job directory %s is in use by another process; stop it first: %w", c.Dir, err)
 	case strings.Contains(err.Error(), "comparer"):
@@ -182,7 +199,7 @@ func openState(c Config) (*state, error) {
 		return nil, err
 	}
 	s := &state{db: db, fault: f}
-	if err := s.identify(c); err != nil {
+	if err := s.guard(c.Dir, func() error { return s.identify(c) }); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
