@@ -71,6 +71,16 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 	return st, nil
 }
 
+// ready says why the stack cannot do all of its work: a job has failed.
+func (s *stack) ready(context.Context) error {
+	for _, j := range []*stackJob{s.raw, s.etl} {
+		if err := j.failure(); err != nil {
+			return fmt.Errorf("job %s has failed: %w", j.instance.UniqueID(), err)
+		}
+	}
+	return nil
+}
+
 // liveLedger is the bookkeeping while everything moves: what is on its way is a part of each account.
 func liveLedger(st web.Status, raw, job engine.Progress) web.Ledger {
 	l := web.Ledger{At: time.Now()}
