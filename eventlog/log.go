@@ -54,7 +54,7 @@ func (c Config) withDefaults() Config {
 
 func (c Config) validate() error {
 	if len(c.Brokers) == 0 {
-		return errors.New("log has no broker address; set log.brokers")
+		return errors.New("log has no broker address; give one")
 	}
 	if c.Partitions < 1 {
 		return fmt.Errorf("log topic %s cannot have %d partitions; give 1 or more", c.Topic, c.Partitions)
@@ -106,11 +106,11 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 func (l *Log) prepare(ctx context.Context) error {
 	client, err := kgo.NewClient(l.clientOptions()...)
 	if err != nil {
-		return fmt.Errorf("log at %s: %w; check log.brokers", l.address(), err)
+		return fmt.Errorf("log at %s: %w; give another address", l.address(), err)
 	}
 	defer client.Close()
 	if err := client.Ping(ctx); err != nil {
-		return fmt.Errorf("log at %s: %w; is the broker running? set log.brokers", l.address(), err)
+		return fmt.Errorf("log at %s: %w; is the broker running? if it is elsewhere, give another address", l.address(), err)
 	}
 	admin := kadm.NewClient(client)
 

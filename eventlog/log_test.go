@@ -53,10 +53,10 @@ func TestNoBroker(t *testing.T) {
 
 	_, err = eventlog.Open(t.Context(), cfg)
 	require.ErrorContains(t, err, "log at "+cfg.Brokers[0]+": ")
-	require.ErrorContains(t, err, "is the broker running? set log.brokers")
+	require.ErrorContains(t, err, "is the broker running? if it is elsewhere, give another address")
 
 	_, err = eventlog.Open(t.Context(), eventlog.Config{})
-	require.EqualError(t, err, "log has no broker address; set log.brokers")
+	require.EqualError(t, err, "log has no broker address; give one")
 	_, err = eventlog.Open(t.Context(), eventlog.Config{Brokers: []string{"not an address"}})
 	require.ErrorContains(t, err, "log at not an address: ")
 }

@@ -4,7 +4,7 @@
 // The one idea: it is a real broker to every client. Records are on disk, and synced, before a producer is answered;
 // nothing expires unless a topic says so; Go and Java clients attach as they would to Apache Kafka.
 //
-// It is one process and one disk: no replication, no authentication. For those set log.brokers to a real cluster.
+// It is one process and one disk: no replication, no authentication. For those use a real cluster.
 package broker
 
 import (
