@@ -2,6 +2,8 @@ package index_test
 
 import (
 	"database/sql"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +59,50 @@ func TestOpenRefusesInOneSentence(t *testing.T) {
 			require.NotContains(t, err.Error(), "\n")
 			require.Less(t, len(err.Error()), 400)
 		})
+	}
+}
+
+// DuckDB says nothing about a file whose last blocks are missing until it reads them. One that it cut off itself is whole.
+func TestOpenRefusesFileCutShort(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "index.db")
+	random := rand.New(rand.NewPCG(1, 2))
+	fill := func(name string, n int) {
+		var bulk strings.Builder
+		for range n {
+			fmt.Fprintf(&bulk, "{\"index\":{}}\n{\"k\":\"%x%x%x%x\"}\n", random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64())
+		}
+		s := open(t, path)
+		ok(t, s, "POST", "/"+name+"/_bulk", bulk.String())
+		require.NoError(t, s.Close())
+	}
+	size := func() int64 {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		return info.Size()
+	}
+	fill("a", 10)
+	fill("b", 10_000)
+	db, err := sql.Open("duckdb", path)
+	require.NoError(t, err)
+	var full int64
+	for _, q := range []string{"CREATE TABLE c AS SELECT random() FROM range(1000000)", "CHECKPOINT", "DROP TABLE c", "CHECKPOINT"} {
+		_, err := db.ExecContext(t.Context(), q)
+		require.NoError(t, err)
+		full = max(full, size())
+	}
+	require.NoError(t, db.Close())
+	require.Less(t, size(), full)
+	for range 3 { // DuckDB writes its own tables, which it always reads, to free blocks: then rows are last
+		fill("a", 1)
+	}
+
+	const block = 256 << 10
+	for size() > 2*block {
+		require.NoError(t, os.Truncate(path, size()-block))
+		_, err = index.Open(index.Config{Path: path})
+		require.ErrorContains(t, err, "it is damaged")
+		require.ErrorContains(t, err, ": restore it from a backup")
 	}
 }
 

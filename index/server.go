@@ -69,6 +69,9 @@ type Server struct {
 // maxReaders is how many searches run at once; more wait. Each may use Threads threads and shares MemoryLimit.
 const maxReaders = 4
 
+// fileHeaders is how many bytes of a DuckDB file are before its blocks.
+const fileHeaders = 3 * 4096
+
 // Open opens or makes the database file and starts the server. Its errors are one sentence that names the file.
 func Open(config Config) (*Server, error) {
 	config = config.withDefaults()
@@ -112,6 +115,9 @@ func Open(config Config) (*Server, error) {
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	if err := s.checkSize(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	s.metrics = newMetrics(config.Registerer)
 	if s.writer, err = startWriter(s); err != nil {
 		return nil, errors.Join(openError(config.Path, err), db.Close())
@@ -144,6 +150,44 @@ func (s *Server) load() error {
 		return openError(s.config.Path, err)
 	}
 	s.catalog = c
+	return nil
+}
+
+// checkSize checks that the file holds all blocks that its tables name: DuckDB opens one that was cut short, and fails when it
+// reads what is not there.
+func (s *Server) checkSize() error {
+	ctx := context.Background()
+	var blockSize, blocks int64
+	err := s.db.QueryRowContext(ctx, "SELECT block_size, total_blocks FROM pragma_database_size() WHERE database_name = 'store'").Scan(&blockSize, &blocks)
+	if err != nil {
+		return openError(s.config.Path, err)
+	}
+	info, err := os.Stat(s.config.Path)
+	if err != nil {
+		return fmt.Errorf("open index: %w", err)
+	}
+	if info.Size() >= fileHeaders+blocks*blockSize {
+		return nil
+	}
+	// That is damage, or DuckDB cut free blocks off after it had written how many there are. Only the blocks' users know; to ask
+	// them takes about a second for a gigabyte.
+	queries := []string{"SELECT max(block_id) FROM pragma_metadata_info('store')"}
+	tables := []string{"layout", "indices"}
+	for _, x := range s.catalog.indices {
+		tables = append(tables, x.table())
+	}
+	for _, t := range tables {
+		queries = append(queries, "SELECT max(greatest(block_id, list_max(additional_block_ids))) FROM pragma_storage_info('"+t+"') WHERE persistent")
+	}
+	for _, q := range queries {
+		var last sql.NullInt64
+		if err := s.db.QueryRowContext(ctx, q).Scan(&last); err != nil {
+			return openError(s.config.Path, err)
+		}
+		if whole := fileHeaders + (last.Int64+1)*blockSize; last.Valid && info.Size() < whole {
+			return fmt.Errorf("open index %s: it is damaged: it has %d bytes where at least %d were written: restore it from a backup", s.config.Path, info.Size(), whole)
+		}
+	}
 	return nil
 }
 
@@ -188,7 +232,7 @@ func openError(path string, err error) error {
 		return fmt.Errorf("open index %s: it was written by another version of DuckDB that this program cannot read: use the program that wrote it", path)
 	case strings.Contains(text, "not a valid DuckDB") || strings.Contains(text, "orrupt") || strings.Contains(text, "hecksum") ||
 		strings.Contains(text, "Failure while replaying WAL") || strings.Contains(text, "INTERNAL") || strings.Contains(text, "Could not read enough bytes") || strings.Contains(text, "Serialization Error"):
-		return fmt.Errorf("open index %s: it is damaged or not an index: move it (and %s.wal) away and publish the tables again", path, path)
+		return fmt.Errorf("open index %s: it is damaged or not an index: restore it from a backup", path)
 	}
 	text = strings.TrimPrefix(text, "database/sql/driver: could not connect to database: ")
 	text = strings.Join(strings.Fields(extraInfo.ReplaceAllString(text, "")), " ")
