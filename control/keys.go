@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -82,8 +83,17 @@ type hashedKey struct {
 	key  Key
 }
 
-// OpenKeys opens the file at path, and makes it when there is none. Close the keys after use.
+// OpenKeys opens the file at path, and makes it when there is none, for its owner alone. A damaged file is an error that says
+// so. Close the keys after use.
 func OpenKeys(path string) (*Keys, error) {
+	// SQLite gives the files that it puts beside this one the same mode.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open sensor keys: %w", err)
+	}
 	pragmas := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)"}, "_txlock": {"immediate"}}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: pragmas.Encode()}).String())
 	if err != nil {
@@ -98,9 +108,27 @@ func OpenKeys(path string) (*Keys, error) {
 		source_type TEXT NOT NULL,
 		created INTEGER NOT NULL -- microseconds since 1970
 	) STRICT`); err != nil {
-		return nil, errors.Join(fmt.Errorf("open sensor keys %s: %w", path, err), db.Close())
+		return nil, errors.Join(openError(path, err), db.Close())
+	}
+	// SQLite only finds damage that it comes by. There are few keys, and the check takes no longer than to read them.
+	var found string
+	if err := db.QueryRow("PRAGMA integrity_check(1)").Scan(&found); err != nil {
+		return nil, errors.Join(openError(path, err), db.Close())
+	}
+	if found != "ok" {
+		return nil, errors.Join(openError(path, fmt.Errorf("%w: %s", errDamaged, strings.Join(strings.Fields(found), " "))), db.Close())
 	}
 	return &Keys{db: db, reading: make(chan struct{}, 1)}, nil
+}
+
+var errDamaged = errors.New("the check failed")
+
+func openError(path string, err error) error {
+	var coded interface{ Code() int }
+	if errors.Is(err, errDamaged) || errors.As(err, &coded) && (coded.Code()&0xff == 11 || coded.Code()&0xff == 26) { // SQLITE_CORRUPT, SQLITE_NOTADB
+		return fmt.Errorf("sensor keys %s are damaged: restore the file from a backup: %w", path, err)
+	}
+	return fmt.Errorf("open sensor keys %s: %w", path, err)
 }
 
 // Close closes the file.

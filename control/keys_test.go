@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -173,9 +174,47 @@ func TestBadFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("not a database ", 100)), 0o600))
 	_, err := control.OpenKeys(path)
-	require.ErrorContains(t, err, "open sensor keys "+path+": ")
+	require.ErrorContains(t, err, "sensor keys "+path+" are damaged: restore the file from a backup")
 	_, err = control.OpenKeys(filepath.Join(path, "below.db"))
-	require.ErrorContains(t, err, "open sensor keys ")
+	require.ErrorContains(t, err, "open sensor keys")
+}
+
+func TestDamagedFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keys.db")
+	keys, err := control.OpenKeys(path)
+	require.NoError(t, err)
+	_, err = keys.Add(t.Context(), lms)
+	require.NoError(t, err)
+	require.NoError(t, keys.Close())
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	const page = 4096
+	for at := page; at < len(whole); at += page { // the head of each page's tree; the first page says whether it is a database
+		damaged := slices.Clone(whole)
+		for i := range 64 {
+			damaged[at+i] ^= byte(37*i + 91)
+		}
+		require.NoError(t, os.WriteFile(path, damaged, 0o600))
+		_, err = control.OpenKeys(path)
+		require.ErrorContains(t, err, "sensor keys "+path+" are damaged: restore the file from a backup", "at %d", at)
+	}
+}
+
+func TestFileIsItsOwnersAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	keys := openKeys(t, filepath.Join(dir, "keys.db"))
+	_, err := keys.Add(t.Context(), lms)
+	require.NoError(t, err)
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, f := range files {
+		info, err := f.Info()
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode(), f.Name())
+	}
 }
 
 // What a request costs whose key is in memory.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -189,11 +190,25 @@ func openCatalog(ctx context.Context, cfg Config) (*sql.DB, error) {
 		}
 	case tables == 0:
 		err = fmt.Errorf("lake in %s: %w", cfg.Dir, ErrNotFound)
+	default:
+		err = checkCatalog(ctx, cfg.Dir, db)
 	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
+}
+
+// checkCatalog reads the whole catalogue, which has a row for each table, because SQLite only finds damage that it comes by.
+func checkCatalog(ctx context.Context, dir string, db *sql.DB) error {
+	var found string
+	if err := db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&found); err != nil {
+		return catalogError(dir, err)
+	}
+	if found != "ok" {
+		return fmt.Errorf("catalogue %s is damaged: restore it from a backup: %s", filepath.Join(dir, catalogFile), strings.Join(strings.Fields(found), " "))
+	}
+	return nil
 }
 
 func catalogError(dir string, err error) error {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -52,6 +53,28 @@ func TestOpenRefuses(t *testing.T) {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "catalog.db"), []byte("no database at all, and long enough to be looked at"), 0o600))
 		require.ErrorContains(t, refused(t, lake.Config{Dir: dir}), "is damaged: restore it from a backup")
+	})
+	t.Run("a damaged place in the catalogue", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		l, err := lake.Open(context.Background(), lake.Config{Dir: dir})
+		require.NoError(t, err)
+		openTable(t, l)
+		require.NoError(t, l.Close())
+		path := filepath.Join(dir, "catalog.db")
+		whole, err := os.ReadFile(path)
+		require.NoError(t, err)
+		const page = 4096
+		for at := page; at < len(whole); at += page { // the head of each page's tree; the first page says whether it is a database
+			damaged := slices.Clone(whole)
+			for i := range 64 {
+				damaged[at+i] ^= byte(37*i + 91)
+			}
+			require.NoError(t, os.WriteFile(path, damaged, 0o600))
+			for _, readOnly := range []bool{false, true} {
+				require.ErrorContains(t, refused(t, lake.Config{Dir: dir, ReadOnly: readOnly}), "catalogue "+path+" is damaged: restore it from a backup")
+			}
+		}
 	})
 	t.Run("a newer format", func(t *testing.T) {
 		t.Parallel()
