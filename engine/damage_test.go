@@ -62,6 +62,16 @@ func TestDamagedState(t *testing.T) {
 			})
 		}
 	}
+	t.Run("nothing is left", func(t *testing.T) {
+		t.Parallel()
+		c := c
+		c.FS = copyOf(t, whole)
+		require.NoError(t, c.FS.RemoveAll("job/state"))
+		for range 2 {
+			_, err := engine.Open(t.Context(), c)
+			require.EqualError(t, err, "state in job directory job is damaged: it does not say whose it is any more; restore the data directory from a backup")
+		}
+	})
 	t.Run("a blob that a killed process left", func(t *testing.T) {
 		t.Parallel()
 		c := c

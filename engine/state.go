@@ -212,6 +212,10 @@ func (s *state) identify(c Config) error {
 	}
 	changed := !found
 	if !found {
+		// The outbox is made after the identity is committed.
+		if _, err := c.FS.Stat(c.FS.PathJoin(c.Dir, "outbox")); err == nil {
+			return &damageError{c.Dir, errors.New("it does not say whose it is any more")}
+		}
 		s.id = identity{Format: stateFormat, App: c.Plan.App, Instance: c.Instance, KeyGroups: c.KeyGroups, Stages: map[string]uint16{}}
 	}
 	switch {
