@@ -2,7 +2,6 @@ package lake
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/apache/iceberg-go/table"
 )
@@ -22,7 +21,7 @@ func (t *Table) Files(ctx context.Context) ([]File, error) {
 	}
 	tasks, err := t.seen().Scan().PlanFiles(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list the files of table %s: %w", t.name, err)
+		return nil, t.readError("list the files of", err)
 	}
 	files := make([]File, len(tasks))
 	for i, task := range tasks {
@@ -42,7 +41,7 @@ func (t *Table) Count(ctx context.Context) (int64, error) {
 	}
 	tasks, err := t.seen().Scan().PlanFiles(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("count the rows of table %s: %w", t.name, err)
+		return 0, t.readError("count the rows of", err)
 	}
 	var n int64
 	var corrected []table.FileScanTask
@@ -58,11 +57,11 @@ func (t *Table) Count(ctx context.Context) (int64, error) {
 	}
 	_, batches, err := t.seen().Scan(table.WithSelectedFields("_id"), table.WithMaxConcurrency(1)).ReadTasks(ctx, corrected)
 	if err != nil {
-		return 0, fmt.Errorf("count the rows of table %s: %w", t.name, err)
+		return 0, t.readError("count the rows of", err)
 	}
 	for batch, err := range batches {
 		if err != nil {
-			return 0, fmt.Errorf("count the rows of table %s: %w", t.name, err)
+			return 0, t.readError("count the rows of", err)
 		}
 		n += batch.NumRows()
 		batch.Release()

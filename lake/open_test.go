@@ -123,6 +123,33 @@ func TestMovedLakeIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "move the lake back")
 }
 
+func TestDamagedFilesOfTable(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range []string{"data/data-*.parquet", "metadata/00002-*.metadata.json", "metadata/*-m1.avro", "metadata/snap-*.avro"} {
+		t.Run(pattern, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			tbl := openTable(t, openLake(t, lake.Config{Dir: dir}))
+			publish(t, tbl, 1, 1, quiz("a", 1, 1, 0))
+			at := filepath.Join(dir, "warehouse", "v1", "quiz")
+			files, err := filepath.Glob(filepath.Join(at, pattern))
+			require.NoError(t, err)
+			require.Len(t, files, 1)
+			info, err := os.Stat(files[0])
+			require.NoError(t, err)
+			require.NoError(t, os.Truncate(files[0], info.Size()/2))
+			tbl, err = openLake(t, lake.Config{Dir: dir}).Table(context.Background(), "v1", quizzes)
+			if err == nil {
+				for _, scanErr := range tbl.Scan(context.Background(), lake.ScanOptions{}) {
+					err = scanErr
+				}
+			}
+			require.ErrorContains(t, err, " table v1.quiz: ")
+			require.ErrorContains(t, err, "; if files in "+at+" are damaged, restore the lake from a backup")
+		})
+	}
+}
+
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -55,7 +55,7 @@ func (t *Table) Scan(ctx context.Context, opts ScanOptions) iter.Seq2[Row, error
 		n := 0
 		for row, err := range rows {
 			if err != nil {
-				yield(nil, fmt.Errorf("scan table %s: %w", t.name, err))
+				yield(nil, t.readError("scan", err))
 				return
 			}
 			if !yield(row, nil) {
@@ -113,7 +113,7 @@ func (t *Table) prepare(ctx context.Context, opts ScanOptions) (*scan, error) {
 	}
 	s.scan = tbl.Scan(options...)
 	if s.tasks, err = s.scan.PlanFiles(ctx); err != nil {
-		return nil, err
+		return nil, t.readError("read the manifests of", err)
 	}
 	if opts.NewestBy != "" {
 		f, err := column(tbl, opts.NewestBy)

@@ -52,6 +52,15 @@ func (t *Table) see(tbl *table.Table) {
 	t.current = tbl
 }
 
+// readError says that the table's files could not be read. Those who read them say in many ways that one is damaged.
+func (t *Table) readError(what string, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s table %s: %w", what, t.name, err)
+	}
+	return fmt.Errorf("%s table %s: %w; if files in %s are damaged, restore the lake from a backup", what, t.name, err,
+		filepath.Join(t.lake.cfg.Dir, warehouse, t.name.Namespace, t.name.Table))
+}
+
 // load reads the table's newest state from the catalogue.
 func (t *Table) load(ctx context.Context) error {
 	tbl, err := t.lake.catalog.LoadTable(ctx, t.name.identifier())
@@ -63,7 +72,7 @@ func (t *Table) load(ctx context.Context) error {
 		return fmt.Errorf("files of table %s are missing, move the lake back if it was moved, or restore it from a backup: %w", t.name, err)
 	}
 	if err != nil {
-		return fmt.Errorf("load table %s: %w", t.name, err)
+		return t.readError("load", err)
 	}
 	if base := t.lake.warehouse(); !strings.HasPrefix(tbl.Location(), base+"/") {
 		return fmt.Errorf("table %s was made in %s and the lake is in %s: move it back",
