@@ -15,14 +15,6 @@ func keyCommand() *cobra.Command {
 	return cmd
 }
 
-func openKeys(dir *dataDir) (*control.Keys, error) {
-	keys, err := control.OpenKeys(dir.join("keys.db"))
-	if err != nil {
-		return nil, fmt.Errorf("%w; if the file is damaged, restore it from a backup", err)
-	}
-	return keys, nil
-}
-
 func keyAddCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add",
@@ -49,7 +41,7 @@ func keyAddCommand() *cobra.Command {
 			return err
 		}
 		defer func() { err = errors.Join(err, dir.Close()) }()
-		keys, err := openKeys(dir)
+		keys, err := control.OpenKeys(dir.join("keys.db"))
 		if err != nil {
 			return err
 		}

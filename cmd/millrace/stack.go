@@ -122,7 +122,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = s.openIndex(); err != nil {
 		return s, err
 	}
-	if s.keys, err = openKeys(cfg.dir); err != nil {
+	if s.keys, err = control.OpenKeys(cfg.dir.join("keys.db")); err != nil {
 		return s, err
 	}
 	s.onClose(s.keys.Close)
