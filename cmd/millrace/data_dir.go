@@ -134,9 +134,9 @@ func (d *dataDir) settle(log, index place) error {
 		what, flag string
 		was, is    place
 	}{{"log", "--brokers", d.head.Log, log}, {"index", "--index-url", d.head.Index, index}} {
-		switch {
-		case c.was == "" || c.was == c.is:
-		case c.was == embedded:
+		switch c.was {
+		case "", c.is:
+		case embedded:
 			return usagef("data directory %s belongs to its embedded %s; leave %s out, or choose another with --data-dir", d.path, c.what, c.flag)
 		default:
 			return usagef("data directory %s belongs to another %s than the embedded one; give its address with %s, or choose another with --data-dir", d.path, c.what, c.flag)
