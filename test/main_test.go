@@ -3,12 +3,14 @@ package test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
 )
 
 // millrace is the path of the binary under test.
@@ -33,8 +35,24 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
+// lookAtSources looks at every file that the binary is made of. go test then knows that the results depend on them: it does not see
+// what the build reads. Only what a test itself looks at counts.
+func lookAtSources(t *testing.T) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == ".git" {
+			return filepath.SkipDir
+		}
+		if err == nil && !d.IsDir() {
+			_, err = os.Stat(path)
+		}
+		return err
+	}))
+}
+
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	lookAtSources(t)
 	testscript.Run(t, testscript.Params{
 		Dir: ".",
 		Setup: func(env *testscript.Env) error {
