@@ -42,7 +42,7 @@ is reported, and the others are sent; the exit code is then 1.`,
 			return nil
 		},
 	}
-	to := cmd.Flags().String("to", "http://"+defaultListen+"/caliper", "URL of the collector")
+	to := cmd.Flags().String("to", "http://"+defaultListen+defaultPrefix, "URL of the collector")
 	key := cmd.Flags().String("key", "", "sensor key, as 'millrace key add' printed it (required)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *key == "" {

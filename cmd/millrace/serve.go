@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"regexp"
 	"runtime/debug"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 // Defaults of a stack.
 const (
 	defaultListen = "127.0.0.1:8420"
+	defaultPrefix = "/caliper"
 
 	// memoryLimit is what the Go part of a stack aims to stay under; the embedded index has a limit of its own. GOMEMLIMIT
 	// overrides it.
@@ -29,6 +31,12 @@ const (
 	stateCache = 16 << 20
 )
 
+// prefixes are the paths that a collector may have, and taken are those that the console serves.
+var (
+	prefixes = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
+	taken    = regexp.MustCompile(`^/(api|assets|events|healthz|metrics|readyz|tables)(/|$)`)
+)
+
 func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -38,7 +46,7 @@ func serveCommand() *cobra.Command {
 	cfg := stackFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return withStack(cmd, *cfg, slog.LevelInfo, func(ctx context.Context, s *stack) error {
-			fmt.Fprintf(cmd.ErrOrStderr(), "millrace: console %s, collector %s/caliper, log %s, index %s\n", s.url(), s.url(), s.logAddr, s.indexAddr)
+			fmt.Fprintf(cmd.ErrOrStderr(), "millrace: console %s, collector %s, log %s, index %s\n", s.url(), s.collectorURL(), s.logAddr, s.indexAddr)
 			return s.Run(ctx)
 		})
 	}
@@ -50,6 +58,7 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	cfg := &stackConfig{}
 	f := cmd.Flags()
 	f.StringVar(&cfg.listen, "listen", defaultListen, "address of collector and console")
+	f.StringVar(&cfg.prefix, "prefix", defaultPrefix, "path of the collector; it also answers at /message below it")
 	f.StringVar(&cfg.logListen, "log-listen", "127.0.0.1:0", "address of the embedded broker")
 	f.StringVar(&cfg.indexListen, "index-listen", "127.0.0.1:0", "address of the embedded index")
 	f.DurationVar(&cfg.flush, "flush", time.Minute, "how long rows gather for one snapshot of the lake")
@@ -70,6 +79,9 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	}
 	if u, err := url.Parse(cfg.indexURL); cfg.indexURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		return usagef("--index-url %q is no URL: want one such as http://127.0.0.1:9200", cfg.indexURL)
+	}
+	if !prefixes.MatchString(cfg.prefix) || taken.MatchString(cfg.prefix) {
+		return usagef("--prefix %q: want a path such as /caliper or /lms/events, not one of the console's", cfg.prefix)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)

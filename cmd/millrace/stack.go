@@ -35,6 +35,7 @@ import (
 type stackConfig struct {
 	dir         *dataDir
 	listen      string        // of collector and console
+	prefix      string        // path of the collector
 	logListen   string        // of the embedded broker
 	indexListen string        // of the embedded index
 	brokers     []string      // of a real cluster; empty: the embedded broker
@@ -133,7 +134,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = s.openJobs(ctx); err != nil {
 		return s, err
 	}
-	s.collector, err = collect.New(collect.Config{Log: s.log, Keys: s.sensorKey, Logger: cfg.logger, Registerer: s.registry})
+	s.collector, err = collect.New(collect.Config{Log: s.log, Keys: s.sensorKey, Prefix: cfg.prefix, Logger: cfg.logger, Registerer: s.registry})
 	if err != nil {
 		return s, err
 	}
@@ -305,8 +306,11 @@ func (s *stack) Close() error {
 	return errors.Join(errs...)
 }
 
-// url is where sensors and people reach the stack.
+// url is where people reach the stack.
 func (s *stack) url() string { return "http://" + s.listener.Addr().String() }
+
+// collectorURL is where sensors post.
+func (s *stack) collectorURL() string { return s.url() + s.cfg.prefix }
 
 // listen listens on an address of this machine. What is served here has no TLS, so other addresses are refused.
 func listen(address, flag string) (net.Listener, error) {

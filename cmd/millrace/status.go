@@ -23,7 +23,7 @@ import (
 // status reads the state of the stack for the console. A part that cannot be read is unknown, and the rest is still shown.
 func (s *stack) status(ctx context.Context) (web.Status, error) {
 	st := web.Status{
-		StartedAt: s.started, Version: version, DataDir: s.cfg.dir.path, CollectorURL: s.url() + "/caliper",
+		StartedAt: s.started, Version: version, DataDir: s.cfg.dir.path, CollectorURL: s.collectorURL(),
 	}
 	problem := func(what string, err error) {
 		st.Problems = append(st.Problems, fmt.Sprintf("%s could not be read: %s", what, err))
