@@ -144,7 +144,7 @@ func TestParseDuration(t *testing.T) {
 }
 
 func FuzzParseTime(f *testing.F) {
-	for _, seed := range []string{"2016-11-15T10:15:00.000Z", "2016-11-15T10:15:00+05:30", "PT50M12S", "P1DT2H", "2016-02-29 00:00", "PT0.5S"} {
+	for _, seed := range []string{"2016-11-15T10:15:00.000Z", "2016-11-15T10:15:00+05:30", "PT50M12S", "P1DT2H", "2016-02-29 00:00", "PT0.5S", "0000-01-01T0:00:00+00:00"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -153,7 +153,9 @@ func FuzzParseTime(f *testing.F) {
 		v := value(t, string(doc))
 		got, err := caliper.ParseTime(v)
 		want, rfc := time.Parse(time.RFC3339Nano, text)
-		if _, offset := want.Zone(); rfc == nil && offset >= -18*3600 && offset <= 18*3600 {
+		_, offset := want.Zone()
+		strict := rfc == nil && text[13] == ':' // time.Parse takes hours of one digit, RFC 3339 does not
+		if strict && offset >= -18*3600 && offset <= 18*3600 {
 			require.NoError(t, err)
 			require.True(t, want.Equal(got), "%s: %s", text, got)
 		}
