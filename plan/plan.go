@@ -33,6 +33,13 @@ type Plan struct {
 
 	// DeadLetter makes the dead-letter row for a row that a sink refused for good. Nil: refusals are only counted.
 	DeadLetter func(r Row, sink, reason string) Row
+
+	// Renamed says what stages, tables and counters were called in earlier versions: old name → new name. Their state follows.
+	Renamed map[string]string
+
+	// Removed are the stages and tables of earlier versions whose state is given up. Without it a plan that lacks a stage that has
+	// state, or a table, is refused.
+	Removed []string
 }
 
 // Stage is one named step between Read and the tables. Exactly one of Stateless and Keyed is set.
@@ -40,6 +47,11 @@ type Stage struct {
 	Name string
 	Doc  string
 	To   []int // stages it sends to, as indices into Plan.Stages, all greater than its own
+
+	// Key says what a keyed stage is keyed by, and Format how its state is encoded, in words that are compared: state under another
+	// key, or in another format, cannot be used. Empty when the name says all.
+	Key    string
+	Format string
 
 	// Stateless handles a batch of elements in order. It is called concurrently with disjoint batches.
 	Stateless func(in []Element, out *Output)
