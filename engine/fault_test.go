@@ -53,6 +53,22 @@ func TestFailingSinkStopsTheJob(t *testing.T) {
 	requireTables(t, items, m)
 }
 
+func TestPanickingSinkStopsTheJob(t *testing.T) {
+	t.Parallel()
+	m := &memory{name: "index", reject: func(plan.Row) string { panic("nil mapping") }}
+	c := config(t, newLog(), m)
+	j := start(t, c)
+	items := pairs(5)
+	j.log.append(0, items...)
+	<-j.done
+	require.ErrorContains(t, j.end(), "sink index: publish epochs 1 to 1: panic: nil mapping")
+
+	m.reject = nil
+	j = start(t, c)
+	j.settle()
+	requireTables(t, items, m)
+}
+
 func TestSlowSinkDelaysOnlyItself(t *testing.T) {
 	t.Parallel()
 	slow, quick := &memory{name: "slow", block: make(chan struct{})}, &memory{name: "quick"}

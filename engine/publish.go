@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime/debug"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -202,7 +203,7 @@ func (p *publisher) publish(ctx context.Context, entries []entry) error {
 		}
 	}
 	began := time.Now()
-	rejected, err := p.sink.Publish(ctx, sink.Batch{
+	rejected, err := p.give(ctx, sink.Batch{
 		Lineage:     p.e.lineage,
 		FromEpoch:   p.pos.Epoch + 1,
 		ToEpoch:     last.Epoch,
@@ -231,6 +232,16 @@ func (p *publisher) publish(ctx context.Context, entries []entry) error {
 	p.e.mu.Unlock()
 	// Only now is the position durable, and only then may rows go.
 	return p.e.outbox.release(p.e.s, p.e.published())
+}
+
+// give calls the sink. A panic in it becomes an error with its stack: it ends the job, not the process.
+func (p *publisher) give(ctx context.Context, b sink.Batch) (rejected []sink.Rejected, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return p.sink.Publish(ctx, b)
 }
 
 func (p *publisher) advance(pos position) error {

@@ -110,8 +110,9 @@ func stateDir(fs vfs.FS, dir string) string { return fs.PathJoin(dir, "state") }
 
 // openDB opens the store of the job directory dir.
 func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
+	dir := stateDir(c.FS, c.Dir)
 	opts := &pebble.Options{
-		FS:                          c.FS,
+		FS:                          storeFS{c.FS, dir, f},
 		Comparer:                    comparer,
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   c.CacheBytes + 2*c.MemTableBytes, // memtables and large batches are taken out of it
@@ -141,7 +142,6 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 			Enabled: true, MinimumSize: 256, MaxBlobReferenceDepth: 64, RewriteMinimumAge: 10 * time.Minute, TargetGarbageRatio: 0.4,
 		}
 	}
-	dir := stateDir(c.FS, c.Dir)
 	if !readOnly && anyTornBlob(c.FS, dir) {
 		// Looked at before Pebble compacts in the background, where it would panic.
 		db, err := openDB(c, f, true)
@@ -171,8 +171,7 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 	return nil, fmt.Errorf("open the state in %s: %w", dir, err)
 }
 
-// openOrFail is pebble.Open that ends. Pebble writes what its log holds to tables before it is open, and tries for ever when that
-// fails: on a full disk it never comes back. Its goroutine is then left to the process's end.
+// openOrFail is pebble.Open that ends when a write fails: see storeFS.
 func openOrFail(dir string, opts *pebble.Options, f *fault) (*pebble.DB, error) {
 	type opened struct {
 		db  *pebble.DB
@@ -376,5 +375,12 @@ func (s *state) close() error {
 		return nil
 	}
 	s.closed = true
-	return s.db.Close()
+	done := make(chan error, 1)
+	go func() { done <- s.db.Close() }()
+	select {
+	case err := <-done:
+		return err
+	case <-s.fault.raised: // by what Pebble still had to write
+		return s.fault.get()
+	}
 }
