@@ -119,6 +119,12 @@ func (e *Engine) published() uint64 {
 // run publishes until ctx ends, or drain is closed and nothing is left. An error is the sink's, and ends the job.
 func (p *publisher) run(ctx context.Context, drain <-chan struct{}) (err error) {
 	defer func() { err = errors.Join(err, p.closeFile()) }()
+	if err := p.sink.Begin(ctx, sink.Lineage{ID: p.e.lineage, Token: 1}, nil); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("begin lineage %s: %w", p.e.lineage, err)
+	}
 	size, every := p.sink.Gather()
 	size = max(size, minGather)
 	wait := time.NewTimer(time.Hour)

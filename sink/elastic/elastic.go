@@ -143,6 +143,14 @@ func (s *Sink) Close() error {
 	return nil
 }
 
+// Begin refuses a lineage with ancestors: the sink cannot take back what they published.
+func (s *Sink) Begin(_ context.Context, l sink.Lineage, _ sink.Past) error {
+	if start, forked := l.Start(); forked {
+		return fmt.Errorf("elastic sink: rows that lineage %s published after epoch %d cannot be taken back; write to a new data version", start.Lineage, start.Epoch)
+	}
+	return nil
+}
+
 // Publish puts the rows of b into their indices and makes them visible to searches.
 //
 // A row that the target will never take is returned. Errors of the target that pass are retried, with only the documents

@@ -118,6 +118,14 @@ func (s *Sink) Name() string { return "iceberg" }
 // Gather returns Config.FlushBytes and Config.Flush.
 func (s *Sink) Gather() (bytes int64, every time.Duration) { return s.cfg.FlushBytes, s.cfg.Flush }
 
+// Begin refuses a lineage with ancestors: the sink cannot take back what they published.
+func (s *Sink) Begin(_ context.Context, l sink.Lineage, _ sink.Past) error {
+	if start, forked := l.Start(); forked {
+		return fmt.Errorf("begin lineage %s at epoch %d of %s: %w", l.ID, start.Epoch, start.Lineage, ErrLineage)
+	}
+	return nil
+}
+
 // Publish commits the batch's rows to their tables, one snapshot for each table that has any. Rejected are rows with text
 // that is not valid UTF-8, which Parquet cannot hold. After an error some tables may have their rows and others not;
 // publishing again completes them. The error matches ErrLineage when a table holds rows of another lineage.
