@@ -31,6 +31,8 @@ type Manifest struct {
 	Tables    []string     `json:"tables"`
 	Made      time.Time    `json:"made"`
 	Files     []File       `json:"files"`
+
+	Plan plan.Description `json:"plan"` // that made it
 }
 
 // File is one file of a checkpoint, with the checksum of its first Bytes bytes. Links of outbox segments may be longer.
@@ -120,9 +122,16 @@ func (e *Engine) checkpoint(dir string) error {
 	m := Manifest{
 		Format: stateFormat, App: e.s.id.App, Version: e.rec.Version, Instance: e.s.id.Instance, KeyGroups: e.s.id.KeyGroups,
 		Lineage: e.rec.Lineage, Epoch: e.rec.Epoch, Offsets: e.rec.Offsets, Made: e.c.Now().UTC(),
+		Plan: e.s.id.Plan,
 	}
-	for name := range e.s.id.Stages {
-		m.Stages = append(m.Stages, name)
+	for name, id := range e.s.id.Stages {
+		holds, err := e.s.holds(id)
+		if err != nil {
+			return err
+		}
+		if holds {
+			m.Stages = append(m.Stages, name)
+		}
 	}
 	slices.Sort(m.Stages)
 	for _, t := range e.c.Plan.Tables {

@@ -20,19 +20,6 @@ import (
 	"millrace/plan"
 )
 
-// stateFormat is the version of everything under a job's directory. Another one is refused.
-const stateFormat = 1
-
-// identity says whose state a directory holds. It is written when the directory is made or a stage is added.
-type identity struct {
-	Format    int               `json:"format"`
-	App       string            `json:"app"`
-	Instance  string            `json:"instance"`
-	KeyGroups int               `json:"key_groups"`
-	Stages    map[string]uint16 `json:"stages"` // keyed stages by name; ids are never used again
-	NextStage uint16            `json:"next_stage"`
-}
-
 // epochRecord is what an epoch's commit writes beside state, timers, counters and outbox entry.
 type epochRecord struct {
 	Epoch      uint64           `json:"epoch"` // 0: nothing committed yet
@@ -190,8 +177,12 @@ func openOrFail(dir string, opts *pebble.Options, f *fault) (*pebble.DB, error) 
 	}
 }
 
-// openState opens the store, checks that it is this plan's and instance's, and gives new stages their ids.
+// openState opens the store, checks that it is this plan's and instance's, and changes it to what the plan is now. What is refused
+// is refused before anything is changed.
 func openState(c Config) (*state, error) {
+	if err := checkPlan(c); err != nil {
+		return nil, err
+	}
 	f := newFault()
 	db, err := openDB(c, f, false)
 	if err != nil {
@@ -202,85 +193,6 @@ func openState(c Config) (*state, error) {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
-}
-
-func (s *state) identify(c Config) error {
-	found, err := s.getJSON(keyIdentity, &s.id)
-	if err != nil {
-		return err
-	}
-	changed := !found
-	if !found {
-		// The outbox is made after the identity is committed.
-		if _, err := c.FS.Stat(c.FS.PathJoin(c.Dir, "outbox")); err == nil {
-			return &damageError{c.Dir, errors.New("it does not say whose it is any more")}
-		}
-		s.id = identity{Format: stateFormat, App: c.Plan.App, Instance: c.Instance, KeyGroups: c.KeyGroups, Stages: map[string]uint16{}}
-	}
-	switch {
-	case s.id.Format != stateFormat:
-		return fmt.Errorf("job directory %s has format %d and this version of the engine reads format %d", c.Dir, s.id.Format, stateFormat)
-	case s.id.App != c.Plan.App:
-		return fmt.Errorf("job directory %s holds the state of app %s, not of %s", c.Dir, s.id.App, c.Plan.App)
-	case s.id.Instance != c.Instance:
-		return fmt.Errorf("job directory %s holds the state of instance %s, not of %s", c.Dir, s.id.Instance, c.Instance)
-	case s.id.KeyGroups != c.KeyGroups:
-		return fmt.Errorf("job directory %s has %d key groups and %d are configured; the number is fixed once an instance exists", c.Dir, s.id.KeyGroups, c.KeyGroups)
-	}
-	wanted := map[string]bool{}
-	for _, st := range c.Plan.Stages {
-		if st.Keyed == nil {
-			continue
-		}
-		wanted[st.Name] = true
-		if _, ok := s.id.Stages[st.Name]; !ok {
-			s.id.NextStage++
-			s.id.Stages[st.Name] = s.id.NextStage
-			changed = true
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.id.Stages)) {
-		if wanted[name] {
-			continue
-		}
-		holds, err := s.holds(s.id.Stages[name])
-		if err != nil {
-			return err
-		}
-		if holds {
-			return fmt.Errorf("state of stage %s in %s would be lost: the plan of %s %s has no such stage", name, c.Dir, c.Plan.App, c.Plan.Version)
-		}
-		delete(s.id.Stages, name)
-		changed = true
-	}
-	if !changed {
-		return nil
-	}
-	b := s.db.NewBatch()
-	defer b.Close()
-	if err := setJSON(b, keyIdentity, s.id); err != nil {
-		return err
-	}
-	return s.commit(b)
-}
-
-// holds reports whether a stage has any values, lists or timers.
-func (s *state) holds(stage uint16) (bool, error) {
-	id := binary.BigEndian.AppendUint16(nil, stage)
-	for _, prefix := range [][]byte{
-		{kindValue}, {kindList}, {kindTimer, byte(plan.ProcessingTime)}, {kindTimer, byte(plan.EventTime)},
-	} {
-		prefix = append(prefix, id...)
-		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-		if err != nil {
-			return false, err
-		}
-		some := it.First()
-		if err := errors.Join(it.Error(), it.Close()); err != nil || some {
-			return some, err
-		}
-	}
-	return false, nil
 }
 
 // after returns the smallest key that is greater than all keys with the prefix, which has a byte below 255.
