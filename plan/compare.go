@@ -134,6 +134,9 @@ func (c *comparer) stages() {
 			what = fmt.Sprintf("stage %s renamed to %s", old.Name, name)
 		}
 		switch {
+		case (old.Key != s.Key || old.Format != s.Format) && !c.holds(old.Name):
+			c.RemovedStages = append(c.RemovedStages, old.Name)
+			c.allow(what, "it has no state yet, and begins anew")
 		case old.Key != s.Key:
 			c.refuse(what, "its state is kept by %s and would be looked for by %s: give it another name, name the old one in Removed, and seed a new data version if the state is needed",
 				orUnknown(old.Key), orUnknown(s.Key))
@@ -261,7 +264,7 @@ func (c *comparer) joins(old, now TableDescription) {
 		}
 	}
 	for _, j := range now.Joins[min(len(old.Joins), len(now.Joins)):] {
-		c.allow(fmt.Sprintf("join %s.%s added", now.Name, j.Field), "records pass it from here on; rows there are pass it when they are corrected")
+		c.allow(fmt.Sprintf("join %s.%s added", now.Name, j.Field), "records pass it from here on; rows there are pass it if they are corrected")
 	}
 }
 
