@@ -103,6 +103,9 @@ func (t *Table) expire(ctx context.Context) {
 		return
 	}
 	err := t.change(ctx, "expire snapshots", func(tbl *table.Table) (*table.Transaction, error) {
+		if err := t.fence(tbl); err != nil {
+			return nil, err
+		}
 		before := len(tbl.Metadata().Snapshots())
 		tx := tbl.NewTransaction()
 		err := tx.ExpireSnapshots(table.WithRetainLast(cfg.KeepSnapshots), table.WithOlderThan(cfg.KeepFor), table.WithPostCommit(false))

@@ -32,6 +32,7 @@ type Table struct {
 
 	mu      sync.Mutex
 	current *table.Table // as last seen in the catalogue
+	claim   Claim        // of Claim; zero before
 }
 
 // Name is the table's name.
