@@ -29,7 +29,7 @@ var codec = &zstd.Codec{Level: zstd.SpeedFastest}
 // dataWriter writes one Parquet file with Iceberg's field ids and gathers the statistics that its manifest entry holds.
 type dataWriter struct {
 	columns []writerColumn
-	out     *fileWriter
+	out     fileWriter
 	parquet *parquet.GenericWriter[any] // of columns; no Go value is ever written whole
 	rows    int64
 	chunk   int   // rows in the columns' values
@@ -59,11 +59,11 @@ func newDataWriter(l *Lake, tbl *table.Table, columns []plan.Column, location st
 			w.columns[i].elementID = list.ElementID
 		}
 	}
-	out, err := l.fsys.Create(location)
+	out, err := l.fsys.newFile(location)
 	if err != nil {
 		return nil, err
 	}
-	w.out = out.(*fileWriter)
+	w.out = out
 	w.parquet = parquet.NewGenericWriter[any](w.out, w.schema(),
 		parquet.Compression(codec),
 		parquet.PageBufferSize(pageBytes),
@@ -262,7 +262,7 @@ func (w *dataWriter) entry(content iceberg.ManifestEntryContent, spec iceberg.Pa
 		}
 		i++
 	}
-	b, err := iceberg.NewDataFileBuilder(spec, content, w.path, iceberg.ParquetFile, values, logical, nil, w.rows, w.out.n)
+	b, err := iceberg.NewDataFileBuilder(spec, content, w.path, iceberg.ParquetFile, values, logical, nil, w.rows, w.out.written())
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"millrace/lake"
+	"millrace/lake/laketest"
 	"millrace/plan"
 )
 
@@ -160,7 +161,9 @@ func TestSweepSparesWhatIsPending(t *testing.T) {
 	ctx := context.Background()
 	now := time.Now()
 	dir := t.TempDir()
-	l, err := lake.Open(ctx, lake.Config{Dir: dir, Now: func() time.Time { return now }})
+	cfg := laketest.In(dir)
+	cfg.Now = func() time.Time { return now }
+	l, err := lake.Open(ctx, cfg)
 	require.NoError(t, err)
 	tbl := openTable(t, l)
 	pending, err := tbl.Write(ctx, []plan.Row{quiz("a", 1, 1, 0)}, "L1", "1")
@@ -273,12 +276,13 @@ func TestOtherEnginesReadTheFiles(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, files, 1)
 	require.EqualValues(t, 2, files[0].Rows)
+	path := laketest.Local(t, files[0].Path)
 	db, err := sql.Open("duckdb", "")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
 
 	var types []string
-	rows, err := db.Query("SELECT column_name || ' ' || column_type FROM (DESCRIBE SELECT * FROM read_parquet(?))", files[0].Path)
+	rows, err := db.Query("SELECT column_name || ' ' || column_type FROM (DESCRIBE SELECT * FROM read_parquet(?))", path)
 	require.NoError(t, err)
 	for rows.Next() {
 		var s string
@@ -295,12 +299,12 @@ func TestOtherEnginesReadTheFiles(t *testing.T) {
 	var student, tag string
 	var micros, nulls int64
 	var answer []byte
-	require.NoError(t, db.QueryRow("SELECT student, tags[2], epoch_us(_event_time), answer FROM read_parquet(?) WHERE _id = 'b'", files[0].Path).
+	require.NoError(t, db.QueryRow("SELECT student, tags[2], epoch_us(_event_time), answer FROM read_parquet(?) WHERE _id = 'b'", path).
 		Scan(&student, &tag, &micros, &answer))
 	require.Equal(t, []any{"student-b", "üb", int64(1234567), []byte{0, 0xff, 1}}, []any{student, tag, micros, answer})
-	require.NoError(t, db.QueryRow("SELECT count(*) FROM read_parquet(?) WHERE graded IS NULL", files[0].Path).Scan(&nulls))
+	require.NoError(t, db.QueryRow("SELECT count(*) FROM read_parquet(?) WHERE graded IS NULL", path).Scan(&nulls))
 	require.EqualValues(t, 2, nulls)
 	var ids int64
-	require.NoError(t, db.QueryRow("SELECT count(DISTINCT field_id) FROM parquet_schema(?) WHERE field_id > 0", files[0].Path).Scan(&ids))
+	require.NoError(t, db.QueryRow("SELECT count(DISTINCT field_id) FROM parquet_schema(?) WHERE field_id > 0", path).Scan(&ids))
 	require.EqualValues(t, 16+2, ids, "each column and each list's element has an Iceberg field id")
 }
