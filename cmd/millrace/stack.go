@@ -40,6 +40,8 @@ type stackConfig struct {
 	indexListen string        // of the embedded index
 	brokers     []string      // of a real cluster; empty: the embedded broker
 	indexURL    string        // of a real index; empty: the embedded one
+	warehouse   string        // of the lake; empty: where it is, for a new one in the data directory
+	s3          lake.S3       // how an s3:// warehouse is reached
 	flush       time.Duration // of the lake
 	logger      *slog.Logger
 }
@@ -127,7 +129,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.onClose(s.keys.Close)
-	if s.lake, err = lake.Open(ctx, lake.Config{Dir: cfg.dir.join("lake"), Logger: cfg.logger, Registerer: s.registry}); err != nil {
+	if s.lake, err = s.openLake(ctx); err != nil {
 		return s, err
 	}
 	s.onClose(s.lake.Close)
@@ -205,6 +207,12 @@ func (s *stack) openIndex() (err error) {
 	}
 	s.index, err = delivery.NewIndex(s.indexAddr)
 	return err
+}
+
+func (s *stack) openLake(ctx context.Context) (*lake.Lake, error) {
+	return lake.Open(ctx, lake.Config{
+		Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Logger: s.cfg.logger, Registerer: s.registry,
+	})
 }
 
 func (s *stack) openJobs(ctx context.Context) (err error) {

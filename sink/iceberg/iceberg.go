@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"millrace/internal/retry"
 	"millrace/lake"
 	"millrace/plan"
 	"millrace/sink"
@@ -76,6 +77,7 @@ type Sink struct {
 	commits []int         // of each table since it was last compacted
 	rows    *prometheus.CounterVec
 	skipped prometheus.Counter
+	retries prometheus.Counter
 }
 
 var _ sink.Archive = (*Sink)(nil)
@@ -95,6 +97,9 @@ func Open(ctx context.Context, cfg Config) (*Sink, error) {
 		skipped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "millrace_iceberg_skipped_rows_total", Help: "Rows left out because an earlier try had published them.",
 		}),
+		retries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "millrace_iceberg_retries_total", Help: "Steps of a publication that were repeated because the lake's server was not available.",
+		}),
 	}
 	for _, t := range cfg.Plan.Tables {
 		table, err := cfg.Lake.Table(ctx, cfg.Namespace, t)
@@ -105,7 +110,7 @@ func Open(ctx context.Context, cfg Config) (*Sink, error) {
 	}
 	s.commits = make([]int, len(s.tables))
 	if cfg.Registerer != nil {
-		cfg.Registerer.MustRegister(s.rows, s.skipped)
+		cfg.Registerer.MustRegister(s.rows, s.skipped, s.retries)
 	}
 	return s, nil
 }
@@ -117,7 +122,7 @@ func (s *Sink) Name() string { return "iceberg" }
 func (s *Sink) Gather() (bytes int64, every time.Duration) { return s.cfg.FlushBytes, s.cfg.Flush }
 
 // Publish commits the batch's rows to their tables, one snapshot for each table that has any. Rejected are rows with text
-// that is not valid UTF-8, which Parquet cannot hold. After an error some tables may have their rows and others not;
+// that is not valid UTF-8, which Parquet cannot hold. For a lake's server that is away it waits until ctx ends. After an error some tables may have their rows and others not;
 // publishing again completes them.
 func (s *Sink) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, error) {
 	if err := ctx.Err(); err != nil {
@@ -163,8 +168,29 @@ func (s *Sink) compact(ctx context.Context) {
 	}
 }
 
+// await does one step of a publication, again while the lake's server is not available. The steps are those of the lake, each of which
+// may be repeated whatever became of it.
+func (s *Sink) await(ctx context.Context, t *lake.Table, step func(context.Context) error) error {
+	policy := retry.Policy{Max: 5 * time.Second, OnRetry: func(attempt int, err error, wait time.Duration) {
+		s.retries.Inc()
+		s.cfg.Logger.Warn("retry", "table", t.Name().String(), "attempt", attempt, "wait", wait, "error", err)
+	}}
+	return retry.Do(ctx, policy, func(ctx context.Context) error {
+		err := step(ctx)
+		if !errors.Is(err, lake.ErrUnavailable) {
+			return retry.Permanent(err)
+		}
+		return err
+	})
+}
+
 func (s *Sink) publish(ctx context.Context, t *lake.Table, rows []plan.Row, b sink.Batch) ([]sink.Rejected, error) {
-	last, ok, err := t.Published(ctx)
+	var last lake.Position
+	var ok bool
+	err := s.await(ctx, t, func(ctx context.Context) (err error) {
+		last, ok, err = t.Published(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -192,12 +218,16 @@ func (s *Sink) publish(ctx context.Context, t *lake.Table, rows []plan.Row, b si
 			return nil, nil
 		}
 	}
-	pending, err := t.Write(ctx, rows, b.Lineage, s.cfg.Plan.Version)
+	var pending *lake.Pending
+	err = s.await(ctx, t, func(ctx context.Context) (err error) {
+		pending, err = t.Write(ctx, rows, b.Lineage, s.cfg.Plan.Version)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	pos := lake.Position{Lineage: b.Lineage, FromEpoch: from, ToEpoch: b.ToEpoch, Offsets: b.ToOffsets}
-	if err := t.Commit(ctx, pending, pos); err != nil {
+	if err := s.await(ctx, t, func(ctx context.Context) error { return t.Commit(ctx, pending, pos) }); err != nil {
 		return nil, fenced(err)
 	}
 	s.rows.WithLabelValues(t.Name().Table).Add(float64(pending.Rows))
