@@ -84,6 +84,10 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 	fail := func(err error) (*Job, error) {
 		return nil, errors.Join(fmt.Errorf("open job %s: %w", id, err), j.closeSinks())
 	}
+	// Sinks bring their targets up to the plan: one that is refused must not get there.
+	if err := engine.CheckPlan(nil, cfg.Dir, id, cfg.Plan); err != nil {
+		return fail(err)
+	}
 	toLake, err := iceberg.Open(ctx, iceberg.Config{
 		Lake: cfg.Lake, Namespace: cfg.Namespace, Plan: cfg.Plan, Flush: cfg.Flush,
 		Logger: cfg.Logger, Registerer: cfg.Registerer,

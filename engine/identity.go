@@ -48,7 +48,7 @@ func (id identity) refused(c Config) error {
 		return fmt.Errorf("job directory %s holds the state of app %s, not of %s", c.Dir, id.App, c.Plan.App)
 	case id.Instance != c.Instance:
 		return fmt.Errorf("job directory %s holds the state of instance %s, not of %s", c.Dir, id.Instance, c.Instance)
-	case id.KeyGroups != c.KeyGroups:
+	case c.KeyGroups != 0 && id.KeyGroups != c.KeyGroups:
 		return fmt.Errorf("job directory %s has %d key groups and %d are configured; the number is fixed once an instance exists", c.Dir, id.KeyGroups, c.KeyGroups)
 	}
 	return nil
@@ -77,6 +77,14 @@ func ComparePlan(fs vfs.FS, dir string, p *plan.Plan) (plan.Comparison, error) {
 		err = fmt.Errorf("%s is neither a job's directory nor a savepoint", dir)
 	}
 	return out, err
+}
+
+// CheckPlan refuses a plan that cannot go on with the state in dir, if there is any, as Open does, and changes nothing. It is for those
+// who change something before they open a job, as sinks do with their targets. A nil fs is the operating system's.
+func CheckPlan(fs vfs.FS, dir, instance string, p *plan.Plan) error {
+	c := Config{FS: fs, Dir: dir, Instance: instance, Plan: p}.withDefaults()
+	c.KeyGroups = 0 // any
+	return checkPlan(c)
 }
 
 // checkPlan refuses a plan that cannot go on with the state in the directory, before anything is changed there.
