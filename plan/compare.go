@@ -167,7 +167,7 @@ func (c *comparer) stageRemoved(old StageDescription, added []string, now map[st
 	hint := fmt.Sprintf("keep it, or name it in Removed to delete its state: Removed: []string{%q}", old.Name)
 	for _, name := range added {
 		if s := now[name]; old.Key != "" && s.Key == old.Key && s.Format == old.Format {
-			hint = fmt.Sprintf("if it is now called %s, say so: Renamed: map[string]string{%q: %q}; %s", name, old.Name, name, hint)
+			hint = fmt.Sprintf("if it is now called %s, say so: Renamed: map[string]string{%q: %q}; otherwise %s", name, old.Name, name, hint)
 			break
 		}
 	}
