@@ -110,11 +110,14 @@ type Key struct {
 	ClearTimers []Timer // applied before SetTimers
 }
 
+// MaxRev is the highest revision that a row can have. The other bits of 63 tell sinks which of an instance's lineages wrote.
+const MaxRev = 1<<54 - 1
+
 // Row is one revision of one row of a table.
 type Row struct {
 	Table     int    // index into Plan.Tables
 	ID        string // stable; the same however often and in whatever order its sources arrive
-	Rev       uint64 // of two rows with one id the one with the higher revision is the truth
+	Rev       uint64 // of two rows with one id the one with the higher revision is the truth; at most MaxRev
 	Deleted   bool   // the row is withdrawn; Value is empty
 	First     bool   // no revision of this row was emitted before: a sink need not look for one to replace
 	EventTime int64  // microseconds since 1970

@@ -209,6 +209,7 @@ func TestNotANumberIsRejected(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, embedded(t))
 	s := h.Open(t)
+	require.NoError(t, s.Begin(t.Context(), sinktest.First(), nil))
 	for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 		r := sinktest.Quiz(t, "bad", 1, 1)
 		r.Value = encodeQuiz(t, plan.Cell{Bytes: []byte("s")}, bad)

@@ -203,6 +203,13 @@ func Run(t *testing.T, features Features, newHarness func(t testing.TB) Harness)
 		{"crash between publishing and remembering it", testCrash},
 		{"publishing ends with its context", testCancelled},
 		{"many rows", testMany},
+		{"going back", testRewind},
+		{"going back again, and to before that", testRewindChain},
+		{"going back from where nothing was published", testRewindNothing},
+		{"the archive is behind", testArchiveBehind},
+		{"crash while going back", testRewindCrash},
+		{"a writer of an older lineage", testZombie},
+		{"a late start of an older lineage", testLateZombie},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
