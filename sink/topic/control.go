@@ -69,7 +69,7 @@ func (s *Sink) take(ctx context.Context) error {
 		}
 		t.tails = map[int32]sink.Point{}
 		for partition, m := range tails[t.topic] {
-			t.tails[partition] = madeBy(&m)
+			t.tails[partition] = placeOf(&m)
 		}
 	}
 	if err := s.rewind(ctx); err != nil {

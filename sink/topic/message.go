@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/avro"
@@ -77,11 +78,16 @@ func (s *Sink) message(t *table, partition int32, r *plan.Row, lineage string) e
 	return m
 }
 
-// madeBy is the lineage and epoch that made a message. One that is not ours has none.
-func madeBy(m *eventlog.Message) sink.Point {
-	epoch, err := strconv.ParseUint(m.Header(headerEpoch), 10, 64)
+// placeOf is the place in the instance's histories that a message brings its partition to: the epoch that made it, or, of one that
+// a rewind has restored, where the rewind went. One that is not ours has none.
+func placeOf(m *eventlog.Message) sink.Point {
+	lineage, number := m.Header(headerLineage), m.Header(headerEpoch)
+	if to := m.Header(headerRewind); to != "" {
+		lineage, number, _ = strings.Cut(to, " ")
+	}
+	epoch, err := strconv.ParseUint(number, 10, 64)
 	if err != nil {
 		return sink.Point{}
 	}
-	return sink.Point{Lineage: m.Header(headerLineage), Epoch: epoch}
+	return sink.Point{Lineage: lineage, Epoch: epoch}
 }

@@ -39,7 +39,7 @@ func (s *Sink) rewind(ctx context.Context) error {
 		return err
 	}
 	for _, m := range messages {
-		s.table(m.Topic).tails[m.Partition] = madeBy(&m)
+		s.table(m.Topic).tails[m.Partition] = placeOf(&m)
 	}
 	return nil
 }
@@ -70,7 +70,7 @@ func (s *Sink) undone(ctx context.Context, t *table, partition int32) ([]eventlo
 			if err != nil {
 				return err
 			}
-			fn(m, s.holds(madeBy(&m)))
+			fn(m, s.holds(placeOf(&m)))
 		}
 		return nil
 	}
@@ -108,21 +108,16 @@ func (s *Sink) undone(ctx context.Context, t *table, partition int32) ([]eventlo
 // restored is the message that follows one that is taken back: the one that was before it, or a tombstone.
 func (s *Sink) restored(taken, was *eventlog.Message) eventlog.Message {
 	start, _ := s.lineage.Start()
-	from := madeBy(taken)
 	m := eventlog.Message{Topic: taken.Topic, Partition: taken.Partition, Key: taken.Key}
-	m.Headers = []eventlog.Header{
-		{Key: headerLineage, Value: []byte(s.lineage.ID)},
-		{Key: headerEpoch, Value: formatUint(start.Epoch)},
-		{Key: headerRewind, Value: fmt.Appendf(nil, "%s %d", from.Lineage, from.Epoch)},
-	}
-	rest := taken
+	made := taken
 	if was != nil {
-		m.Value, rest = was.Value, was
+		m.Value, made = was.Value, was
 	}
-	for _, h := range rest.Headers {
-		if h.Key != headerLineage && h.Key != headerEpoch && h.Key != headerRewind {
+	for _, h := range made.Headers {
+		if h.Key != headerRewind {
 			m.Headers = append(m.Headers, h)
 		}
 	}
+	m.Headers = append(m.Headers, eventlog.Header{Key: headerRewind, Value: fmt.Appendf(nil, "%s %d", s.lineage.ID, start.Epoch)})
 	return m
 }

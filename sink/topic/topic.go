@@ -101,7 +101,7 @@ type Sink struct {
 type table struct {
 	topic  string
 	schema schema
-	tails  map[int32]sink.Point // by partition: what made its last message. All are in the sink's lineage
+	tails  map[int32]sink.Point // by partition: where its last message brings it, in the history of the sink's lineage
 }
 
 var _ sink.Sink = (*Sink)(nil)
@@ -177,7 +177,7 @@ func (s *Sink) Publish(ctx context.Context, b sink.Batch) (rejected []sink.Rejec
 		}
 		s.rows.Add(float64(len(messages)))
 		for _, m := range messages {
-			s.table(m.Topic).tails[m.Partition] = madeBy(&m)
+			s.table(m.Topic).tails[m.Partition] = placeOf(&m)
 		}
 		return nil
 	})
@@ -213,7 +213,7 @@ func (s *Sink) commit(ctx context.Context, messages []eventlog.Message) error {
 
 // refused is the error of a sink whose target was claimed by a later lineage.
 func (s *Sink) refused(last writerRecord) error {
-	if last.Token <= s.lineage.Token {
+	if last.Token < s.lineage.Token || last.Token == s.lineage.Token && last.Lineage == s.lineage.ID {
 		return nil
 	}
 	return retry.Permanent(fmt.Errorf("publish lineage %s to the table topics of %s, which lineage %s has claimed: %w",

@@ -24,9 +24,6 @@ import (
 	"millrace/sink/topic"
 )
 
-// first is the lineage of the tests' batches.
-var first = sink.Lineage{ID: sinktest.Lineage, Token: 1}
-
 // harness is a namespace of its own on a broker.
 type harness struct {
 	brokers    []string
@@ -78,8 +75,14 @@ func (h *harness) Open(t testing.TB) sink.Sink {
 	log := h.log(t)
 	s, err := topic.Open(t.Context(), h.config(log))
 	require.NoError(t, err)
-	require.NoError(t, s.Begin(t.Context(), first, nil))
 	return closing{s, log}
+}
+
+// begin opens the sink for the first lineage.
+func (h *harness) begin(t testing.TB) sink.Sink {
+	s := h.Open(t)
+	require.NoError(t, s.Begin(t.Context(), sinktest.First(), nil))
+	return s
 }
 
 // messages are the committed messages of a topic, in order within each partition.
@@ -185,7 +188,8 @@ func rejects(t *testing.T) func(id string) plan.Row {
 
 func TestSuite(t *testing.T) {
 	t.Parallel()
-	sinktest.Run(t, sinktest.Features{Rejects: rejects(t)}, func(t testing.TB) sinktest.Harness { return embedded(t) })
+	h := embedded(t)
+	sinktest.Run(t, sinktest.Features{Rejects: rejects(t)}, func(testing.TB) sinktest.Harness { return newHarness(h.brokers...) })
 }
 
 func TestSuiteOnApacheKafka(t *testing.T) {
