@@ -109,7 +109,7 @@ func writeGoldenState(t *testing.T) {
 	j := start(t, c)
 	j.wait("all to be read", func(p engine.Progress) bool { return p.Read == 8 })
 	j.stop()
-	j = start(t, c) // which writes the state to tables
+	j = start(t, c)              // which writes the state to tables
 	clock.Move(40 * time.Minute) // the table drop has given up, and rows may still be corrected
 	j.wait("timers", func(p engine.Progress) bool { return p.Counters["table.drop.dropped"] == 3 })
 	require.NoError(t, j.e.Savepoint(t.Context(), filepath.Join(dir, "saved")))
