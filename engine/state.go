@@ -18,12 +18,15 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"millrace/plan"
+	"millrace/sink"
 )
 
 // epochRecord is what an epoch's commit writes beside state, timers, counters and outbox entry.
 type epochRecord struct {
 	Epoch      uint64           `json:"epoch"` // 0: nothing committed yet
 	Lineage    string           `json:"lineage"`
+	Token      uint64           `json:"token"` // of the lineage, as the two below
+	Ancestors  []sink.Point     `json:"ancestors,omitempty"`
 	Version    string           `json:"version"`    // of the app
 	Processing int64            `json:"processing"` // the processing clock, µs since 1970
 	Watermark  int64            `json:"watermark"`
