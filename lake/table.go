@@ -107,7 +107,7 @@ func (t *Table) create(ctx context.Context) error {
 // that was there. A crash in between leaves an empty table under the unpartitioned spec, which the next call completes.
 func (t *Table) conform(ctx context.Context) error {
 	return t.change(ctx, "change the schema", func(tbl *table.Table) (*table.Transaction, error) {
-		missing, err := missingColumns(t.name.String(), tbl.Schema(), t.columns)
+		missing, nullable, err := missingColumns(t.name.String(), tbl.Schema(), t.columns)
 		if err != nil {
 			return nil, err
 		}
@@ -128,11 +128,14 @@ func (t *Table) conform(ctx context.Context) error {
 			}
 			changed = true
 		}
-		if len(missing) > 0 {
+		if len(missing)+len(nullable) > 0 {
 			update := tx.UpdateSchema(true, false)
 			next := 1 << 20 // any id: the catalogue assigns its own
 			for _, c := range missing {
 				update.AddColumn([]string{c.Name}, icebergType(c.Type, &next), c.Doc, false, nil)
+			}
+			for _, c := range nullable {
+				update.UpdateColumn([]string{c.Name}, table.ColumnUpdate{Required: iceberg.Optional[bool]{Val: false, Valid: true}})
 			}
 			if err := update.Commit(); err != nil {
 				return nil, err

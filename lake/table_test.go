@@ -44,6 +44,25 @@ func TestSchemaEvolves(t *testing.T) {
 		got[row["_id"].(string)] = []any{row["role"], row["marks"], row["student"]}
 	}
 	require.Equal(t, map[string][]any{"a": {nil, nil, "student-a"}, "b": {"x", []string{"y"}, "student-b"}}, got)
+
+	// A column that was required may become nullable, and not the other way about.
+	wider.Schema.Columns = slices.Clone(wider.Schema.Columns)
+	wider.Schema.Columns[0].Nullable = true
+	tbl, err = l.Table(ctx, "v1", wider)
+	require.NoError(t, err)
+	cells := make([]plan.Cell, len(wider.Schema.Columns))
+	for i := range cells {
+		cells[i].Null = wider.Schema.Columns[i].Nullable
+	}
+	value, err = wider.Schema.Append(nil, cells)
+	require.NoError(t, err)
+	publish(t, tbl, 3, 3, plan.Row{ID: "c", Rev: 1, First: true, Value: value, Epoch: 3})
+	students := map[string]any{}
+	for row, err := range tbl.Scan(ctx, lake.ScanOptions{}) {
+		require.NoError(t, err)
+		students[row["_id"].(string)] = row["student"]
+	}
+	require.Equal(t, map[string]any{"a": "student-a", "b": "student-b", "c": nil}, students)
 	_, err = l.Table(ctx, "v1", wider)
 	require.NoError(t, err, "opening it again changes nothing")
 }
