@@ -20,6 +20,7 @@ import (
 	"millrace/sink"
 	"millrace/sink/elastic"
 	"millrace/sink/iceberg"
+	"millrace/sink/topic"
 )
 
 // Unversioned is the data version of an instance that has none: a singleton's.
@@ -56,6 +57,8 @@ type JobConfig struct {
 	Lake      *lake.Lake
 	Namespace string // of the job's tables in the lake; default: Instance.Namespace()
 	IndexURL  string // of the index; empty for a job whose tables are all append-only
+
+	TableTopics bool // publish the tables to topics of the log too: table.<namespace>.<table>
 
 	Flush time.Duration // how long rows gather for one lake snapshot; default 60 s
 
@@ -106,6 +109,15 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 			return fail(err)
 		}
 		j.sinks = append(j.sinks, toIndex)
+	}
+	if cfg.TableTopics {
+		toTopics, err := topic.Open(ctx, topic.Config{
+			Log: cfg.Log, Namespace: cfg.Namespace, Instance: id, Plan: cfg.Plan, Logger: cfg.Logger, Registerer: cfg.Registerer,
+		})
+		if err != nil {
+			return fail(err)
+		}
+		j.sinks = append(j.sinks, toTopics)
 	}
 	j.Engine, err = engine.Open(ctx, engine.Config{
 		Dir: cfg.Dir, Plan: cfg.Plan, Instance: id, Job: cfg.Instance.Program,

@@ -6,17 +6,17 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Messages returns the committed messages of a partition, in order, from its beginning to its end as of now. Call it after
-// Take: while a transaction of the writer's name is open, what is after its beginning cannot be read.
-func (w *Writer) Messages(ctx context.Context, topic string, partition int32) iter.Seq2[Message, error] {
+// Messages returns the committed messages of a partition, in order, from its beginning to its end as of now. It waits for
+// transactions that are open, so a Writer calls it after Take. A partition that does not end in a transaction's end is an error:
+// its writer was killed, and Take settles that.
+func (l *Log) Messages(ctx context.Context, topic string, partition int32) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
-		bounds, err := w.bounds(ctx, []string{topic})
+		bounds, err := l.bounds(ctx, topic)
 		if err != nil {
 			yield(Message{}, err)
 			return
@@ -26,8 +26,16 @@ func (w *Writer) Messages(ctx context.Context, topic string, partition int32) it
 		if b.start >= b.end {
 			return
 		}
+		torn, err := l.torn(ctx, map[place]bound{at: b})
+		if err == nil && len(torn) > 0 {
+			err = fmt.Errorf("partition %d of %s at %s ends in the middle of a transaction; start its writer once, which settles that", partition, topic, l.address())
+		}
+		if err != nil {
+			yield(Message{}, err)
+			return
+		}
 		stopped := errors.New("stopped")
-		err = w.scan(ctx, kgo.ReadCommitted(), map[place]bound{at: b}, func(rec *kgo.Record) error {
+		err = l.scan(ctx, kgo.ReadCommitted(), map[place]bound{at: b}, func(rec *kgo.Record) error {
 			if rec.Attrs.IsControl() || yield(message(rec), nil) {
 				return nil
 			}
@@ -41,7 +49,7 @@ func (w *Writer) Messages(ctx context.Context, topic string, partition int32) it
 
 // Last returns, by partition, the last committed message of each partition of the topics that has any. Call it after Take.
 func (w *Writer) Last(ctx context.Context, topics ...string) (map[string]map[int32]Message, error) {
-	bounds, err := w.bounds(ctx, topics)
+	bounds, err := w.log.bounds(ctx, topics...)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +65,7 @@ func (w *Writer) Last(ctx context.Context, topics ...string) (map[string]map[int
 			b.start = max(b.start, b.end-back)
 			tail[at] = b
 		}
-		err := w.scan(ctx, kgo.ReadCommitted(), tail, func(rec *kgo.Record) error {
+		err := w.log.scan(ctx, kgo.ReadCommitted(), tail, func(rec *kgo.Record) error {
 			if !rec.Attrs.IsControl() {
 				found[rec.Topic][rec.Partition] = message(rec)
 			}
@@ -74,19 +82,16 @@ func (w *Writer) Last(ctx context.Context, topics ...string) (map[string]map[int
 	return found, nil
 }
 
-// torn returns the partitions whose last record is not a marker: a broker that was killed has left a transaction there.
-func (w *Writer) torn(ctx context.Context) (map[string][]int32, error) {
-	bounds, err := w.bounds(ctx, slices.Sorted(maps.Keys(w.topics)))
-	if err != nil {
-		return nil, err
-	}
+// torn returns those of the partitions whose last record is not a marker: a broker that was killed has left a transaction there.
+func (l *Log) torn(ctx context.Context, bounds map[place]bound) (map[string][]int32, error) {
+	last := map[place]bound{}
 	for at, b := range bounds {
-		b.start = max(b.start, b.end-1)
-		bounds[at] = b
+		if b.start < b.end {
+			last[at] = bound{b.end - 1, b.end}
+		}
 	}
-	maps.DeleteFunc(bounds, func(_ place, b bound) bool { return b.start >= b.end })
 	torn := map[string][]int32{}
-	err = w.scan(ctx, kgo.ReadUncommitted(), bounds, func(rec *kgo.Record) error {
+	err := l.scan(ctx, kgo.ReadUncommitted(), last, func(rec *kgo.Record) error {
 		if !rec.Attrs.IsControl() {
 			torn[rec.Topic] = append(torn[rec.Topic], rec.Partition)
 		}
@@ -104,30 +109,30 @@ type (
 	bound struct{ start, end int64 }
 )
 
-func (w *Writer) bounds(ctx context.Context, topics []string) (map[place]bound, error) {
+func (l *Log) bounds(ctx context.Context, topics ...string) (map[place]bound, error) {
 	out := map[place]bound{}
 	if len(topics) == 0 {
 		return out, nil
 	}
-	starts, err := w.log.admin.ListStartOffsets(ctx, topics...)
+	starts, err := l.admin.ListStartOffsets(ctx, topics...)
 	if err == nil {
 		err = starts.Error()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask for the start offsets of %v at %s: %w", topics, w.log.address(), err)
+		return nil, fmt.Errorf("ask for the start offsets of %v at %s: %w", topics, l.address(), err)
 	}
-	ends, err := w.log.admin.ListEndOffsets(ctx, topics...)
+	ends, err := l.admin.ListEndOffsets(ctx, topics...)
 	if err == nil {
 		err = ends.Error()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask for the end offsets of %v at %s: %w", topics, w.log.address(), err)
+		return nil, fmt.Errorf("ask for the end offsets of %v at %s: %w", topics, l.address(), err)
 	}
 	for _, t := range topics {
 		for p, s := range starts[t] {
 			e, ok := ends.Lookup(t, p)
 			if !ok {
-				return nil, fmt.Errorf("the log at %s left partition %d out of the end offsets of %s", w.log.address(), p, t)
+				return nil, fmt.Errorf("the log at %s left partition %d out of the end offsets of %s", l.address(), p, t)
 			}
 			out[place{t, p}] = bound{s.Offset, e.Offset}
 		}
@@ -137,7 +142,7 @@ func (w *Writer) bounds(ctx context.Context, topics []string) (map[place]bound, 
 
 // scan calls fn for the records of partitions within bounds, markers included, in order within each partition. Every partition
 // must have one at the end of its bounds, which tells that nothing is to come.
-func (w *Writer) scan(ctx context.Context, level kgo.IsolationLevel, bounds map[place]bound, fn func(*kgo.Record) error) error {
+func (l *Log) scan(ctx context.Context, level kgo.IsolationLevel, bounds map[place]bound, fn func(*kgo.Record) error) error {
 	if len(bounds) == 0 {
 		return nil
 	}
@@ -148,7 +153,7 @@ func (w *Writer) scan(ctx context.Context, level kgo.IsolationLevel, bounds map[
 		}
 		from[at.topic][at.partition] = kgo.NewOffset().At(b.start)
 	}
-	client, err := kgo.NewClient(append(w.log.clientOptions(),
+	client, err := kgo.NewClient(append(l.clientOptions(),
 		kgo.ConsumePartitions(from),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(level),
@@ -158,7 +163,7 @@ func (w *Writer) scan(ctx context.Context, level kgo.IsolationLevel, bounds map[
 		kgo.FetchMaxWait(100*time.Millisecond),
 	)...)
 	if err != nil {
-		return fmt.Errorf("read the log at %s: %w", w.log.address(), err)
+		return fmt.Errorf("read the log at %s: %w", l.address(), err)
 	}
 	defer client.Close()
 	left := len(bounds)
@@ -168,7 +173,7 @@ func (w *Writer) scan(ctx context.Context, level kgo.IsolationLevel, bounds map[
 			return context.Cause(ctx)
 		}
 		for _, failed := range fetches.Errors() {
-			return fmt.Errorf("read partition %d of %s at %s: %w", failed.Partition, failed.Topic, w.log.address(), failed.Err)
+			return fmt.Errorf("read partition %d of %s at %s: %w", failed.Partition, failed.Topic, l.address(), failed.Err)
 		}
 		var stop error
 		fetches.EachRecord(func(rec *kgo.Record) {

@@ -214,6 +214,15 @@ func (l *Log) MaxItemBytes() int { return l.maxRecord - recordOverhead }
 // written and read after the next Open.
 func (l *Log) Partitions(context.Context) ([]int32, error) { return slices.Clone(l.partitions), nil }
 
+// PartitionsOf returns the partitions of any topic of the log's cluster, in order; none when there is no such topic.
+func (l *Log) PartitionsOf(ctx context.Context, topic string) ([]int32, error) {
+	topics, err := l.admin.ListTopics(ctx, topic)
+	if err != nil {
+		return nil, fmt.Errorf("find topic %s in the log at %s: %w", topic, l.address(), err)
+	}
+	return topics[topic].Partitions.Numbers(), nil
+}
+
 // Starts returns the offset of the oldest record that each partition still has.
 func (l *Log) Starts(ctx context.Context) (plan.Offsets, error) {
 	listed, err := l.admin.ListStartOffsets(ctx, l.cfg.Topic)

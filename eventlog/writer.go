@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -115,16 +117,18 @@ func (w *Writer) Take(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	torn, err := w.torn(ctx)
-	if err != nil || len(torn) == 0 {
-		if err != nil {
-			client.Close()
-			return err
-		}
+	torn := map[string][]int32{}
+	bounds, err := w.log.bounds(ctx, slices.Sorted(maps.Keys(w.topics))...)
+	if err == nil {
+		torn, err = w.log.torn(ctx, bounds)
+	}
+	if err == nil && len(torn) == 0 {
 		w.client = client
 		return nil
 	}
-	err = w.abort(ctx, client, torn)
+	if err == nil {
+		err = w.abort(ctx, client, torn)
+	}
 	client.Close()
 	if err != nil {
 		return err

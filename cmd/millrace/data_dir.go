@@ -40,6 +40,9 @@ type dataDirHead struct {
 	// there, so it stays so.
 	Log   place `json:"log,omitempty"`
 	Index place `json:"index,omitempty"`
+
+	// Whether the tables go to topics of the log too. Topics that were begun later would lack rows, so it stays as it first was.
+	TableTopics bool `json:"table_topics,omitempty"`
 }
 
 // place says where a part of a stack is.
@@ -129,7 +132,7 @@ func (d *dataDir) checkHead(create bool) error {
 }
 
 // settle records where log and index are, the first time, and refuses another choice afterwards.
-func (d *dataDir) settle(log, index place) error {
+func (d *dataDir) settle(log, index place, tableTopics bool) error {
 	for _, c := range []struct {
 		what, flag string
 		was, is    place
@@ -143,9 +146,12 @@ func (d *dataDir) settle(log, index place) error {
 		}
 	}
 	if d.head.Log != "" {
+		if tableTopics && !d.head.TableTopics {
+			return usagef("data directory %s was begun without table topics, and they would lack the rows that are there; leave --table-topics out, or choose another with --data-dir", d.path)
+		}
 		return nil
 	}
-	d.head.Log, d.head.Index = log, index
+	d.head.Log, d.head.Index, d.head.TableTopics = log, index, tableTopics
 	return writeJSON(d.join("millrace.json"), d.head)
 }
 

@@ -64,6 +64,7 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	f.StringVar(&cfg.logListen, "log-listen", "127.0.0.1:0", "address of the embedded broker")
 	f.StringVar(&cfg.indexListen, "index-listen", "127.0.0.1:0", "address of the embedded index")
 	f.DurationVar(&cfg.flush, "flush", time.Minute, "how long rows gather for one snapshot of the lake")
+	f.BoolVar(&cfg.tableTopics, "table-topics", false, "publish the tables to topics of the log too: table.<namespace>.<table>; the first run decides")
 	serverFlags(cmd, cfg)
 	return cfg
 }

@@ -43,6 +43,7 @@ type stackConfig struct {
 	warehouse   string        // of the lake; empty: where it is, for a new one in the data directory
 	s3          lake.S3       // how an s3:// warehouse is reached
 	flush       time.Duration // of the lake
+	tableTopics bool          // whether the ETL job's tables go to topics of the log too
 	logger      *slog.Logger
 }
 
@@ -108,7 +109,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = cfg.dir.checkDisk(); err != nil {
 		return s, err
 	}
-	if err = cfg.dir.settle(placeOf(len(cfg.brokers) == 0), placeOf(cfg.indexURL == "")); err != nil {
+	if err = cfg.dir.settle(placeOf(len(cfg.brokers) == 0), placeOf(cfg.indexURL == ""), cfg.tableTopics); err != nil {
 		return s, err
 	}
 	if err = cfg.dir.checkParts(cfg.parts()...); err != nil {
@@ -233,7 +234,7 @@ func (s *stack) openJob(ctx context.Context, p *plan.Plan, namespace, indexURL s
 	i := instanceOf(p)
 	j, err := millrace.OpenJob(ctx, millrace.JobConfig{
 		Instance: i, Plan: p, Dir: s.cfg.dir.join("jobs", i.UniqueID()),
-		Log: s.log, Lake: s.lake, Namespace: namespace, IndexURL: indexURL,
+		Log: s.log, Lake: s.lake, Namespace: namespace, IndexURL: indexURL, TableTopics: s.cfg.dir.head.TableTopics && indexURL != "",
 		Flush: s.cfg.flush, CacheBytes: stateCache, Logger: s.cfg.logger, Registerer: s.registry,
 	})
 	if err != nil {

@@ -82,7 +82,7 @@ func (s *Sink) take(ctx context.Context) error {
 // control reads the control topic: which keys it has, and who took the instance's place last, with token 0 when nobody did.
 func (s *Sink) control(ctx context.Context) (known map[string]bool, last writerRecord, err error) {
 	known = map[string]bool{}
-	for m, err := range s.writer.Messages(ctx, ControlTopic(s.cfg.Namespace), 0) {
+	for m, err := range s.cfg.Log.Messages(ctx, ControlTopic(s.cfg.Namespace), 0) {
 		if err != nil {
 			return nil, last, err
 		}

@@ -66,7 +66,7 @@ func (s *Sink) undone(ctx context.Context, t *table, partition int32) ([]eventlo
 	changes := map[string]*change{}
 	var order []string
 	read := func(fn func(m eventlog.Message, held bool)) error {
-		for m, err := range s.writer.Messages(ctx, t.topic, partition) {
+		for m, err := range s.cfg.Log.Messages(ctx, t.topic, partition) {
 			if err != nil {
 				return err
 			}
