@@ -76,7 +76,8 @@ background() {
   echo $! >"$dir/pid"
 }
 
-running() { [ -s "$1/pid" ] && kill -0 "$(cat "$1/pid")" 2>/dev/null; }
+# A process that nobody has waited for yet has ended all the same.
+running() { [ -s "$1/pid" ] && kill -0 "$(cat "$1/pid")" 2>/dev/null && ! grep -qs '^State:.*Z' "/proc/$(cat "$1/pid")/status"; }
 
 listening() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 
