@@ -62,6 +62,8 @@ type JobConfig struct {
 
 	Flush time.Duration // how long rows gather for one lake snapshot; default 60 s
 
+	Savepoints string // folder of the instance's savepoints, whose snapshots the lake is asked to keep; default: none
+
 	CacheBytes int64 // block cache of the state; default that of engine
 
 	Logger     *slog.Logger          // default: discard
@@ -121,7 +123,7 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 	}
 	j.Engine, err = engine.Open(ctx, engine.Config{
 		Dir: cfg.Dir, Plan: cfg.Plan, Instance: id, Job: cfg.Instance.Program,
-		Source: source{cfg.Log}, Sinks: j.sinks, CacheBytes: cfg.CacheBytes,
+		Source: source{cfg.Log}, Sinks: j.sinks, CacheBytes: cfg.CacheBytes, Savepoints: cfg.Savepoints,
 		Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
 	if err != nil {

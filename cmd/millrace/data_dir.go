@@ -24,7 +24,8 @@ const dataFormat = 1
 //	log/             the embedded broker's records
 //	index.duckdb     the embedded index
 //	lake/            catalogue and warehouse
-//	jobs/<unique id>/  state and outbox of a job
+//	jobs/<unique id>/  state and outbox of a job; <unique id>.old is the state before it was taken back
+//	savepoints/<unique id>/<name>/  a savepoint of a job
 //	demo*            a demo: the simulator's key, its district, what it has sent
 type dataDir struct {
 	path string

@@ -233,7 +233,7 @@ func (s *stack) openJobs(ctx context.Context) (err error) {
 func (s *stack) openJob(ctx context.Context, p *plan.Plan, namespace, indexURL string) (*stackJob, error) {
 	i := instanceOf(p)
 	j, err := millrace.OpenJob(ctx, millrace.JobConfig{
-		Instance: i, Plan: p, Dir: s.cfg.dir.join("jobs", i.UniqueID()),
+		Instance: i, Plan: p, Dir: s.cfg.dir.join("jobs", i.UniqueID()), Savepoints: s.cfg.dir.join(savepointsDir, i.UniqueID()),
 		Log: s.log, Lake: s.lake, Namespace: namespace, IndexURL: indexURL, TableTopics: s.cfg.dir.head.TableTopics && indexURL != "",
 		Flush: s.cfg.flush, CacheBytes: stateCache, Logger: s.cfg.logger, Registerer: s.registry,
 	})
