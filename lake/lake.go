@@ -291,8 +291,8 @@ func (l *Lake) Lookup(ctx context.Context, name Name) (*Table, error) {
 }
 
 // Table opens the table for t in a namespace, and makes it when it does not exist. Nullable columns that t has and the
-// table has not are added, and required columns that are nullable in t become so; any other difference is refused with an error that
-// names the column.
+// table has not are added, and required columns that are nullable in t, or gone from it, become nullable. Another type, a new column
+// that is required, and another partitioning are refused with an error that names them.
 func (l *Lake) Table(ctx context.Context, namespace string, t plan.Table) (*Table, error) {
 	if l.cfg.ReadOnly {
 		return nil, ErrReadOnly

@@ -82,7 +82,8 @@ func planColumns(s *iceberg.Schema) []plan.Column {
 }
 
 // missingColumns returns the columns that have to be added to a table of schema s for it to hold want, and those that have to be made
-// nullable. Only nullable columns can be added; any other difference is an error that names the column.
+// nullable. Only nullable columns can be added. Columns that nobody wants any more stay, and what is nullable stays so: an older version of
+// a plan goes on after a newer one. Any other difference is an error that names the column.
 func missingColumns(name string, s *iceberg.Schema, want []plan.Column) (missing, nullable []plan.Column, err error) {
 	have := map[string]plan.Column{}
 	for _, c := range planColumns(s) {
@@ -99,15 +100,13 @@ func missingColumns(name string, s *iceberg.Schema, want []plan.Column) (missing
 		case h.Type != w.Type:
 			return nil, nil, fmt.Errorf("column %s of table %s changed its type from %s to %s: give it a new name, or write to a new data version",
 				w.Name, name, typeName(h.Type), typeName(w.Type))
-		case h.Nullable && !w.Nullable:
-			return nil, nil, fmt.Errorf("column %s of table %s changed from nullable to required: give it a new name, or write to a new data version", w.Name, name)
 		case !h.Nullable && w.Nullable:
 			nullable = append(nullable, w)
 		}
 	}
 	for _, c := range planColumns(s) {
-		if _, gone := have[c.Name]; gone {
-			return nil, nil, fmt.Errorf("column %s of table %s is in the lake and not in the plan: keep it, or write to a new data version", c.Name, name)
+		if _, gone := have[c.Name]; gone && !c.Nullable {
+			nullable = append(nullable, c)
 		}
 	}
 	return missing, nullable, nil

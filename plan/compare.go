@@ -283,7 +283,7 @@ func (c *comparer) columns(old, now TableDescription) {
 		what := "column " + now.Name + "." + o.Name
 		i := slices.IndexFunc(is.Columns, func(n Column) bool { return n.Name == o.Name })
 		if i < 0 {
-			c.refuse(what+" removed", "index and lake have it: keep it, always null if it is nullable, %s", orAnew)
+			c.allow(what+" removed", "index and lake keep it, and it is null in rows from here on")
 			continue
 		}
 		switch n := is.Columns[i]; {

@@ -17,7 +17,6 @@ type Conversion struct {
 func NewConversion(from, to Schema) (*Conversion, error) {
 	c := &Conversion{from: from, to: to, cells: make([]Cell, len(from.Columns)+len(to.Columns))}
 	same := len(from.Columns) == len(to.Columns)
-	kept := 0
 	for i, n := range to.Columns {
 		at := slices.IndexFunc(from.Columns, func(o Column) bool { return o.Name == n.Name })
 		switch {
@@ -28,13 +27,9 @@ func NewConversion(from, to Schema) (*Conversion, error) {
 		case from.Columns[at].Type != n.Type, from.Columns[at].Nullable && !n.Nullable:
 			return nil, fmt.Errorf("column %s of %s has changed its type", n.Name, to.Name)
 		default:
-			kept++
 			same = same && at == i && from.Columns[at].Nullable == n.Nullable
 		}
 		c.source = append(c.source, at)
-	}
-	if kept < len(from.Columns) {
-		return nil, fmt.Errorf("%s has lost columns", to.Name)
 	}
 	if same {
 		return nil, nil
