@@ -275,18 +275,33 @@ func (s *state) migrate(c Config, changes plan.Comparison, now plan.Description)
 	if err := s.commit(b); err != nil {
 		return err
 	}
-	if len(gone) == 0 {
+	return s.free(gone)
+}
+
+// free gives back the space of keys that a commit has deleted, by their prefixes. Like commit it ends when a flush keeps failing.
+func (s *state) free(prefixes [][]byte) error {
+	if len(prefixes) == 0 {
 		return nil
 	}
-	if err := s.db.Flush(); err != nil {
-		return fmt.Errorf("free the state of removed stages: %w", err)
-	}
-	for _, prefix := range gone {
-		if err := s.db.Compact(context.Background(), prefix, after(prefix), false); err != nil {
+	done := make(chan error, 1)
+	go func() {
+		err := s.db.Flush()
+		for _, prefix := range prefixes {
+			if err == nil {
+				err = s.db.Compact(context.Background(), prefix, after(prefix), false)
+			}
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
 			return fmt.Errorf("free the state of removed stages: %w", err)
 		}
+		return nil
+	case <-s.fault.raised:
+		return s.fault.get()
 	}
-	return nil
 }
 
 // addStages gives the plan's new keyed stages their ids.
