@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"millrace/plan"
+	"millrace/sink"
 )
 
 // Manifest is what a checkpoint or savepoint says about itself, in its checkpoint.json.
@@ -24,7 +25,8 @@ type Manifest struct {
 	Instance  string       `json:"instance"`
 	KeyGroups int          `json:"key_groups"`
 	Lineage   string       `json:"lineage"`
-	Token     uint64       `json:"token"` // of the lineage
+	Token     uint64       `json:"token"` // of the lineage, as the next
+	Ancestors []sink.Point `json:"ancestors,omitempty"`
 	Epoch     uint64       `json:"epoch"`
 	Offsets   plan.Offsets `json:"offsets"`
 	Stages    []string     `json:"stages"` // that have state
@@ -147,7 +149,7 @@ func (e *Engine) checkpoint(dir string) error {
 	}
 	m := Manifest{
 		Format: stateFormat, App: e.s.id.App, Version: e.rec.Version, Instance: e.s.id.Instance, KeyGroups: e.s.id.KeyGroups,
-		Lineage: e.rec.Lineage, Token: e.rec.Token, Epoch: e.rec.Epoch, Offsets: e.rec.Offsets, Made: e.c.Now().UTC(),
+		Lineage: e.rec.Lineage, Token: e.rec.Token, Ancestors: e.rec.Ancestors, Epoch: e.rec.Epoch, Offsets: e.rec.Offsets, Made: e.c.Now().UTC(),
 		Plan: e.s.id.Plan,
 	}
 	for name, id := range e.s.id.Stages {

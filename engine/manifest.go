@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"millrace/sink"
 )
 
 // ErrDamaged means that a checkpoint or savepoint is not what was written.
@@ -20,6 +22,11 @@ var ErrDamaged = errors.New("is damaged")
 
 // sumLine begins the last line of a manifest, which has the checksum of what comes before it.
 const sumLine = "\ncrc32c "
+
+// History is the lineage that the checkpoint was made in.
+func (m Manifest) History() sink.Lineage {
+	return sink.Lineage{ID: m.Lineage, Token: max(m.Token, 1), Ancestors: m.Ancestors}
+}
 
 func (m Manifest) encode() ([]byte, error) {
 	text, err := json.MarshalIndent(m, "", "  ")
