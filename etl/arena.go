@@ -20,3 +20,31 @@ func (a *arena) keep(b []byte) []byte {
 	}
 	return b[:len(b):len(b)]
 }
+
+// string is keep for bytes that are a text.
+func (a *arena) string(b []byte) string {
+	b = a.keep(b)
+	return unsafe.String(unsafe.SliceData(b), len(b))
+}
+
+// slab gives out many small things of one type from few allocations. A chunk is freed when all that it gave out is.
+type slab[T any] struct{ free []T }
+
+// take returns n zero Ts.
+func (s *slab[T]) take(n int) []T {
+	if len(s.free) < n {
+		s.free = make([]T, max(n, 256))
+	}
+	out := s.free[:n:n]
+	s.free = s.free[n:]
+	return out
+}
+
+func (s *slab[T]) one() *T { return &s.take(1)[0] }
+
+// list returns a copy of ts.
+func (s *slab[T]) list(ts []T) []T {
+	out := s.take(len(ts))
+	copy(out, ts)
+	return out
+}

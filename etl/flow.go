@@ -16,11 +16,19 @@ import (
 
 // doc is one document of a record: the event or entity it began with, a value that FlatMap attached, a joined entity.
 type doc struct {
-	name   string
+	name string
+	*content
+}
+
+// content is a document's bytes. It is shared by all that hold it, and never written to.
+type content struct {
 	bytes  []byte // nil: joined in vain
 	layout uint64 // hash of the layout that made slots
 	slots  []byte // where the layout's paths lie in bytes; nil when unknown
 }
+
+// nothing is the content of an entity that a record was joined to in vain.
+var nothing = new(content)
 
 func (d *doc) append(dst []byte) []byte {
 	dst = appendString(dst, d.name)
@@ -33,12 +41,10 @@ func (d *doc) append(dst []byte) []byte {
 	return appendBytes(dst, d.slots)
 }
 
-func (r *reader) doc() (d doc) {
-	d.name = r.string()
+func (r *reader) doc() doc {
+	d := doc{r.string(), nothing}
 	if n := r.uvarint(); n > 0 {
-		d.bytes = r.take(n - 1)
-		d.layout = r.uint64()
-		d.slots = r.bytes()
+		d.content = &content{bytes: r.take(n - 1), layout: r.uint64(), slots: r.bytes()}
 	}
 	return d
 }
@@ -75,7 +81,8 @@ func (f *flow) size() int {
 	return n
 }
 
-func (f *flow) append(dst []byte) []byte {
+// Append makes a flow a plan.Message.
+func (f *flow) Append(dst []byte) []byte {
 	return f.appendBody(f.appendHead(slices.Grow(dst, f.size())))
 }
 
@@ -107,7 +114,19 @@ func (f *flow) appendBody(dst []byte) []byte {
 	return dst
 }
 
-// parseFlow reads what append wrote. The documents are slices of b.
+// flowOf returns the record that an element brings. Another stage sent it in this very epoch, so that it cannot be damaged.
+func flowOf(e *plan.Element) *flow {
+	if f, ok := e.Message.(*flow); ok {
+		return f
+	}
+	f, err := parseFlow(e.Payload)
+	if err != nil {
+		panic(err)
+	}
+	return f
+}
+
+// parseFlow reads what Append wrote. The documents are slices of b.
 func parseFlow(b []byte) (*flow, error) {
 	r := reader{b: b}
 	f, err := r.flowHead()
@@ -149,14 +168,21 @@ func (f *flow) parseBody(b []byte) error {
 }
 
 // with returns a copy of f with one more document, revision and, when it has one, source.
-func (f *flow) with(d doc, rev uint32, source string) *flow {
-	out := *f
-	out.revs = append(append(make([]uint32, 0, len(f.revs)+1), f.revs...), rev)
-	out.docs = append(append(make([]doc, 0, len(f.docs)+1), f.docs...), d)
+func (f *flow) with(s *scratch, d doc, rev uint32, source string) *flow {
+	out := s.flows.one()
+	*out = *f
+	out.revs = plus(&s.revs, f.revs, rev)
+	out.docs = plus(&s.docs, f.docs, d)
 	if source != "" {
-		out.sources = append(append(make([]string, 0, len(f.sources)+1), f.sources...), source)
+		out.sources = plus(&s.sources, f.sources, source)
 	}
-	return &out
+	return out
+}
+
+func plus[T any](in *slab[T], list []T, one T) []T {
+	out := in.take(len(list) + 1)
+	out[copy(out, list)] = one
+	return out
 }
 
 // bare returns f without what it carries: enough to know the record by.

@@ -6,34 +6,25 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
+
+	"github.com/zeebo/xxh3"
 
 	"millrace/caliper"
 	"millrace/plan"
 	"millrace/record"
 )
 
-// part is one value of a join's key.
-type part = string
-
-// out is where forward emits: into an epoch's output, or into messages that wait for dedup's word.
+// emitter is where forward emits: into an epoch's output, or into messages that wait for dedup's word.
 type emitter interface {
 	add(stage int, e plan.Element)
-	addFlow(stage int, e plan.Element, f *flow) // with f as payload
 	count(counter int, n int64)
 }
 
-type outputEmitter struct {
-	*plan.Output
-	arena *arena
-}
+type outputEmitter struct{ *plan.Output }
 
 func (o outputEmitter) add(stage int, e plan.Element) { o.Send(stage, e) }
 func (o outputEmitter) count(counter int, n int64)    { o.Count(counter, n) }
-
-func (o outputEmitter) addFlow(stage int, e plan.Element, f *flow) {
-	e.Payload = o.arena.keep(f.append(o.arena.room(f.size())))
-	o.Send(stage, e)
-}
 
 // place is where forward left a record: what must be told when the record is corrected and goes elsewhere.
 type place struct {
@@ -62,17 +53,16 @@ func (p *program) forward(t *transformer, f *flow, s *scratch, out emitter, tag 
 	for {
 		step := t.step(f)
 		if step == len(t.joins) {
-			out.addFlow(p.mapStage, plan.Element{Time: f.eventTime, Tag: tagRecord}, f)
+			out.add(p.mapStage, plan.Element{Time: f.eventTime, Tag: tagRecord, Message: f})
 			return place{}
 		}
 		j := &t.joins[step]
-		if parts, ok := p.keyParts(t, j, f, s); ok {
-			key := joinKey(f.account, f.env, parts)
+		if key, ok := t.joinKey(step, f, s); ok {
 			stage := t.joinStages[step]
-			out.addFlow(stage, plan.Element{Key: key, Time: f.eventTime, Tag: tag}, f)
+			out.add(stage, plan.Element{Key: key, Time: f.eventTime, Tag: tag, Message: f})
 			return place{stage: p.stageIDs[stage], key: key}
 		}
-		next := f.with(doc{name: j.field}, 0, "")
+		next := f.with(s, doc{j.field, nothing}, 0, "")
 		switch j.otherwise {
 		case Drop:
 			p.withdraw(t, f, out)
@@ -80,7 +70,7 @@ func (p *program) forward(t *transformer, f *flow, s *scratch, out emitter, tag 
 			return place{drop: step + 1}
 		case DeadLetter:
 			for t.step(next) < len(t.joins) {
-				next = next.with(doc{name: t.joins[t.step(next)].field}, 0, "")
+				next = next.with(s, doc{t.joins[t.step(next)].field, nothing}, 0, "")
 			}
 			out.add(p.mapStage, failed(next, failure{"join", []string{"join " + j.field + ": the record has no value for " + missing(j)}}))
 			return place{}
@@ -106,43 +96,66 @@ func (p *program) leave(t *transformer, f *flow, before, now place, out emitter)
 		return
 	}
 	if stage, ok := p.stageByID[before.stage]; ok { // its state was not given up
-		out.addFlow(stage, plan.Element{Key: before.key, Time: f.eventTime, Tag: tagRetract}, f)
+		out.add(stage, plan.Element{Key: before.key, Time: f.eventTime, Tag: tagRetract, Message: f.bare()})
 	}
 }
 
 // withdraw takes back the row, or the dead letter, that an earlier revision of f may have become: f waits again, or is dropped.
 func (p *program) withdraw(t *transformer, f *flow, out emitter) {
 	if !f.first() {
-		out.addFlow(p.mapStage, plan.Element{Time: f.eventTime, Tag: tagRetract}, f)
+		out.add(p.mapStage, plan.Element{Time: f.eventTime, Tag: tagRetract, Message: f})
 	}
 }
 
-// keyParts finds the values that a join compares. Not ok: one is missing, or names nobody.
-func (p *program) keyParts(t *transformer, j *Join, f *flow, s *scratch) ([]part, bool) {
-	s.parts = s.parts[:0]
+// A join's key is a hash of the tenant and of the values that the join compares: short, whatever the identifiers are, and spread
+// evenly over key groups. With 128 bits two of 10⁹ keys meet with a probability of 10⁻²¹.
+
+// joinKey returns the key of the thing that f is to be joined with. Not ok: a value is missing, or names nobody.
+func (t *transformer) joinKey(step int, f *flow, s *scratch) ([]byte, bool) {
 	s.reader.t = t
 	s.reader.reset(f)
-	for _, c := range j.conditions {
-		v, ok := keyPart(s.reader.value(c.record))
-		if !ok {
+	key := appendTenant(s.key[:0], f.account, f.env)
+	for i := range t.conditions[step] {
+		var ok bool
+		if key, ok = s.appendPart(key, s.reader.find(t.conditions[step][i])); !ok {
 			return nil, false
 		}
-		s.parts = append(s.parts, v)
 	}
-	return s.parts, true
+	s.key = key
+	return s.hash(key), true
 }
 
-func keyPart(v record.Value) (part, bool) {
+func appendTenant(dst []byte, account, env string) []byte {
+	return appendString(appendString(dst, account), env)
+}
+
+// hash returns the 16 bytes of b's hash.
+func (s *scratch) hash(b []byte) []byte {
+	h := xxh3.Hash128(b).Bytes()
+	return s.arena.keep(append(s.arena.room(len(h)), h[:]...))
+}
+
+// appendPart appends one value of a key. Not ok: it is missing, or names nobody.
+func (s *scratch) appendPart(dst []byte, v record.Value) ([]byte, bool) {
 	switch v.Kind {
 	case record.String:
-		s, _ := v.Text()
-		return s, !caliper.Anonymous(s, "")
+		text, _ := textOf(v)
+		return appendString(dst, text), !caliper.Anonymous(text, "")
 	case record.Number:
-		return number(v), true
+		return appendString(dst, number(v)), true
 	case record.Bool:
-		return string(v.Raw), true
+		return appendBytes(dst, v.Raw), true
 	}
-	return "", false
+	return dst, false
+}
+
+// textOf is v.Text without a copy where the text needs no decoding: it is a slice of the document, which nobody writes to.
+func textOf(v record.Value) (string, bool) {
+	if v.Kind != record.String || bytes.IndexByte(v.Raw, '\\') >= 0 {
+		return v.Text()
+	}
+	body := v.Raw[1 : len(v.Raw)-1]
+	return unsafe.String(unsafe.SliceData(body), len(body)), true
 }
 
 // number spells equal numbers alike: 7, 7.0 and 70e-1 are one key, as they are one content to dedup.
@@ -157,41 +170,27 @@ func number(v record.Value) string {
 	return strconv.FormatFloat(f+0, 'f', -1, 64) // -0 + 0 is 0
 }
 
-// joinKey is the key of a tenant's thing that has these values.
-func joinKey(account, env string, parts []part) []byte {
-	n := 16 + len(account) + len(env)
-	for _, p := range parts {
-		n += 4 + len(p)
-	}
-	key := appendString(make([]byte, 0, n), account)
-	key = appendString(key, env)
-	for _, p := range parts {
-		key = appendString(key, p)
-	}
-	return key
-}
-
 // entityKeys are the keys that an entity is filed under: one for each combination of the alternatives that it has.
-func (s *joinState) entityKeys(values []record.Value, account, env string) [][]byte {
-	combinations := [][]part{nil}
-	for _, slots := range s.entitySlots {
-		var found []part
+func (j *joinState) entityKeys(values []record.Value, account, env string, s *scratch) [][]byte {
+	keys := [][]byte{appendTenant(nil, account, env)}
+	for _, slots := range j.entitySlots {
+		var parts [][]byte
 		for _, slot := range slots {
-			if v, ok := keyPart(values[slot]); ok && !slices.Contains(found, v) {
-				found = append(found, v)
+			part, ok := s.appendPart(nil, values[slot])
+			if ok && !slices.ContainsFunc(parts, func(p []byte) bool { return bytes.Equal(p, part) }) {
+				parts = append(parts, part)
 			}
 		}
-		var next [][]part
-		for _, c := range combinations {
-			for _, v := range found {
-				next = append(next, append(slices.Clone(c), v))
+		var next [][]byte
+		for _, k := range keys {
+			for _, p := range parts {
+				next = append(next, append(slices.Clip(k), p...))
 			}
 		}
-		combinations = next
+		keys = next
 	}
-	keys := make([][]byte, len(combinations))
-	for i, c := range combinations {
-		keys[i] = joinKey(account, env, c)
+	for i, k := range keys {
+		keys[i] = s.hash(k)
 	}
 	return keys
 }

@@ -69,7 +69,7 @@ func (s *joinState) keyed(clock plan.Clock, keys []*plan.Key, out *plan.Output) 
 	scr := scratches.Get().(*scratch)
 	defer scratches.Put(scr)
 	for _, k := range keys {
-		c := joinCall{joinState: s, now: clock.Processing, k: k, out: outputEmitter{out, &scr.arena}, s: scr}
+		c := joinCall{joinState: s, now: clock.Processing, k: k, out: outputEmitter{out}, s: scr}
 		c.run()
 	}
 }
@@ -90,21 +90,17 @@ type joinCall struct {
 
 func (c *joinCall) run() {
 	var err error
-	if c.versions, err = parseVersions(c.k.Value); err != nil {
+	if c.versions, err = parseVersions(c.k.Value, c.s); err != nil {
 		panic(fmt.Sprintf("state of %s: %v", c.name, err))
 	}
 	c.load()
 	changed := false
-	for _, in := range c.k.Inputs {
-		if in.Tag != tagEntity {
+	for i := range c.k.Inputs {
+		if c.k.Inputs[i].Tag != tagEntity {
 			continue
 		}
-		v, err := parseVersion(in.Payload)
-		if err != nil {
-			panic(err)
-		}
 		var added bool
-		c.versions, added = c.versions.add(v)
+		c.versions, added = c.versions.add(*versionOf(&c.k.Inputs[i]))
 		changed = changed || added
 	}
 	if changed {
@@ -113,10 +109,9 @@ func (c *joinCall) run() {
 			c.choose(it)
 		}
 	}
-	for _, in := range c.k.Inputs {
-		switch in.Tag {
-		case tagRecord, tagAgain, tagRetract:
-			c.record(in)
+	for i := range c.k.Inputs {
+		if in := &c.k.Inputs[i]; in.Tag != tagEntity {
+			c.record(in.Tag, flowOf(in))
 		}
 	}
 	if len(c.k.Timers) > 0 {
@@ -172,13 +167,8 @@ func (c *joinCall) join(f *flow) (*transformer, *Join) {
 }
 
 // record handles a record that comes, comes again, or goes.
-func (c *joinCall) record(in plan.Element) {
-	it, err := newPending(in.Payload)
-	if err != nil {
-		panic(err)
-	}
-	f := it.flow
-	if in.Tag == tagRetract {
+func (c *joinCall) record(tag uint8, f *flow) {
+	if tag == tagRetract {
 		if t := c.p.byName[f.table]; t != nil {
 			c.p.leave(t, f, c.forget(t, f), place{}, c.out)
 		}
@@ -189,9 +179,11 @@ func (c *joinCall) record(in plan.Element) {
 		return
 	}
 	var before place
-	if in.Tag == tagAgain {
+	if tag == tagAgain {
 		before = c.forget(t, f)
 	}
+	it := c.s.pending.one()
+	it.flow = f
 	if v := c.versions.at(f.eventTime); v != nil {
 		c.emit(t, j, it, v, before)
 	} else {
@@ -252,7 +244,7 @@ func (c *joinCall) wait(t *transformer, j *Join, it *pending, before place) {
 	c.out.count(t.counters.waiting, 1)
 	if it.emitted > 0 || !it.flow.first() {
 		// The withdrawal takes a revision of its own, so that what is emitted later is newer.
-		w := it.flow.with(doc{name: j.field}, it.emitted, "")
+		w := it.flow.with(c.s, doc{j.field, nothing}, it.emitted, "")
 		it.emitted++
 		c.p.withdraw(t, w, c.out)
 		c.p.leave(t, w, before, place{}, c.out)
@@ -262,13 +254,13 @@ func (c *joinCall) wait(t *transformer, j *Join, it *pending, before place) {
 
 // emit hands a record on with the version, or without when v is nil.
 func (c *joinCall) emit(t *transformer, j *Join, it *pending, v *version, before place) {
-	d, source := doc{name: j.field}, ""
+	d, source := doc{j.field, nothing}, ""
 	it.joined = v != nil
 	if v != nil {
 		it.chosen = v.fingerprint
-		d.bytes, d.layout, d.slots, source = v.bytes, v.layout, v.slots, v.source
+		d.content, source = v.content, v.source
 	}
-	next := it.flow.with(d, it.emitted, source)
+	next := it.flow.with(c.s, d, it.emitted, source)
 	tag := tagRecord
 	if !next.first() {
 		tag = tagAgain
@@ -355,8 +347,6 @@ func (c *joinCall) expire() {
 		}
 		if c.over(it) {
 			c.remove(it)
-		} else if it.trace {
-			it.strip()
 		}
 	}
 }
@@ -369,9 +359,9 @@ func (c *joinCall) giveUp(t *transformer, j *Join, it *pending) {
 		c.emit(t, j, it, nil, it.place)
 		return
 	case DeadLetter:
-		next := it.flow.with(doc{name: j.field}, it.emitted, "")
+		next := it.flow.with(c.s, doc{j.field, nothing}, it.emitted, "")
 		for t.step(next) < len(t.joins) {
-			next = next.with(doc{name: t.joins[t.step(next)].field}, 0, "")
+			next = next.with(c.s, doc{t.joins[t.step(next)].field, nothing}, 0, "")
 		}
 		it.emitted++
 		reason := fmt.Sprintf("join %s: no %s came within %s", j.field, j.entityType, j.waitFor)

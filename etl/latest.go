@@ -46,10 +46,40 @@ func parseLatest(b []byte) (*latest, error) {
 	return l, r.end()
 }
 
+// described is a description of an entity, for the table that has a row of it.
+type described struct {
+	deleted     bool
+	fingerprint [16]byte
+	flow        *flow
+}
+
+// Append makes a description a plan.Message.
+func (d *described) Append(dst []byte) []byte {
+	dst = appendBool(dst, d.deleted)
+	dst = append(dst, d.fingerprint[:]...)
+	return d.flow.Append(dst)
+}
+
+// describedOf returns the description that an element brings. Another stage sent it in this very epoch, so that it cannot be
+// damaged.
+func describedOf(e *plan.Element) *described {
+	if d, ok := e.Message.(*described); ok {
+		return d
+	}
+	r := reader{b: e.Payload}
+	d := &described{deleted: r.byte() == 1}
+	copy(d.fingerprint[:], r.take(16))
+	var err error
+	if d.flow, err = parseFlow(r.b); err != nil {
+		panic(err)
+	}
+	return d
+}
+
 func (s *latestState) keyed(_ plan.Clock, keys []*plan.Key, output *plan.Output) {
 	scr := scratches.Get().(*scratch)
 	defer scratches.Put(scr)
-	out := outputEmitter{output, &scr.arena}
+	out := outputEmitter{output}
 	for _, k := range keys {
 		var l *latest
 		if k.Value != nil {
@@ -58,15 +88,11 @@ func (s *latestState) keyed(_ plan.Clock, keys []*plan.Key, output *plan.Output)
 				panic(fmt.Sprintf("state of latest/%s: %v", s.t.name, err))
 			}
 		}
-		for _, in := range k.Inputs {
-			r := reader{b: in.Payload}
-			v := version{validFrom: in.Time, deleted: r.byte() == 1}
-			copy(v.fingerprint[:], r.take(16))
-			f, err := parseFlow(r.b)
-			if err != nil {
-				panic(err)
-			}
-			l = s.next(l, v, f, scr, out)
+		for i := range k.Inputs {
+			d := describedOf(&k.Inputs[i])
+			v := version{validFrom: k.Inputs[i].Time, deleted: d.deleted, fingerprint: d.fingerprint}
+			f := *d.flow // the message may be read by others
+			l = s.next(l, v, &f, scr, out)
 		}
 		k.SetValue = l.append(nil)
 	}

@@ -3,6 +3,8 @@ package etl
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
+	"math/bits"
 	"slices"
 	"unsafe"
 
@@ -40,46 +42,74 @@ func newLayout(paths []string) (*layout, error) {
 	return l, nil
 }
 
-// scan validates bytes and appends their slots to dst: of each path that leads to a value, the distance from the last such
-// path, length and offset. values, of the layout's length, is filled.
+// scan validates bytes, fills values, which are of the layout's length, and appends the slots to dst:
+//
+//	a bit for each path: is it set? │ of each that is: offset and length, 2 bytes each, or 4 in a document of 64 KiB and more
+//
+// Any path is found in them without reading the others.
 func (l *layout) scan(bytes []byte, values []record.Value, dst []byte) ([]byte, error) {
 	if err := l.parser.Scan(bytes, values); err != nil {
 		return dst, err
 	}
+	return l.appendSlots(dst, bytes, values), nil
+}
+
+func (l *layout) appendSlots(dst, bytes []byte, values []record.Value) []byte {
+	from := len(dst)
+	for range l.bitmap() {
+		dst = append(dst, 0)
+	}
 	base := uintptr(unsafe.Pointer(unsafe.SliceData(bytes)))
-	last := -1
+	wide := len(bytes) > math.MaxUint16
 	for i := range values {
 		if values[i].Kind == record.Missing {
 			continue
 		}
+		dst[from+i/8] |= 1 << (i % 8)
 		// Values are slices of the document: their distance is the offset.
 		off := uintptr(unsafe.Pointer(unsafe.SliceData(values[i].Raw))) - base
-		dst = binary.AppendUvarint(dst, uint64(i-last))
-		dst = binary.AppendUvarint(dst, uint64(len(values[i].Raw)))
-		dst = binary.AppendUvarint(dst, uint64(off))
-		last = i
+		if n := len(values[i].Raw); wide {
+			dst = binary.LittleEndian.AppendUint32(dst, uint32(off)) //nolint:gosec // documents are smaller than 4 GiB
+			dst = binary.LittleEndian.AppendUint32(dst, uint32(n))   //nolint:gosec // as above
+		} else {
+			dst = binary.LittleEndian.AppendUint16(dst, uint16(off)) //nolint:gosec // not wide
+			dst = binary.LittleEndian.AppendUint16(dst, uint16(n))   //nolint:gosec // as above
+		}
 	}
-	return dst, nil
+	return dst
 }
 
-// values finds the values of d: by its slots if this layout made them, by a scan otherwise.
-func (l *layout) values(d *doc, values []record.Value) ([]record.Value, error) {
+func (l *layout) bitmap() int { return (len(l.paths) + 7) / 8 }
+
+// made reports whether c's slots are this layout's.
+func (l *layout) made(c *content) bool { return c.layout == l.hash && len(c.slots) > 0 }
+
+// value returns the value of a path in a document whose slots this layout made.
+func (l *layout) value(c *content, slot int) record.Value {
+	set, bit := c.slots[slot/8], byte(1)<<(slot%8)
+	if set&bit == 0 {
+		return record.Value{}
+	}
+	rank := bits.OnesCount8(set & (bit - 1))
+	for _, b := range c.slots[:slot/8] {
+		rank += bits.OnesCount8(b)
+	}
+	var off, n int
+	if len(c.bytes) > math.MaxUint16 {
+		e := c.slots[l.bitmap()+8*rank:]
+		off, n = int(binary.LittleEndian.Uint32(e)), int(binary.LittleEndian.Uint32(e[4:]))
+	} else {
+		e := c.slots[l.bitmap()+4*rank:]
+		off, n = int(binary.LittleEndian.Uint16(e)), int(binary.LittleEndian.Uint16(e[2:]))
+	}
+	raw := c.bytes[off : off+n : off+n]
+	return record.Value{Raw: raw, Kind: kindOf(raw[0])}
+}
+
+// values finds all values of a document that another layout scanned, or none.
+func (l *layout) values(c *content, values []record.Value) ([]record.Value, error) {
 	values = slices.Grow(values[:0], len(l.paths))[:len(l.paths)]
-	if d.layout != l.hash || len(d.slots) == 0 {
-		return values, l.parser.Scan(d.bytes, values)
-	}
-	clear(values)
-	r := reader{b: d.slots}
-	for i := -1; len(r.b) > 0; {
-		step, n, off := r.uvarint(), r.uvarint(), r.uvarint()
-		if n == 0 || off+n > uint64(len(d.bytes)) || step == 0 || step >= uint64(len(values)-i) {
-			return nil, errTruncated
-		}
-		i += int(step) //nolint:gosec // less than the number of values
-		raw := d.bytes[off : off+n : off+n]
-		values[i] = record.Value{Raw: raw, Kind: kindOf(raw[0])}
-	}
-	return values, r.end()
+	return values, l.parser.Scan(c.bytes, values)
 }
 
 // kindOf tells the kind of a valid JSON value from its first byte.

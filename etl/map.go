@@ -1,6 +1,7 @@
 package etl
 
 import (
+	"encoding/hex"
 	"errors"
 
 	"millrace/plan"
@@ -13,19 +14,19 @@ func (p *program) mapRows(in []plan.Element, out *plan.Output) {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	var cells []plan.Cell
-	for _, e := range in {
-		r := reader{b: e.Payload}
+	for i := range in {
+		e := &in[i]
+		var f *flow
 		var fail failure
 		if e.Tag == tagFailed {
-			fail = r.failure()
-		}
-		f, err := parseFlow(r.b)
-		if err != nil {
-			panic(err) // a stage wrote it in this very epoch
+			d := deadOf(e)
+			f, fail = d.flow, d.failure
+		} else {
+			f = flowOf(e)
 		}
 		t := p.byName[f.table]
 		row := plan.Row{
-			Table: t.index, ID: idString(f.id), Rev: f.rev(t.steps()), First: f.first(),
+			Table: t.index, ID: s.arena.string(hex.AppendEncode(s.arena.room(32), f.id[:])), Rev: f.rev(t.steps()), First: f.first(),
 			EventTime: f.eventTime, Account: f.account, Env: f.env, Sources: f.sources,
 		}
 		if e.Tag == tagRetract {
@@ -39,7 +40,7 @@ func (p *program) mapRows(in []plan.Element, out *plan.Output) {
 			}
 			s.reader.t = t
 			s.reader.reset(f)
-			err = guard(func() (err error) {
+			err := guard(func() (err error) {
 				s.row, err = t.encode(&s.reader, s.row[:0], cells[:len(t.columns.cells)])
 				return err
 			})
@@ -85,7 +86,30 @@ func (r *Reader) failure(err error) failure {
 	return f
 }
 
+// dead is a record that becomes a dead letter.
+type dead struct {
+	failure
+	flow *flow
+}
+
+// Append makes a dead record a plan.Message.
+func (d *dead) Append(dst []byte) []byte { return d.flow.Append(d.failure.append(dst)) }
+
+// deadOf returns the record that an element brings. Another stage sent it in this very epoch, so that it cannot be damaged.
+func deadOf(e *plan.Element) *dead {
+	if d, ok := e.Message.(*dead); ok {
+		return d
+	}
+	r := reader{b: e.Payload}
+	d := &dead{failure: r.failure()}
+	var err error
+	if d.flow, err = parseFlow(r.b); err != nil {
+		panic(err)
+	}
+	return d
+}
+
 // failed is the message that makes a dead letter of f.
 func failed(f *flow, why failure) plan.Element {
-	return plan.Element{Time: f.eventTime, Tag: tagFailed, Payload: f.append(why.append(nil))}
+	return plan.Element{Time: f.eventTime, Tag: tagFailed, Message: &dead{why, f}}
 }

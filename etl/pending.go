@@ -10,9 +10,8 @@ import (
 // pending is a record in a key's list.
 type pending struct {
 	flow   *flow  // its documents and sources are missing when it comes from the list, until unpack
-	head   []byte // of flow, encoded
-	body   []byte // of flow, encoded; nil when only packed is there
-	packed []byte // body, compressed; nil when that has not been done
+	head   []byte // of flow, encoded; nil when that has not been done
+	packed []byte // the rest of flow, encoded and compressed; nil when that has not been done
 
 	waiting bool
 	until   int64 // processing time at which it stops waiting, or its subscription ends
@@ -29,25 +28,24 @@ type pending struct {
 
 const pendingFormat = 2
 
-// newPending makes a pending record of one that came as payload.
-func newPending(payload []byte) (*pending, error) {
-	r := reader{b: payload}
-	f, err := r.flowHead()
-	if err != nil {
-		return nil, err
-	}
-	it := &pending{flow: f, head: payload[:len(payload)-len(r.b)], body: r.b}
-	return it, f.parseBody(it.body)
-}
-
-// encode encodes it. Bodies are compressed, because most of what a job writes is lists of records that nobody asks for again.
+// encode encodes it: without what it carries when it is a trace, else with that compressed, because most of what a job writes
+// is lists of records that nobody asks for again.
 func (it *pending) encode(s *scratch) []byte {
-	if it.packed == nil && len(it.body) > 0 {
-		s.packed = s2.Encode(s.packed[:cap(s.packed)], it.body)
-		it.packed = s.packed
-		defer func() { it.packed = nil }() // the scratch space is the next one's
+	packed := it.packed
+	switch {
+	case it.trace:
+		packed = nil
+	case packed == nil:
+		s.body = it.flow.appendBody(s.body[:0])
+		s.packed = s2.Encode(s.packed[:cap(s.packed)], s.body)
+		packed = s.packed
 	}
-	dst := s.arena.room(96 + len(it.place.key) + len(it.head) + len(it.packed))
+	head := it.head
+	if head == nil {
+		s.head = it.flow.appendHead(s.head[:0])
+		head = s.head
+	}
+	dst := s.arena.room(96 + len(it.place.key) + len(head) + len(packed))
 	dst = append(dst, pendingFormat)
 	dst = appendBool(dst, it.waiting)
 	dst = appendBool(dst, it.joined)
@@ -58,8 +56,8 @@ func (it *pending) encode(s *scratch) []byte {
 	dst = binary.AppendUvarint(dst, uint64(it.emitted))
 	dst = append(dst, it.chosen[:]...)
 	dst = it.place.append(dst)
-	dst = append(dst, it.head...)
-	return s.arena.keep(append(dst, it.packed...))
+	dst = append(dst, head...)
+	return s.arena.keep(append(dst, packed...))
 }
 
 func parsePending(b []byte) (*pending, error) {
@@ -87,18 +85,12 @@ func parsePending(b []byte) (*pending, error) {
 
 // unpack gives it.flow its documents and sources.
 func (it *pending) unpack() error {
-	if it.body != nil || len(it.packed) == 0 {
+	if it.flow.docs != nil || len(it.packed) == 0 {
 		return nil
 	}
-	var err error
-	if it.body, err = s2.Decode(nil, it.packed); err != nil {
+	body, err := s2.Decode(nil, it.packed)
+	if err != nil {
 		return fmt.Errorf("waiting record %x: %w", it.flow.id, err)
 	}
-	return it.flow.parseBody(it.body)
-}
-
-// strip leaves of it what it is known by.
-func (it *pending) strip() {
-	it.flow = it.flow.bare()
-	it.body, it.packed = nil, nil
+	return it.flow.parseBody(body)
 }

@@ -1,13 +1,11 @@
 package etl
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
-	"unsafe"
 
 	"millrace/caliper"
 	"millrace/plan"
@@ -17,13 +15,27 @@ import (
 // scratch is what one call of Read needs and reuses.
 type scratch struct {
 	values   []record.Value
+	inner    []record.Value // of a document inside the one that values are of
 	reader   Reader
-	parts    []part
 	wanted   []*transformer // the tables of an event
 	messages messages
-	packed   []byte // a pending record's body
-	row      []byte // a row's value
+
+	key                []byte // a key before it is hashed
+	row                []byte // a row's value
+	head, body, packed []byte // of a pending record
+	versions, contents []version
+
+	// What lives until the epoch is committed.
 	arena    arena
+	arrivals slab[arrival]
+	sends    slab[send]
+	deltas   slab[delta]
+	flows    slab[flow]
+	docs     slab[doc]
+	revs     slab[uint32]
+	sources  slab[string]
+	content  slab[content]
+	pending  slab[pending]
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -50,13 +62,14 @@ func (p *program) readItem(it *record.Item, s *scratch, out *plan.Output) {
 		p.unreadable(it, err.Error(), out)
 		return
 	}
-	in := input{it: it, values: s.values, slots: s.arena.keep(slots), source: source(it)}
+	in := input{it: it, values: s.values, slots: s.arena.keep(slots)}
+	in.source = s.arena.string(appendSource(s.arena.room(64+len(it.ID)+len(it.Position.Topic)), it))
 	in.typ = termOf(s.values[p.head.typ])
 	if in.typ == "" {
 		p.unreadable(it, "type: is missing or not a string", out)
 		return
 	}
-	in.id, _ = s.values[p.head.id].Text()
+	in.id, _ = textOf(s.values[p.head.id])
 	switch it.Kind {
 	case record.Event:
 		p.readEvent(&in, s, out)
@@ -76,6 +89,7 @@ type input struct {
 	typ    string
 	id     string
 	time   int64
+	whole  *content // see content
 }
 
 func (p *program) readEvent(in *input, s *scratch, out *plan.Output) {
@@ -111,7 +125,7 @@ func (p *program) readEvent(in *input, s *scratch, out *plan.Output) {
 	for _, tr := range wanted {
 		p.flatMap(tr, in, fingerprint, s, m)
 	}
-	p.emitEntities(in, entities, action, m)
+	p.emitEntities(in, entities, action, s, m)
 	p.sendToDedup('e', in, identityOf(in.id, fingerprint), fingerprint, s, out)
 }
 
@@ -138,12 +152,12 @@ func (p *program) readEntity(in *input, s *scratch, out *plan.Output) {
 		return
 	}
 	m := s.messages.reset()
-	v := version{
+	v := &version{
 		validFrom: in.time, fingerprint: fingerprint, source: in.source,
-		bytes: in.it.Bytes, layout: p.layout.hash, slots: in.slots,
+		content: &content{bytes: in.it.Bytes, layout: p.layout.hash, slots: in.slots},
 	}
-	p.sendVersion(in, in.values, v, in.typ, in.id, m)
-	if m.n == 0 {
+	p.sendVersion(in, in.values, v, in.typ, in.id, s, m)
+	if len(m.sends) == 0 {
 		out.Count(p.counts.filtered, 1)
 		return
 	}
@@ -154,7 +168,7 @@ func (p *program) readEntity(in *input, s *scratch, out *plan.Output) {
 }
 
 // sendVersion emits a version to the tables of its type and to every join that it has a key for.
-func (p *program) sendVersion(in *input, values []record.Value, v version, typ, id string, m *messages) {
+func (p *program) sendVersion(in *input, values []record.Value, v *version, typ, id string, s *scratch, m *messages) {
 	if id != "" && caliper.Anonymous(id, typ) {
 		return // nothing says that two of them are the same thing
 	}
@@ -166,21 +180,20 @@ func (p *program) sendVersion(in *input, values []record.Value, v version, typ, 
 		f := &flow{
 			table: l.t.name, id: rowID(l.t.name, in.it.Account, in.it.Env, identity, [16]byte{}, 0),
 			account: in.it.Account, env: in.it.Env, eventTime: v.validFrom,
-			docs:    []doc{{name: "entity", bytes: v.bytes, layout: v.layout, slots: v.slots}},
+			docs:    []doc{{"entity", v.content}},
 			sources: []string{v.source},
 		}
-		payload := appendBool(nil, v.deleted)
-		payload = append(payload, v.fingerprint[:]...)
 		m.add(l.stage, plan.Element{
-			Key: joinKey(in.it.Account, in.it.Env, []string{identity}), Time: v.validFrom, Tag: tagEntity, Payload: f.append(payload),
+			Key:  s.hash(appendString(appendTenant(s.key[:0], in.it.Account, in.it.Env), identity)),
+			Time: v.validFrom, Tag: tagEntity, Message: &described{v.deleted, v.fingerprint, f},
 		})
 	}
 	for _, j := range p.joins {
 		if typ != j.entityType && !caliper.IsA(typ, j.entityType) {
 			continue
 		}
-		for _, key := range j.entityKeys(values, in.it.Account, in.it.Env) {
-			m.add(j.stage, plan.Element{Key: key, Time: v.validFrom, Tag: tagEntity, Payload: v.append(nil)})
+		for _, key := range j.entityKeys(values, in.it.Account, in.it.Env, s) {
+			m.add(j.stage, plan.Element{Key: key, Time: v.validFrom, Tag: tagEntity, Message: v})
 		}
 	}
 }
@@ -189,22 +202,21 @@ func (p *program) sendVersion(in *input, values []record.Value, v version, typ, 
 // of the whole event.
 func (p *program) flatMap(t *transformer, in *input, fingerprint [16]byte, s *scratch, m *messages) {
 	identity := identityOf(in.id, fingerprint)
-	base := flow{
-		table: t.name, account: in.it.Account, env: in.it.Env, eventTime: in.time,
-		docs:    []doc{{name: "event", bytes: in.it.Bytes, layout: p.layout.hash, slots: in.slots}},
-		sources: []string{in.source},
-	}
+	base := s.flows.one()
+	*base = flow{table: t.name, account: in.it.Account, env: in.it.Env, eventTime: in.time}
+	base.docs = plus(&s.docs, nil, doc{"event", in.content(p.layout, s)})
+	base.sources = plus(&s.sources, nil, in.source)
 	id := func(i int) [16]byte { return rowID(t.name, in.it.Account, in.it.Env, identity, fingerprint, i) }
 	if t.flatMap == nil {
 		base.id = id(0)
-		p.forward(t, &base, s, m, tagRecord)
+		p.forward(t, base, s, m, tagRecord)
 		m.count(t.counters.in, 1)
 		return
 	}
 	var emitted []*flow
 	err := guard(func() error {
 		s.reader.t = t
-		return t.flatMap(Record{&s.reader, &base}, func(rec Record) {
+		return t.flatMap(Record{&s.reader, base}, func(rec Record) {
 			f := *rec.f
 			f.id = id(len(emitted))
 			emitted = append(emitted, &f)
@@ -212,14 +224,39 @@ func (p *program) flatMap(t *transformer, in *input, fingerprint [16]byte, s *sc
 	})
 	if err != nil {
 		base.id = id(0)
-		m.add(p.mapStage, failed(&base, failure{"flat_map", []string{err.Error()}}))
+		m.add(p.mapStage, failed(base, failure{"flat_map", []string{err.Error()}}))
 		m.count(t.counters.in, 1)
 		return
 	}
 	for _, f := range emitted {
+		for _, d := range f.docs {
+			p.scanAttached(d.content, s)
+		}
 		p.forward(t, f, s, m, tagRecord)
 	}
 	m.count(t.counters.in, int64(len(emitted)))
+}
+
+// content is the item as a document. All tables share it.
+func (in *input) content(l *layout, s *scratch) *content {
+	if in.whole == nil {
+		in.whole = s.content.one()
+		*in.whole = content{bytes: in.it.Bytes, layout: l.hash, slots: in.slots}
+	}
+	return in.whole
+}
+
+// scanAttached finds the slots of a value that FlatMap attached, once for all stages.
+func (p *program) scanAttached(c *content, s *scratch) {
+	if p.layout.made(c) || c.bytes == nil {
+		return
+	}
+	s.inner = slices.Grow(s.inner[:0], len(p.layout.paths))[:len(p.layout.paths)]
+	slots, err := p.layout.scan(c.bytes, s.inner, s.arena.room(128))
+	if err != nil {
+		return // whoever reads it will say so
+	}
+	c.slots, c.layout = s.arena.keep(slots), p.layout.hash
 }
 
 // entitiesIn finds the entities that an event carries: at the paths that the app harvests, and those that it extracts.
@@ -237,14 +274,14 @@ func (p *program) entitiesIn(in *input, s *scratch) (found []record.Value, err e
 	}
 	err = guard(func() error {
 		s.reader.t = p.extractor
-		event := flow{docs: []doc{{name: "event", bytes: in.it.Bytes, layout: p.layout.hash, slots: in.slots}}}
+		event := flow{docs: []doc{{"event", in.content(p.layout, s)}}}
 		return p.app.Extract(Record{&s.reader, &event}, add)
 	})
 	return found, err
 }
 
 // emitEntities emits the entities that an event carries.
-func (p *program) emitEntities(in *input, entities []record.Value, action string, m *messages) {
+func (p *program) emitEntities(in *input, entities []record.Value, action string, s *scratch, m *messages) {
 	for _, v := range entities {
 		values := make([]record.Value, len(p.layout.paths))
 		slots, err := p.layout.scan(v.Raw, values, nil)
@@ -260,14 +297,14 @@ func (p *program) emitEntities(in *input, entities []record.Value, action string
 			panic(err)
 		}
 		id, _ := values[p.head.id].Text()
-		ver := version{
+		ver := &version{
 			validFrom: in.time, fingerprint: fingerprint, deleted: action == "Deleted", source: in.source,
-			bytes: v.Raw, layout: p.layout.hash, slots: slots,
+			content: &content{bytes: v.Raw, layout: p.layout.hash, slots: slots},
 		}
 		if t, err := caliper.ParseTime(values[p.head.dateModified]); err == nil && !ver.deleted {
 			ver.validFrom = t.UnixMicro()
 		}
-		p.sendVersion(in, values, ver, typ, id, m)
+		p.sendVersion(in, values, ver, typ, id, s, m)
 		m.count(p.counts.harvested, 1)
 	}
 }
@@ -287,12 +324,10 @@ func (p *program) versionTime(dateModified record.Value, it *record.Item) int64 
 }
 
 func (p *program) sendToDedup(kind byte, in *input, identity string, fingerprint [16]byte, s *scratch, out *plan.Output) {
-	key := s.arena.room(32 + len(in.it.Account) + len(in.it.Env) + len(identity))
-	key = s.arena.keep(appendString(appendString(appendString(append(key, kind), in.it.Account), in.it.Env), identity))
-	m := &s.messages
-	payload := s.arena.room(48 + len(m.counts) + len(m.sends))
-	payload = s.arena.keep(m.append(append(payload, fingerprint[:]...)))
-	out.Send(p.dedupStage, plan.Element{Key: key, Time: in.time, Tag: tagRecord, Payload: payload})
+	s.key = appendString(appendTenant(append(s.key[:0], kind), in.it.Account, in.it.Env), identity)
+	a := s.arrivals.one()
+	*a = arrival{fingerprint: fingerprint, counts: s.deltas.list(s.messages.counts), sends: s.sends.list(s.messages.sends)}
+	out.Send(p.dedupStage, plan.Element{Key: s.hash(s.key), Time: in.time, Tag: tagRecord, Message: a})
 }
 
 // unreadable makes a dead letter of an item that no table can be asked about.
@@ -300,19 +335,17 @@ func (p *program) unreadable(it *record.Item, reason string, out *plan.Output) {
 	out.Count(p.counts.unreadable, 1)
 	out.Row(p.deadLetter(plan.Row{
 		ID:        idString(rowID("", it.Account, it.Env, string(it.Bytes), [16]byte{}, 0)),
-		EventTime: it.ReceivedAt.UnixMicro(), Account: it.Account, Env: it.Env, Sources: []string{source(it)},
+		EventTime: it.ReceivedAt.UnixMicro(), Account: it.Account, Env: it.Env, Sources: []string{string(appendSource(nil, it))},
 	}, "", it.Kind.String(), it.Bytes, failure{"read", []string{reason}}))
 }
 
-// source says where an item came from: the proof of what is made from it.
-func source(it *record.Item) string {
-	b := make([]byte, 0, 48+len(it.ID)+len(it.Position.Topic))
+// appendSource says where an item came from: the proof of what is made from it.
+func appendSource(b []byte, it *record.Item) []byte {
 	b = append(append(b, it.Kind.String()...), ' ')
 	b = append(append(b, it.ID...), ' ')
 	b = append(append(b, it.Position.Topic...), '/')
 	b = append(strconv.AppendInt(b, int64(it.Position.Partition), 10), '/')
-	b = strconv.AppendInt(b, it.Position.Offset, 10)
-	return unsafe.String(unsafe.SliceData(b), len(b))
+	return strconv.AppendInt(b, it.Position.Offset, 10)
 }
 
 func identityOf(id string, fingerprint [16]byte) string {
@@ -323,7 +356,7 @@ func identityOf(id string, fingerprint [16]byte) string {
 }
 
 func termOf(v record.Value) string {
-	s, _ := v.Text()
+	s, _ := textOf(v)
 	return caliper.Term(s)
 }
 
@@ -339,10 +372,8 @@ func guard(fn func() error) (err error) {
 
 // messages are elements and counts that wait for dedup's word.
 type messages struct {
-	n      int
-	sends  []byte
-	counts []byte
-	nCount int
+	sends  []send
+	counts []delta
 }
 
 // reset empties m for the next item.
@@ -351,59 +382,10 @@ func (m *messages) reset() *messages {
 	return m
 }
 
-func (m *messages) add(stage int, e plan.Element) {
-	at := m.begin(stage, e)
-	m.sends = append(m.sends, e.Payload...)
-	m.end(at)
-}
-
-func (m *messages) addFlow(stage int, e plan.Element, f *flow) {
-	at := m.begin(stage, e)
-	m.sends = f.append(m.sends)
-	m.end(at)
-}
-
-// begin appends an element up to its payload, whose length end fills in.
-func (m *messages) begin(stage int, e plan.Element) (at int) {
-	m.n++
-	m.sends = binary.AppendUvarint(m.sends, uint64(stage))
-	m.sends = append(m.sends, e.Tag)
-	m.sends = binary.AppendVarint(m.sends, e.Time)
-	m.sends = appendBytes(m.sends, e.Key)
-	m.sends = append(m.sends, 0, 0, 0, 0)
-	return len(m.sends)
-}
-
-func (m *messages) end(at int) {
-	binary.LittleEndian.PutUint32(m.sends[at-4:], uint32(len(m.sends)-at)) //nolint:gosec // of one item
-}
+func (m *messages) add(stage int, e plan.Element) { m.sends = append(m.sends, send{stage, e}) }
 
 func (m *messages) count(counter int, n int64) {
-	if n == 0 {
-		return
-	}
-	m.nCount++
-	m.counts = binary.AppendUvarint(m.counts, uint64(counter))
-	m.counts = binary.AppendVarint(m.counts, n)
-}
-
-func (m *messages) append(dst []byte) []byte {
-	dst = binary.AppendUvarint(dst, uint64(m.nCount))
-	dst = append(dst, m.counts...)
-	dst = binary.AppendUvarint(dst, uint64(m.n))
-	return append(dst, m.sends...)
-}
-
-// deliver sends what append wrote.
-func (r *reader) deliver(out *plan.Output) {
-	for range r.count() {
-		counter := int(r.uvarint())
-		out.Count(counter, r.varint())
-	}
-	for range r.count() {
-		stage := int(r.uvarint())
-		e := plan.Element{Tag: r.byte(), Time: r.varint(), Key: r.bytes()}
-		e.Payload = r.take(uint64(r.uint32()))
-		out.Send(stage, e)
+	if n != 0 {
+		m.counts = append(m.counts, delta{counter, n})
 	}
 }

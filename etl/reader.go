@@ -31,7 +31,8 @@ type Reader struct {
 	flow     *flow
 	docs     []readerDoc // beside flow.docs
 	problems []Problem
-	seen     map[Path]bool // not nil while the paths of a Map are looked for
+	next     int     // in t.trail: the path that Map will ask for next, if it asks as it did before
+	asked    *[]Path // not nil while the paths of a Map are looked for
 }
 
 type readerDoc struct {
@@ -41,7 +42,7 @@ type readerDoc struct {
 }
 
 func (r *Reader) reset(f *flow) {
-	r.flow, r.problems = f, nil
+	r.flow, r.problems, r.next = f, nil, 0
 	for len(r.docs) < len(f.docs) {
 		r.docs = append(r.docs, readerDoc{})
 	}
@@ -52,18 +53,31 @@ func (r *Reader) reset(f *flow) {
 
 // value returns the value of the first alternative of p that is set, or one that is not.
 func (r *Reader) value(p Path) record.Value {
-	if r.seen != nil {
-		r.seen[p] = true
+	if r.asked != nil {
+		*r.asked = append(*r.asked, p)
 		return record.Value{}
 	}
-	alts, err := r.t.resolve(p)
+	if r.next < len(r.t.trail) && r.t.trail[r.next].path == p {
+		r.next++
+		return r.find(r.t.trail[r.next-1])
+	}
+	if i, ok := r.t.known[p]; ok {
+		r.next = i + 1
+		return r.find(r.t.trail[i])
+	}
+	late, err := r.t.resolve(p)
 	if err != nil {
 		r.problem(p, "%s", err)
 		return record.Value{}
 	}
+	return r.find(late)
+}
+
+// find is value for a path that is ready for look-ups.
+func (r *Reader) find(p resolvedPath) record.Value {
 	var null record.Value
-	for i := range alts {
-		v := r.lookup(p, &alts[i])
+	for i := range p.alternatives {
+		v := r.lookup(p.path, &p.alternatives[i])
 		if v.IsSet() {
 			return v
 		}
@@ -90,10 +104,13 @@ func (r *Reader) lookup(p Path, a *resolved) record.Value {
 			}
 			return v[0]
 		}
+		if a.layout.made(d.content) {
+			return a.layout.value(d.content, a.slot)
+		}
 		rd := &r.docs[i]
 		if !rd.scanned {
 			rd.scanned = true
-			rd.values, rd.err = a.layout.values(d, rd.values)
+			rd.values, rd.err = a.layout.values(d.content, rd.values)
 		}
 		if rd.err != nil {
 			r.problem(p, "%s", rd.err)
@@ -205,7 +222,7 @@ func read[T any](r *Reader, p Path, def []T, parse func(record.Value) (T, error)
 }
 
 func text(v record.Value) (string, error) {
-	s, ok := v.Text()
+	s, ok := textOf(v)
 	if !ok {
 		return "", fmt.Errorf("want a string, have %s", v.Kind)
 	}

@@ -40,6 +40,6 @@ func (rec Record) Each(p Path, fn func(Value) error) error {
 // With returns the record with one more document: Map and the joins find v under the name. The bytes are shared.
 func (rec Record) With(name string, v Value) Record {
 	f := *rec.f
-	f.docs = append(append(make([]doc, 0, len(f.docs)+1), f.docs...), doc{name: name, bytes: v.Raw})
+	f.docs = append(append(make([]doc, 0, len(f.docs)+1), f.docs...), doc{name, &content{bytes: v.Raw}})
 	return Record{rec.r, &f}
 }

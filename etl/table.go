@@ -45,14 +45,22 @@ type transformer struct {
 
 	// encode runs Map and appends the row as Avro.
 	encode func(r *Reader, dst []byte, cells []plan.Cell) ([]byte, error)
-	seen   map[Path]bool // the paths that Map was seen to ask for
+	asked  []Path // the paths that Map was seen to ask for, in order
 
 	index      int // in the plan's tables
 	layout     *layout
-	known      map[Path][]resolved // the paths that paths found
-	late       *sync.Map           // others, when they are asked for: Path → []resolved
-	joinStages []int               // the stage of each join
+	trail      []resolvedPath   // of asked
+	known      map[Path]int     // where in trail a path is
+	conditions [][]resolvedPath // of each join, the record's side
+	late       *sync.Map        // other paths, when they are asked for: Path → resolvedPath
+	joinStages []int            // the stage of each join
 	counters   tableCounters
+}
+
+// resolvedPath is a path ready for look-ups.
+type resolvedPath struct {
+	path         Path
+	alternatives []resolved
 }
 
 // resolved is one alternative of a path, ready for look-ups.
@@ -108,9 +116,8 @@ func (t Table[Row]) transformer() (*transformer, error) {
 		}
 		return out.columns.append(dst, unsafe.Pointer(&row), cells)
 	}
-	out.seen = map[Path]bool{}
-	probe(&Reader{t: out, flow: &flow{}, seen: out.seen}, func(r *Reader) { _, _ = t.Map(r) })
-	for p := range out.seen {
+	probe(&Reader{t: out, flow: &flow{}, asked: &out.asked}, func(r *Reader) { _, _ = t.Map(r) })
+	for _, p := range out.asked {
 		if _, err := p.parse(); err != nil {
 			bad("%w", err)
 		}
@@ -160,7 +167,7 @@ func (t *transformer) paths() (out []string, err error) {
 			out = append(out, a.path)
 		}
 	}
-	for p := range t.seen {
+	for _, p := range t.asked {
 		add(p)
 	}
 	for _, j := range t.joins {
@@ -174,48 +181,49 @@ func (t *transformer) paths() (out []string, err error) {
 
 // resolveKnown prepares the paths that the table is known to ask for.
 func (t *transformer) resolveKnown() error {
-	known := map[Path][]resolved{}
-	add := func(p Path) error {
+	t.known = map[Path]int{}
+	for _, p := range t.asked {
+		if _, again := t.known[p]; again {
+			continue
+		}
 		r, err := t.resolve(p)
-		known[p] = r
-		return err
-	}
-	for p := range t.seen {
-		if err := add(p); err != nil {
+		if err != nil {
 			return err
 		}
+		t.known[p] = len(t.trail)
+		t.trail = append(t.trail, r)
 	}
 	for _, j := range t.joins {
+		var conditions []resolvedPath
 		for _, c := range j.conditions {
-			if err := add(c.record); err != nil {
+			r, err := t.resolve(c.record)
+			if err != nil {
 				return err
 			}
+			conditions = append(conditions, r)
 		}
+		t.conditions = append(t.conditions, conditions)
 	}
-	t.known = known
 	return nil
 }
 
 // resolve prepares a path for look-ups, once.
-func (t *transformer) resolve(p Path) ([]resolved, error) {
-	if r, ok := t.known[p]; ok {
-		return r, nil
-	}
+func (t *transformer) resolve(p Path) (resolvedPath, error) {
 	if r, ok := t.late.Load(p); ok {
-		return r.([]resolved), nil
+		return r.(resolvedPath), nil
 	}
 	alts, err := p.parse()
 	if err != nil {
-		return nil, err
+		return resolvedPath{}, err
 	}
-	out := make([]resolved, len(alts))
+	out := resolvedPath{p, make([]resolved, len(alts))}
 	for i, a := range alts {
 		slot, ok := t.layout.index[a.path]
-		out[i] = resolved{doc: a.doc, layout: t.layout, slot: slot}
+		out.alternatives[i] = resolved{doc: a.doc, layout: t.layout, slot: slot}
 		if !ok {
-			out[i].slot = -1
-			if out[i].late, err = record.Compile(a.path); err != nil {
-				return nil, err
+			out.alternatives[i].slot = -1
+			if out.alternatives[i].late, err = record.Compile(a.path); err != nil {
+				return resolvedPath{}, err
 			}
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+
+	"millrace/plan"
 )
 
 // version is one version of an entity.
@@ -14,9 +16,7 @@ type version struct {
 	fingerprint [16]byte
 	deleted     bool   // the entity ended at validFrom
 	source      string // proof: where it came from
-	bytes       []byte
-	layout      uint64 // of slots, see doc
-	slots       []byte
+	*content
 }
 
 // compare orders versions by validity. At one instant an end comes after what it ends, and the fingerprint makes the order total,
@@ -94,7 +94,8 @@ func (vs versions) append(dst []byte) []byte {
 	return dst
 }
 
-func parseVersions(b []byte) (versions, error) {
+// parseVersions reads what append wrote. The versions lie in s until the next call; what they point to does not.
+func parseVersions(b []byte, s *scratch) (versions, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
@@ -102,18 +103,23 @@ func parseVersions(b []byte) (versions, error) {
 	if f := r.byte(); f != versionsFormat {
 		return nil, fmt.Errorf("entity versions of format %d; this version reads format %d", f, versionsFormat)
 	}
-	contents := make([]version, r.count())
+	n := r.count()
+	contents := slices.Grow(s.contents[:0], n)[:n]
 	for i := range contents {
+		contents[i] = version{content: s.content.one()}
 		copy(contents[i].fingerprint[:], r.take(16))
-		contents[i].content(&r)
+		contents[i].read(&r)
 	}
-	vs := make(versions, r.count())
+	s.contents = contents
+	n = r.count()
+	vs := slices.Grow(s.versions[:0], n)[:n]
+	s.versions = vs
 	for i := range vs {
-		validFrom, n := r.varint(), r.uvarint()
-		if n >= uint64(len(contents)) {
+		validFrom, number := r.varint(), r.uvarint()
+		if number >= uint64(len(contents)) {
 			return nil, errTruncated
 		}
-		vs[i] = contents[n]
+		vs[i] = contents[number]
 		vs[i].validFrom = validFrom
 		vs[i].deleted = r.byte() == 1
 		vs[i].source = r.string()
@@ -121,8 +127,8 @@ func parseVersions(b []byte) (versions, error) {
 	return vs, r.end()
 }
 
-// append encodes one version alone: the payload of an element that brings it.
-func (v version) append(dst []byte) []byte {
+// Append makes a version a plan.Message.
+func (v *version) Append(dst []byte) []byte {
 	dst = binary.AppendVarint(dst, v.validFrom)
 	dst = append(dst, v.fingerprint[:]...)
 	dst = appendBool(dst, v.deleted)
@@ -132,19 +138,31 @@ func (v version) append(dst []byte) []byte {
 	return appendBytes(dst, v.slots)
 }
 
-func (v *version) content(r *reader) {
-	v.bytes = r.bytes()
-	v.layout = r.uint64()
-	v.slots = r.bytes()
+func (c *content) read(r *reader) {
+	c.bytes = r.bytes()
+	c.layout = r.uint64()
+	c.slots = r.bytes()
 }
 
-func parseVersion(b []byte) (version, error) {
+// versionOf returns the version that an element brings. Another stage sent it in this very epoch, so that it cannot be damaged.
+func versionOf(e *plan.Element) *version {
+	if v, ok := e.Message.(*version); ok {
+		return v
+	}
+	v, err := parseVersion(e.Payload)
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func parseVersion(b []byte) (*version, error) {
 	r := reader{b: b}
-	var v version
+	v := &version{content: new(content)}
 	v.validFrom = r.varint()
 	copy(v.fingerprint[:], r.take(16))
 	v.deleted = r.byte() == 1
 	v.source = r.string()
-	v.content(&r)
+	v.read(&r)
 	return v, r.end()
 }

@@ -71,6 +71,25 @@ type Element struct {
 	Time    int64  // event time in microseconds since 1970; 0 when unknown
 	Tag     uint8  // which kind of message this is, in the receiving stage's terms
 	Payload []byte
+
+	// Message may stand for the payload: what Payload would be decoded to. A runner whose stages share memory passes it on
+	// as it is, which costs nothing; one that moves elements between processes, or keeps them, sets Payload to its encoding
+	// instead. A stage that is sent messages takes both. Nobody writes to a message once it is sent.
+	Message Message
+}
+
+// Message is a payload that may not be encoded yet.
+type Message interface {
+	// Append appends the encoding to dst.
+	Append(dst []byte) []byte
+}
+
+// Encode returns the element with its message, if it has one, as payload.
+func (e Element) Encode() Element {
+	if e.Message != nil {
+		e.Payload, e.Message = e.Message.Append(nil), nil
+	}
+	return e
 }
 
 // Clock is the time a batch is processed at, in microseconds since 1970.

@@ -90,10 +90,10 @@ func (j *Job) epoch(items []record.Item) {
 	now := j.Now.UnixMicro()
 	for i, s := range p.Stages {
 		if s.Stateless != nil {
-			s.Stateless(out.Sent[i], out)
+			s.Stateless(encoded(out.Sent[i]), out)
 			continue
 		}
-		keys := j.batch(i, out.Sent[i], now)
+		keys := j.batch(i, encoded(out.Sent[i]), now)
 		s.Keyed(plan.Clock{Processing: now}, keys, out)
 		for _, k := range keys {
 			j.apply(i, k)
@@ -107,6 +107,15 @@ func (j *Job) epoch(items []record.Item) {
 			j.rows[r.Table][r.ID] = r
 		}
 	}
+}
+
+// encoded sends everything in its encoded form, as between processes; engine shows that messages work as they are.
+func encoded(in []plan.Element) []plan.Element {
+	out := make([]plan.Element, len(in))
+	for i := range in {
+		out[i] = in[i].Encode()
+	}
+	return out
 }
 
 func (j *Job) batch(stage int, in []plan.Element, now int64) (keys []*plan.Key) {
