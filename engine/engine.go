@@ -110,6 +110,9 @@ func (e *Engine) restore() error {
 		return err
 	}
 	e.prog = newProgram(e.c.Plan, e.s.id.Stages, e.c.KeyGroups, e.c.Workers)
+	if e.s.buckets, err = openBuckets(e.s); err != nil {
+		return err
+	}
 	if e.timers, err = openTimers(e.s, e.prog.stageIDs); err != nil {
 		return err
 	}

@@ -37,7 +37,8 @@ func (e *Engine) epoch(in *input, a *advance) error {
 		next.Fired += int64(n)
 		e.leftover = n >= maxFired
 	}
-	if in == nil && a == nil && next.Fired == e.rec.Fired {
+	expired := e.s.buckets.expire(clock.Processing)
+	if in == nil && a == nil && next.Fired == e.rec.Fired && len(expired) == 0 {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.live.nextTimer = e.timers.next(plan.ProcessingTime) // the index may know better now
@@ -60,7 +61,7 @@ func (e *Engine) epoch(in *input, a *advance) error {
 		res.rows[i].Epoch = next.Epoch
 	}
 	stepped := time.Now()
-	ent, err := e.commit(next, res, fired, a)
+	ent, err := e.commit(next, res, fired, expired, a)
 	if err != nil {
 		return fmt.Errorf("commit epoch %d: %w", next.Epoch, err)
 	}
@@ -109,7 +110,7 @@ func (e *Engine) take(in *input, next *epochRecord) {
 }
 
 // commit makes an epoch durable: first its rows, then everything else, with the entry that names the rows, in one batch.
-func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer, a *advance) (ent entry, err error) {
+func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer, expired []bucket, a *advance) (ent entry, err error) {
 	b := e.s.db.NewBatchWithSize(batchSize(res))
 	if len(res.rows) > 0 && len(e.sinks) > 0 {
 		if ent, err = e.outbox.append(e.c.Plan, next.Epoch, res.rows, next.Offsets); err != nil {
@@ -119,13 +120,17 @@ func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer,
 			return ent, err
 		}
 	}
-	w := effects{b: b, epoch: next.Epoch, groups: e.c.KeyGroups}
+	w := effects{b: b, epoch: next.Epoch, now: next.Processing, groups: e.c.KeyGroups}
+	for _, x := range expired {
+		w.note(b.DeleteRange(appendBucket(nil, x.stage, x.at), appendBucket(nil, x.stage, x.at+1), nil))
+	}
 	for stage := range fired {
 		w.fired(e.prog.stageIDs[stage], fired[stage])
 	}
 	for stage, keys := range res.keys {
 		for i := range keys {
 			w.key(e.prog.stageIDs[stage], &keys[i])
+			w.expiring(e.prog.stageIDs[stage], &keys[i], e.s.buckets)
 			for _, t := range keys[i].SetTimers {
 				e.timers.set(stage, t)
 			}
@@ -169,6 +174,9 @@ func batchSize(res *stepResult) int {
 			for _, it := range k.Append {
 				n += len(it) + 3
 			}
+			for _, it := range k.AppendUntil {
+				n += len(it.Item) + len(k.stateKey) + 32
+			}
 			n += (len(k.SetTimers) + len(k.ClearTimers)) * (len(k.Key.Key) + 24)
 		}
 	}
@@ -179,6 +187,7 @@ func batchSize(res *stepResult) int {
 type effects struct {
 	b       *pebble.Batch
 	epoch   uint64
+	now     int64 // the processing clock
 	groups  int
 	scratch []byte
 	entry   []byte

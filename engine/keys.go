@@ -12,13 +12,14 @@ import (
 
 // The kinds of keys in the state, drawn in docs/formats/state.md.
 const (
-	kindCounter = 'c'
-	kindList    = 'l'
-	kindMeta    = 'm'
-	kindOutbox  = 'o'
-	kindSink    = 'p'
-	kindTimer   = 't'
-	kindValue   = 'v'
+	kindCounter  = 'c'
+	kindList     = 'l'
+	kindMeta     = 'm'
+	kindOutbox   = 'o'
+	kindSink     = 'p'
+	kindTimer    = 't'
+	kindValue    = 'v'
+	kindExpiring = 'x'
 )
 
 var (
@@ -73,14 +74,18 @@ func appendOutboxKey(dst []byte, epoch uint64) []byte {
 
 // splitKey returns the length of what a bloom filter is asked for: a value's or list's key without the epoch.
 func splitKey(k []byte) int {
-	if len(k) <= stageHeader || (k[0] != kindValue && k[0] != kindList) {
+	header := stageHeader
+	if len(k) > 0 && k[0] == kindExpiring {
+		header = expiringHeader
+	}
+	if len(k) <= header || (k[0] != kindValue && k[0] != kindList && k[0] != kindExpiring) {
 		return len(k)
 	}
-	n, w := binary.Uvarint(k[stageHeader:])
-	if w <= 0 || n > uint64(len(k)-stageHeader-w) {
+	n, w := binary.Uvarint(k[header:])
+	if w <= 0 || n > uint64(len(k)-header-w) {
 		return len(k)
 	}
-	return stageHeader + w + int(n)
+	return header + w + int(n)
 }
 
 // comparer orders keys by their bytes. Keys are prefix-free up to the split (they hold their length), so comparing

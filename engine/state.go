@@ -51,10 +51,11 @@ func (r epochRecord) clone() epochRecord {
 
 // state is the job's Pebble store. All reads see the last commit.
 type state struct {
-	db     *pebble.DB
-	fault  *fault
-	id     identity
-	closed bool
+	db      *pebble.DB
+	fault   *fault
+	id      identity
+	buckets *buckets
+	closed  bool
 }
 
 // fault is the first error that Pebble reported on its own: from a flush, a compaction, or a commit that cannot be taken

@@ -65,6 +65,8 @@ type keyed struct {
 	stateKey   []byte // of its value
 	needList   bool
 	listEpochs []uint64 // the list entries that were loaded
+
+	expiringKeys [][]byte // of the entries that expire that were loaded
 }
 
 // step runs one epoch through all stages. It has no effects: same input and state, same result, however many workers.

@@ -68,7 +68,7 @@ func (s *state) load(keys []keyed) (err error) {
 			return fmt.Errorf("read lists: %w", err)
 		}
 	}
-	return nil
+	return s.loadExpiring(keys, &held)
 }
 
 // A list entry holds what one epoch appended: each item with its length before it.

@@ -117,20 +117,28 @@ type Timer struct {
 type Key struct {
 	Key    []byte
 	Value  []byte    // nil when the key has none
-	List   [][]byte  // in the order appended; nil unless an input's tag is in ListTags or a timer fired
+	List   [][]byte  // nil unless an input's tag is in ListTags or a timer fired; in the order appended, expiring items last
 	Inputs []Element // in order of arrival
 	Timers []Timer   // fired, and thereby gone from the set; in order of time
 
 	// Effects. Their zero values change nothing.
 	SetValue    []byte   // the new value, when not nil; empty and not nil deletes it
-	ReplaceList bool     // the list becomes Append alone, instead of List followed by Append. Only when List was loaded.
-	Append      [][]byte // items to append to the list
+	ReplaceList bool       // the list becomes what is appended alone, instead of following List. Only when List was loaded.
+	Append      [][]byte   // items to append to the list
+	AppendUntil []Expiring // items to append to the list that leave it by themselves
 	SetTimers   []Timer
 	ClearTimers []Timer // applied before SetTimers
 }
 
 // MaxRev is the highest revision that a row can have. The other bits of 63 tell sinks which of an instance's lineages wrote.
 const MaxRev = 1<<54 - 1
+
+// Expiring is a list item that nobody needs after an instant. It then leaves the list unseen: no timer fires, nothing is read.
+// A runner may be late with that, by up to an eighth of the item's life, so a stage must itself know which items it still minds.
+type Expiring struct {
+	Item  []byte
+	Until int64 // processing time, in microseconds since 1970
+}
 
 // Row is one revision of one row of a table.
 type Row struct {

@@ -25,9 +25,10 @@ type Job struct {
 }
 
 type state struct {
-	value  []byte
-	list   [][]byte
-	timers map[plan.Timer]bool
+	value    []byte
+	list     [][]byte
+	expiring []plan.Expiring
+	timers   map[plan.Timer]bool
 }
 
 // New returns a job that has read nothing.
@@ -150,7 +151,11 @@ func (j *Job) batch(stage int, in []plan.Element, now int64) (keys []*plan.Key) 
 			load = load || slices.Contains(j.Plan.Stages[stage].ListTags, e.Tag)
 		}
 		if s := j.stages[stage][string(k.Key)]; load && s != nil {
-			k.List = s.list
+			k.List = slices.Clone(s.list)
+			s.expiring = slices.DeleteFunc(s.expiring, func(x plan.Expiring) bool { return x.Until <= now })
+			for _, x := range s.expiring {
+				k.List = append(k.List, x.Item)
+			}
 		}
 	}
 	sort.Slice(keys, func(a, b int) bool { return string(keys[a].Key) < string(keys[b].Key) })
@@ -170,8 +175,9 @@ func (j *Job) apply(stage int, k *plan.Key) {
 		}
 	}
 	if k.ReplaceList {
-		s.list = nil
+		s.list, s.expiring = nil, nil
 	}
+	s.expiring = append(s.expiring, k.AppendUntil...)
 	s.list = append(s.list[:len(s.list):len(s.list)], k.Append...)
 	for _, t := range k.ClearTimers {
 		delete(s.timers, t)
@@ -186,6 +192,11 @@ func (j *Job) Listed() (n int) {
 	for _, keys := range j.stages {
 		for _, s := range keys {
 			n += len(s.list)
+			for _, x := range s.expiring {
+				if x.Until > j.Now.UnixMicro() {
+					n++
+				}
+			}
 		}
 	}
 	return n

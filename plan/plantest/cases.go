@@ -153,6 +153,38 @@ var cases = []testCase{
 		},
 	},
 	{
+		name: "items that expire leave the list by themselves",
+		plan: scripted([]uint8{'r', 'x'}, func(clock plan.Clock, k *plan.Key, say func(string, ...any)) {
+			in := k.Inputs[0]
+			until := func(d time.Duration) int64 { return clock.Processing + d.Microseconds() }
+			switch in.Tag {
+			case 'a': // for ever
+				k.Append = [][]byte{in.Payload}
+			case 'h': // for an hour, and a minute
+				k.AppendUntil = []plan.Expiring{{Item: in.Payload, Until: until(time.Hour)}, {Item: []byte("brief"), Until: until(time.Minute)}}
+			case 'p': // expired already
+				k.AppendUntil = []plan.Expiring{{Item: []byte("never"), Until: clock.Processing}}
+			case 'r':
+				say("%s", list(k))
+			case 'x':
+				k.ReplaceList, k.AppendUntil = true, []plan.Expiring{{Item: []byte("only"), Until: until(time.Hour)}}
+			}
+		}),
+		run: func(s *setup) {
+			for _, c := range []string{"k h1", "k a1", "k p", "j h2", "k r", "", "k r", "k x", "k r", "j r", "", "k r", "j r"} {
+				if c == "" {
+					s.clock.Move(30 * time.Minute)
+					s.Restart()
+					continue
+				}
+				s.say(c)
+			}
+			s.clock.Move(time.Hour)
+			s.say("k r")
+			require.Equal(s, []string{"a1,brief,h1", "a1,h1", "only", "h2", "only", "h2", "none"}, s.heard())
+		},
+	},
+	{
 		name: "an empty value deletes",
 		plan: scripted(nil, func(_ plan.Clock, k *plan.Key, say func(string, ...any)) {
 			switch k.Inputs[0].Tag {
