@@ -26,6 +26,9 @@ func (e *Engine) epoch(in *input, a *advance) error {
 	next.Watermark = watermark(e.rec.Watermark, next.Processing, next.Newest, e.last, next.Offsets, e.ends(), e.c.Disorder, e.c.IdleAfter)
 	clock := plan.Clock{Processing: next.Processing, Watermark: next.Watermark}
 
+	// Timers that are still to fire may find what expires after their instants.
+	expired := e.s.buckets.expire(min(clock.Processing, e.timers.next(plan.ProcessingTime)))
+
 	e.leftover = false
 	var fired [][]firedTimer
 	if e.timers.due(clock) {
@@ -37,7 +40,6 @@ func (e *Engine) epoch(in *input, a *advance) error {
 		next.Fired += int64(n)
 		e.leftover = n >= maxFired
 	}
-	expired := e.s.buckets.expire(clock.Processing)
 	if in == nil && a == nil && next.Fired == e.rec.Fired && len(expired) == 0 {
 		e.mu.Lock()
 		defer e.mu.Unlock()

@@ -40,11 +40,11 @@ const DeadLetterTable = "dead_letter"
 
 // Plan checks the app and turns it into a plan. The error holds every fault.
 //
-//	items ─▶ Read ─▶ dedup ─┬───────────────▶ join/A ─▶ join/B ─▶ map ─▶ rows, dead letters
-//	                        └─▶ latest/<table of entities> ─▶ …
+//	items ─▶ Read ─▶ dedup ─┬───────────────▶ join/A ─▶ join/B ─┬─────────▶ map ─▶ rows, dead letters
+//	                        └─▶ latest/<table of entities> ─▶ … └─▶ base ─▶
 //
 // Read filters, unwinds and finds keys. dedup lets each event and entity version through once. Joins wait for entities, correct
-// what they joined too early, and hand the record on. map runs the app's Map.
+// what they joined too early, and hand the record on. base gives corrected records back their events. map runs the app's Map.
 func (a App) Plan() (*plan.Plan, error) {
 	p := &program{app: a, byName: map[string]*transformer{}, counterIndex: map[string]int{}}
 	var errs []error
@@ -89,12 +89,12 @@ type program struct {
 	latest []*latestState
 
 	// Indices into the plan's stages, and into its counters.
-	dedupStage, mapStage int
-	stageIDs             []uint32 // by stage
-	stageByID            map[uint32]int
-	counterNames         []string
-	counterIndex         map[string]int
-	counts               itemCounters
+	dedupStage, baseStage, mapStage int
+	stageIDs                        []uint32 // by stage
+	stageByID                       map[uint32]int
+	counterNames                    []string
+	counterIndex                    map[string]int
+	counts                          itemCounters
 }
 
 // headSlots are the slots of what Read needs of every item.
@@ -210,7 +210,8 @@ func (p *program) registerJoins() error {
 func (p *program) plan() *plan.Plan {
 	p.dedupStage = 0
 	firstJoin := 1 + len(p.latest)
-	p.mapStage = firstJoin + len(p.joins)
+	p.baseStage = firstJoin + len(p.joins)
+	p.mapStage = p.baseStage + 1
 	to := func(from int) (out []int) {
 		for i := from; i <= p.mapStage; i++ {
 			out = append(out, i)
@@ -261,6 +262,11 @@ func (p *program) plan() *plan.Plan {
 	for _, s := range p.joins {
 		out.Stages[s.stage].Doc = s.doc()
 	}
+	out.Stages = append(out.Stages, plan.Stage{
+		Name: "base", Doc: "keeps the events of records that may be corrected", To: to(p.mapStage), Keyed: p.base,
+		Key: "id", Format: fmt.Sprintf("documents %d", baseFormat),
+		ListTags: []uint8{tagRecord, tagFailed, tagExtend},
+	})
 	out.Stages = append(out.Stages, plan.Stage{Name: "map", Doc: "runs the app's Map", Stateless: p.mapRows})
 	out.Tables = append(out.Tables, plan.Table{
 		Name: DeadLetterTable, Doc: "records that became no row, with every reason", Schema: deadLetterSchema,
@@ -276,4 +282,6 @@ const (
 	tagRetract                  // a record that went elsewhere: forget what came before
 	tagEntity                   // an entity's version
 	tagFailed                   // a record that becomes a dead letter
+	tagKeep                     // the documents that a record began with
+	tagExtend                   // they are needed longer
 )

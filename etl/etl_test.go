@@ -424,7 +424,7 @@ func TestJoinRegistry(t *testing.T) {
 	for _, s := range p.Stages {
 		names = append(names, s.Name)
 	}
-	require.Equal(t, []string{"dedup", "join/Person/@id", "join/Person/@id#2", "map"}, names)
+	require.Equal(t, []string{"dedup", "join/Person/@id", "join/Person/@id#2", "base", "map"}, names)
 }
 
 func ptr(v any) *string {

@@ -12,6 +12,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"millrace/plan"
+	"millrace/record"
 )
 
 // doc is one document of a record: the event or entity it began with, a value that FlatMap attached, a joined entity.
@@ -64,9 +65,16 @@ type flow struct {
 	revs    []uint32
 	docs    []doc
 	sources []string // proof: the record and each joined entity version
+
+	// A light record lacks the documents that it began with, and their source: see base.go.
+	light        bool
+	comparedHash uint32         // of what the values in compared are
+	compared     []record.Value // values in those documents that joins behind compare; nil when there are none
+
+	kept int64 // until when base was told to keep its documents, in this epoch; not encoded
 }
 
-const flowFormat = 1
+const flowFormat = 2
 
 // size bounds the length of f's encoding from above, so that append need not grow its destination.
 func (f *flow) size() int {
@@ -77,6 +85,9 @@ func (f *flow) size() int {
 	}
 	for _, s := range f.sources {
 		n += 8 + len(s)
+	}
+	for i := range f.compared {
+		n += 4 + len(f.compared[i].Raw)
 	}
 	return n
 }
@@ -103,6 +114,14 @@ func (f *flow) appendHead(dst []byte) []byte {
 
 // appendBody appends what a record carries.
 func (f *flow) appendBody(dst []byte) []byte {
+	dst = appendBool(dst, f.light)
+	if f.light {
+		dst = binary.LittleEndian.AppendUint32(dst, f.comparedHash)
+		dst = append(dst, byte(len(f.compared)))
+		for i := range f.compared {
+			dst = appendBytes(dst, f.compared[i].Raw)
+		}
+	}
 	dst = append(dst, byte(len(f.docs)))
 	for i := range f.docs {
 		dst = f.docs[i].append(dst)
@@ -156,6 +175,17 @@ func (r *reader) flowHead() (*flow, error) {
 
 func (f *flow) parseBody(b []byte) error {
 	r := reader{b: b}
+	if f.light = r.byte() == 1; f.light {
+		f.comparedHash = r.uint32()
+		if n := r.byte(); n > 0 {
+			f.compared = make([]record.Value, n)
+		}
+		for i := range f.compared {
+			if raw := r.bytes(); len(raw) > 0 {
+				f.compared[i] = record.Value{Raw: raw, Kind: kindOf(raw[0])}
+			}
+		}
+	}
 	f.docs = make([]doc, r.byte())
 	for i := range f.docs {
 		f.docs[i] = r.doc()

@@ -53,7 +53,7 @@ func (p *program) forward(t *transformer, f *flow, s *scratch, out emitter, tag 
 	for {
 		step := t.step(f)
 		if step == len(t.joins) {
-			out.add(p.mapStage, plan.Element{Time: f.eventTime, Tag: tagRecord, Message: f})
+			out.add(p.mapStageOf(f), plan.Element{Key: f.id[:], Time: f.eventTime, Tag: tagRecord, Message: f})
 			return place{}
 		}
 		j := &t.joins[step]
@@ -67,12 +67,15 @@ func (p *program) forward(t *transformer, f *flow, s *scratch, out emitter, tag 
 		case Drop:
 			p.withdraw(t, f, out)
 			out.count(t.counters.dropped, 1)
+			if f.light { // it stays subscribed without passing base
+				p.extendBase(f, s.now+t.correctFor.Microseconds(), out)
+			}
 			return place{drop: step + 1}
 		case DeadLetter:
 			for t.step(next) < len(t.joins) {
 				next = next.with(s, doc{t.joins[t.step(next)].field, nothing}, 0, "")
 			}
-			out.add(p.mapStage, failed(next, failure{"join", []string{"join " + j.field + ": the record has no value for " + missing(j)}}))
+			out.add(p.mapStageOf(next), failed(next, failure{"join", []string{"join " + j.field + ": the record has no value for " + missing(j)}}))
 			return place{}
 		}
 		f = next
@@ -112,6 +115,9 @@ func (p *program) withdraw(t *transformer, f *flow, out emitter) {
 
 // joinKey returns the key of the thing that f is to be joined with. Not ok: a value is missing, or names nobody.
 func (t *transformer) joinKey(step int, f *flow, s *scratch) ([]byte, bool) {
+	if f.light && f.comparedHash != t.comparedHash {
+		return nil, false // another version of the app joined it by something else, and waited for that
+	}
 	s.reader.t = t
 	s.reader.reset(f)
 	key := appendTenant(s.key[:0], f.account, f.env)

@@ -70,7 +70,9 @@ func (p *program) isLatest(t *transformer) bool {
 }
 
 // stageID is what the state says a stage by: it holds as long as the stage's name does.
-func stageID(name string) uint32 { return uint32(xxh3.HashString(name)) } //nolint:gosec // half of a hash is a hash
+func stageID(name string) uint32 { return hash32([]byte(name)) }
+
+func hash32(b []byte) uint32 { return uint32(xxh3.Hash(b)) } //nolint:gosec // half of a hash is a hash
 
 // key says what the join's state is kept by. Spellings of one path are one key.
 func (j Join) key() string {

@@ -68,6 +68,7 @@ func (s *joinState) doc() string {
 func (s *joinState) keyed(clock plan.Clock, keys []*plan.Key, out *plan.Output) {
 	scr := scratches.Get().(*scratch)
 	defer scratches.Put(scr)
+	scr.now = clock.Processing
 	for _, k := range keys {
 		c := joinCall{joinState: s, now: clock.Processing, k: k, out: outputEmitter{out}, s: scr}
 		c.run()
@@ -131,6 +132,9 @@ func (c *joinCall) load() {
 		if err != nil {
 			panic(fmt.Sprintf("state of %s: %v", c.name, err))
 		}
+		if t := c.p.byName[it.flow.table]; t != nil && t.expires() && !it.waiting && max(it.until, it.keep) <= c.now {
+			continue // it leaves the list by itself
+		}
 		c.list = append(c.list, it)
 	}
 }
@@ -146,7 +150,7 @@ func (c *joinCall) store() {
 		c.k.ReplaceList = true
 		for _, it := range c.list {
 			if !it.gone {
-				c.k.Append = append(c.k.Append, it.encode(c.s))
+				c.append(it)
 			}
 		}
 	}
@@ -223,6 +227,15 @@ func (c *joinCall) add(it *pending) {
 		c.dirty = true
 		return
 	}
+	c.append(it)
+}
+
+// append adds a record to the key's list.
+func (c *joinCall) append(it *pending) {
+	if t := c.p.byName[it.flow.table]; !it.waiting && t != nil && t.expires() {
+		c.k.AppendUntil = append(c.k.AppendUntil, plan.Expiring{Item: it.encode(c.s), Until: max(it.until, it.keep)})
+		return
+	}
 	c.k.Append = append(c.k.Append, it.encode(c.s))
 }
 
@@ -250,6 +263,9 @@ func (c *joinCall) wait(t *transformer, j *Join, it *pending, before place) {
 		c.p.leave(t, w, before, place{}, c.out)
 	}
 	it.place = place{}
+	if it.flow.light { // it may come to base when it has waited in vain, and be corrected after that
+		c.p.extendBase(it.flow, it.until+t.correctFor.Microseconds()+1, c.out)
+	}
 }
 
 // emit hands a record on with the version, or without when v is nil.
@@ -261,6 +277,7 @@ func (c *joinCall) emit(t *transformer, j *Join, it *pending, v *version, before
 		d.content, source = v.content, v.source
 	}
 	next := it.flow.with(c.s, d, it.emitted, source)
+	next.kept = c.keepBase(t, j, it.flow)
 	tag := tagRecord
 	if !next.first() {
 		tag = tagAgain
@@ -275,8 +292,16 @@ func (c *joinCall) emit(t *transformer, j *Join, it *pending, v *version, before
 func (c *joinCall) subscribe(t *transformer, j *Join, it *pending) {
 	it.waiting, it.trace = false, j.correctFor == 0
 	it.until, it.keep = c.now, c.now
+	deadline := c.deadline
+	if t.expires() {
+		deadline = func(d time.Duration) int64 { return c.now + d.Microseconds() }
+	}
 	if j.correctFor > 0 {
-		it.until = c.deadline(j.correctFor)
+		it.until = deadline(j.correctFor)
+		if t.keepsBase() {
+			it.flow = t.lighten(it.flow, c.s)
+			it.head, it.packed = nil, nil
+		}
 	}
 	if it.place.key == nil && it.place.drop == 0 && !it.dropFlag {
 		return // there is nothing that a trace could tell
@@ -285,7 +310,7 @@ func (c *joinCall) subscribe(t *transformer, j *Join, it *pending) {
 	case ever:
 		it.keep = math.MaxInt64
 	case d > 0:
-		it.keep = c.deadline(d)
+		it.keep = deadline(d)
 	}
 }
 
@@ -299,7 +324,7 @@ func (c *joinCall) choose(it *pending) {
 		c.remove(it)
 		return
 	}
-	if it.trace {
+	if it.trace || t.expires() && !it.waiting && it.until <= c.now {
 		return
 	}
 	v := c.versions.at(it.flow.eventTime)
@@ -309,8 +334,11 @@ func (c *joinCall) choose(it *pending) {
 	case v != nil && !it.waiting && it.joined && it.chosen == v.fingerprint:
 		return
 	}
-	c.dirty = true
 	c.unpack(it)
+	if it.flow.light && !it.waiting && it.flow.comparedHash != t.comparedHash && t.step(it.flow)+1 < len(t.joins) {
+		return // another version of the app joined it by something else; the row stays as that version made it
+	}
+	c.dirty = true
 	c.uncount(t, it)
 	it.dropFlag = false
 	if v == nil {
@@ -334,7 +362,7 @@ func (c *joinCall) expire() {
 		case t == nil:
 			c.remove(it)
 			continue
-		case it.until > c.now:
+		case it.until > c.now, t.expires() && !it.waiting:
 			continue
 		case it.waiting:
 			c.dirty = true
@@ -365,8 +393,10 @@ func (c *joinCall) giveUp(t *transformer, j *Join, it *pending) {
 		}
 		it.emitted++
 		reason := fmt.Sprintf("join %s: no %s came within %s", j.field, j.entityType, j.waitFor)
-		c.out.add(c.p.mapStage, failed(next, failure{"join", []string{reason}}))
+		c.keepBase(t, j, it.flow)
+		c.out.add(c.p.mapStageOf(next), failed(next, failure{"join", []string{reason}}))
 	case Drop:
+		c.keepBase(t, j, it.flow)
 		it.dropFlag = true
 		c.out.count(t.counters.dropped, 1)
 	}

@@ -111,5 +111,5 @@ func deadOf(e *plan.Element) *dead {
 
 // failed is the message that makes a dead letter of f.
 func failed(f *flow, why failure) plan.Element {
-	return plan.Element{Time: f.eventTime, Tag: tagFailed, Message: &dead{why, f}}
+	return plan.Element{Key: f.id[:], Time: f.eventTime, Tag: tagFailed, Message: &dead{why, f}}
 }

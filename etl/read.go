@@ -18,6 +18,7 @@ type scratch struct {
 	inner    []record.Value // of a document inside the one that values are of
 	reader   Reader
 	wanted   []*transformer // the tables of an event
+	now      int64          // processing time; not set in Read
 	messages messages
 
 	key                []byte // a key before it is hashed
@@ -36,6 +37,7 @@ type scratch struct {
 	sources  slab[string]
 	content  slab[content]
 	pending  slab[pending]
+	compared slab[record.Value]
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}

@@ -89,6 +89,9 @@ func (r *Reader) find(p resolvedPath) record.Value {
 }
 
 func (r *Reader) lookup(p Path, a *resolved) record.Value {
+	if a.compared > 0 && r.flow.light {
+		return r.flow.compared[a.compared-1]
+	}
 	for i := range r.flow.docs {
 		d := &r.flow.docs[i]
 		if d.name != a.doc {

@@ -55,6 +55,10 @@ type transformer struct {
 	late       *sync.Map        // other paths, when they are asked for: Path → resolvedPath
 	joinStages []int            // the stage of each join
 	counters   tableCounters
+
+	correctFor   time.Duration // the longest of its joins
+	compared     []compared    // what light records carry
+	comparedHash uint32
 }
 
 // resolvedPath is a path ready for look-ups.
@@ -65,10 +69,11 @@ type resolvedPath struct {
 
 // resolved is one alternative of a path, ready for look-ups.
 type resolved struct {
-	doc    string
-	layout *layout
-	slot   int           // in the layout; -1: not in it
-	late   *record.Paths // finds the path where the layout does not
+	doc      string
+	layout   *layout
+	slot     int           // in the layout; -1: not in it
+	late     *record.Paths // finds the path where the layout does not
+	compared int           // 1 + its place among what light records carry; 0 when it is not there
 }
 
 func (t Table[Row]) transformer() (*transformer, error) {
@@ -204,6 +209,7 @@ func (t *transformer) resolveKnown() error {
 		}
 		t.conditions = append(t.conditions, conditions)
 	}
+	t.findCompared()
 	return nil
 }
 

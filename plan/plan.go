@@ -122,7 +122,7 @@ type Key struct {
 	Timers []Timer   // fired, and thereby gone from the set; in order of time
 
 	// Effects. Their zero values change nothing.
-	SetValue    []byte   // the new value, when not nil; empty and not nil deletes it
+	SetValue    []byte     // the new value, when not nil; empty and not nil deletes it
 	ReplaceList bool       // the list becomes what is appended alone, instead of following List. Only when List was loaded.
 	Append      [][]byte   // items to append to the list
 	AppendUntil []Expiring // items to append to the list that leave it by themselves
@@ -134,7 +134,9 @@ type Key struct {
 const MaxRev = 1<<54 - 1
 
 // Expiring is a list item that nobody needs after an instant. It then leaves the list unseen: no timer fires, nothing is read.
-// A runner may be late with that, by up to an eighth of the item's life, so a stage must itself know which items it still minds.
+// A runner may be late with that, by an eighth of the item's life or more, so a stage must itself know which items it still minds.
+// It is never so early that a key whose timer was set for an instant before Until is called without the item, however late the
+// timer fires.
 type Expiring struct {
 	Item  []byte
 	Until int64 // processing time, in microseconds since 1970
