@@ -27,7 +27,7 @@ func (e *Engine) epoch(in *input, a *advance) error {
 	clock := plan.Clock{Processing: next.Processing, Watermark: next.Watermark}
 
 	// Timers that are still to fire may find what expires after their instants.
-	expired := e.s.buckets.expire(min(clock.Processing, e.timers.next(plan.ProcessingTime)))
+	gone := e.s.buckets.expire(min(clock.Processing, e.timers.next(plan.ProcessingTime)))
 
 	e.leftover = false
 	var fired [][]firedTimer
@@ -40,7 +40,7 @@ func (e *Engine) epoch(in *input, a *advance) error {
 		next.Fired += int64(n)
 		e.leftover = n >= maxFired
 	}
-	if in == nil && a == nil && next.Fired == e.rec.Fired && len(expired) == 0 {
+	if in == nil && a == nil && next.Fired == e.rec.Fired && len(gone) == 0 {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.live.nextTimer = e.timers.next(plan.ProcessingTime) // the index may know better now
@@ -63,7 +63,7 @@ func (e *Engine) epoch(in *input, a *advance) error {
 		res.rows[i].Epoch = next.Epoch
 	}
 	stepped := time.Now()
-	ent, err := e.commit(next, res, fired, expired, a)
+	ent, err := e.commit(next, res, fired, gone, a)
 	if err != nil {
 		return fmt.Errorf("commit epoch %d: %w", next.Epoch, err)
 	}
@@ -112,7 +112,7 @@ func (e *Engine) take(in *input, next *epochRecord) {
 }
 
 // commit makes an epoch durable: first its rows, then everything else, with the entry that names the rows, in one batch.
-func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer, expired []bucket, a *advance) (ent entry, err error) {
+func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer, gone []expired, a *advance) (ent entry, err error) {
 	b := e.s.db.NewBatchWithSize(batchSize(res))
 	if len(res.rows) > 0 && len(e.sinks) > 0 {
 		if ent, err = e.outbox.append(e.c.Plan, next.Epoch, res.rows, next.Offsets); err != nil {
@@ -123,9 +123,7 @@ func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer,
 		}
 	}
 	w := effects{b: b, epoch: next.Epoch, now: next.Processing, groups: e.c.KeyGroups}
-	for _, x := range expired {
-		w.note(b.DeleteRange(appendBucket(nil, x.stage, x.at), appendBucket(nil, x.stage, x.at+1), nil))
-	}
+	w.dropBuckets(gone)
 	for stage := range fired {
 		w.fired(e.prog.stageIDs[stage], fired[stage])
 	}
@@ -138,6 +136,8 @@ func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer,
 			}
 		}
 	}
+	w.bucketSizes(e.s.buckets)
+	next.measureBuckets(e.s.buckets)
 	for i, n := range res.counts {
 		if n != 0 {
 			name := e.c.Plan.Counters[i]

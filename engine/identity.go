@@ -401,7 +401,7 @@ func sameJSON(a, b any) (bool, error) {
 // stagePrefixes are the prefixes of all keys of a stage.
 func stagePrefixes(stage uint16) [][]byte {
 	id := binary.BigEndian.AppendUint16(nil, stage)
-	prefixes := [][]byte{{kindValue}, {kindList}, {kindExpiring}, {kindTimer, byte(plan.ProcessingTime)}, {kindTimer, byte(plan.EventTime)}}
+	prefixes := [][]byte{{kindValue}, {kindList}, {kindExpiring}, slices.Clone(keyBucket), {kindTimer, byte(plan.ProcessingTime)}, {kindTimer, byte(plan.EventTime)}}
 	for i := range prefixes {
 		prefixes[i] = append(prefixes[i], id...)
 	}

@@ -25,6 +25,7 @@ const (
 var (
 	keyIdentity = []byte("midentity")
 	keyEpoch    = []byte("mepoch")
+	keyBucket   = []byte("mbucket") // followed by a stage id and an instant
 )
 
 // stageHeader is the length of kind, stage id and key group.

@@ -11,6 +11,9 @@ type stageSize struct {
 	ValueBytes int64 `json:"value_bytes"`
 	Items      int64 `json:"items"` // of all lists
 	ItemBytes  int64 `json:"item_bytes"`
+
+	ExpiringItems int64 `json:"expiring_items"`
+	ExpiringBytes int64 `json:"expiring_bytes"`
 }
 
 // StageProgress is how much state a keyed stage has. Bytes are those of the stage's own encoding; what they take on disk is less
@@ -19,8 +22,11 @@ type StageProgress struct {
 	Name       string
 	Keys       int64 // that have a value
 	ValueBytes int64
-	Items      int64 // in the lists of all keys: records that wait, or may still be corrected
+	Items      int64 // in the lists of all keys: records that wait
 	ItemBytes  int64
+
+	ExpiringItems int64 // and those that leave the lists by themselves: records that may still be corrected
+	ExpiringBytes int64
 }
 
 // measure adds what an epoch changes.
@@ -37,6 +43,15 @@ func (r *epochRecord) measure(stageIDs []uint16, keys [][]keyed) {
 	}
 }
 
+// measureBuckets takes over what expires.
+func (r *epochRecord) measureBuckets(b *buckets) {
+	for stage := range b.live {
+		size := r.Sizes[stage]
+		size.ExpiringItems, size.ExpiringBytes = b.size(stage)
+		r.Sizes[stage] = size
+	}
+}
+
 func (s *stageSize) add(k *keyed) {
 	if k.SetValue != nil {
 		if len(k.Value) > 0 {
@@ -50,14 +65,21 @@ func (s *stageSize) add(k *keyed) {
 	}
 	if k.ReplaceList {
 		s.Items -= int64(len(k.List))
-		for _, it := range k.List {
-			s.ItemBytes -= int64(len(it))
+		s.ItemBytes -= sizeOf(k.List)
+		for _, e := range k.expiring { // they are counted by bucket
+			s.Items += e.items
+			s.ItemBytes += e.bytes
 		}
 	}
 	s.Items += int64(len(k.Append))
-	for _, it := range k.Append {
-		s.ItemBytes += int64(len(it))
+	s.ItemBytes += sizeOf(k.Append)
+}
+
+func sizeOf(items [][]byte) (n int64) {
+	for _, it := range items {
+		n += int64(len(it))
 	}
+	return n
 }
 
 // sizesOf returns the sizes of the stages that there are still.
@@ -74,7 +96,7 @@ func stageProgress(ids map[string]uint16, sizes map[uint16]stageSize) []StagePro
 	out := make([]StageProgress, 0, len(ids))
 	for name, id := range ids {
 		s := sizes[id]
-		out = append(out, StageProgress{name, s.Keys, s.ValueBytes, s.Items, s.ItemBytes})
+		out = append(out, StageProgress{name, s.Keys, s.ValueBytes, s.Items, s.ItemBytes, s.ExpiringItems, s.ExpiringBytes})
 	}
 	slices.SortFunc(out, func(a, b StageProgress) int { return cmp.Compare(a.Name, b.Name) })
 	return out

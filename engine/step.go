@@ -66,7 +66,7 @@ type keyed struct {
 	needList   bool
 	listEpochs []uint64 // the list entries that were loaded
 
-	expiringKeys [][]byte // of the entries that expire that were loaded
+	expiring []expiringEntry // and those that expire
 }
 
 // step runs one epoch through all stages. It has no effects: same input and state, same result, however many workers.

@@ -131,13 +131,15 @@ type compared struct {
 	slot int
 }
 
-// findCompared numbers the values that light records carry.
+// findCompared numbers the values that light records carry. Those of the first n joins come first.
 func (t *transformer) findCompared() {
 	joined := map[string]bool{}
-	var names []byte
+	var said []byte
+	t.comparedHash = []uint32{hash32(nil)}
 	for i, j := range t.joins {
 		t.correctFor = max(t.correctFor, j.correctFor)
-		for _, c := range t.conditions[i] {
+		for k, c := range t.conditions[i] {
+			said = appendString(said, j.conditions[k].record.canonical())
 			for a := range c.alternatives {
 				alt := &c.alternatives[a]
 				if joined[alt.doc] || i == 0 { // the first join's key is never looked for again
@@ -145,12 +147,11 @@ func (t *transformer) findCompared() {
 				}
 				t.compared = append(t.compared, compared{alt.doc, alt.slot})
 				alt.compared = len(t.compared)
-				names = appendString(appendString(names, alt.doc), t.layout.paths[alt.slot])
 			}
 		}
 		joined[j.field] = true
+		t.comparedHash = append(t.comparedHash, hash32(said))
 	}
-	t.comparedHash = hash32(names)
 }
 
 // lighten returns f without what it began with.
@@ -163,8 +164,8 @@ func (t *transformer) lighten(f *flow, s *scratch) *flow {
 	out.light = true
 	out.docs = f.docs[len(f.docs)-len(f.revs):] // each join adds a document and a revision
 	out.sources = f.sources[1:]
-	if t.step(f)+1 < len(t.joins) { // there are joins behind this one
-		out.comparedHash = t.comparedHash
+	out.comparedJoins, out.comparedHash = uint8(len(t.joins)), t.comparedHash[len(t.joins)] //nolint:gosec // maxSteps at most
+	if t.step(f)+1 < len(t.joins) {
 		out.compared = s.compared.take(len(t.compared))
 		s.reader.t = t
 		s.reader.reset(f)
@@ -173,6 +174,11 @@ func (t *transformer) lighten(f *flow, s *scratch) *flow {
 		}
 	}
 	return out
+}
+
+// comparesAlike reports whether the joins that the table had when f became light still compare the same.
+func (t *transformer) comparesAlike(f *flow) bool {
+	return !f.light || int(f.comparedJoins) <= len(t.joins) && f.comparedHash == t.comparedHash[f.comparedJoins]
 }
 
 // whole returns f with what it began with.

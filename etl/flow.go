@@ -67,9 +67,10 @@ type flow struct {
 	sources []string // proof: the record and each joined entity version
 
 	// A light record lacks the documents that it began with, and their source: see base.go.
-	light        bool
-	comparedHash uint32         // of what the values in compared are
-	compared     []record.Value // values in those documents that joins behind compare; nil when there are none
+	light         bool
+	compared      []record.Value // values in those documents that the table's joins compare
+	comparedJoins uint8          // how many joins the table had
+	comparedHash  uint32         // and what they compared, see transformer.comparedHash
 
 	kept int64 // until when base was told to keep its documents, in this epoch; not encoded
 }
@@ -116,6 +117,7 @@ func (f *flow) appendHead(dst []byte) []byte {
 func (f *flow) appendBody(dst []byte) []byte {
 	dst = appendBool(dst, f.light)
 	if f.light {
+		dst = append(dst, f.comparedJoins)
 		dst = binary.LittleEndian.AppendUint32(dst, f.comparedHash)
 		dst = append(dst, byte(len(f.compared)))
 		for i := range f.compared {
@@ -176,7 +178,7 @@ func (r *reader) flowHead() (*flow, error) {
 func (f *flow) parseBody(b []byte) error {
 	r := reader{b: b}
 	if f.light = r.byte() == 1; f.light {
-		f.comparedHash = r.uint32()
+		f.comparedJoins, f.comparedHash = r.byte(), r.uint32()
 		if n := r.byte(); n > 0 {
 			f.compared = make([]record.Value, n)
 		}

@@ -63,6 +63,10 @@ func (p *program) forward(t *transformer, f *flow, s *scratch, out emitter, tag 
 			return place{stage: p.stageIDs[stage], key: key}
 		}
 		next := f.with(s, doc{j.field, nothing}, 0, "")
+		if f.light && step >= int(f.comparedJoins) {
+			f = next // the join is new since the row was made, and what it compares is not known
+			continue
+		}
 		switch j.otherwise {
 		case Drop:
 			p.withdraw(t, f, out)
@@ -115,8 +119,8 @@ func (p *program) withdraw(t *transformer, f *flow, out emitter) {
 
 // joinKey returns the key of the thing that f is to be joined with. Not ok: a value is missing, or names nobody.
 func (t *transformer) joinKey(step int, f *flow, s *scratch) ([]byte, bool) {
-	if f.light && f.comparedHash != t.comparedHash {
-		return nil, false // another version of the app joined it by something else, and waited for that
+	if !t.comparesAlike(f) {
+		return nil, false // another version of the app joined it by something else, and it waited for that
 	}
 	s.reader.t = t
 	s.reader.reset(f)

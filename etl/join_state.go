@@ -335,7 +335,7 @@ func (c *joinCall) choose(it *pending) {
 		return
 	}
 	c.unpack(it)
-	if it.flow.light && !it.waiting && it.flow.comparedHash != t.comparedHash && t.step(it.flow)+1 < len(t.joins) {
+	if !it.waiting && !t.comparesAlike(it.flow) {
 		return // another version of the app joined it by something else; the row stays as that version made it
 	}
 	c.dirty = true

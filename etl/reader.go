@@ -90,6 +90,9 @@ func (r *Reader) find(p resolvedPath) record.Value {
 
 func (r *Reader) lookup(p Path, a *resolved) record.Value {
 	if a.compared > 0 && r.flow.light {
+		if a.compared > len(r.flow.compared) { // f has passed the last join that it was light for
+			return record.Value{}
+		}
 		return r.flow.compared[a.compared-1]
 	}
 	for i := range r.flow.docs {

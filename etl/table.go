@@ -58,7 +58,7 @@ type transformer struct {
 
 	correctFor   time.Duration // the longest of its joins
 	compared     []compared    // what light records carry
-	comparedHash uint32
+	comparedHash []uint32      // by number of joins: of the paths by which that many first ones join
 }
 
 // resolvedPath is a path ready for look-ups.

@@ -264,7 +264,7 @@ func (c *comparer) joins(old, now TableDescription) {
 		}
 	}
 	for _, j := range now.Joins[min(len(old.Joins), len(now.Joins)):] {
-		c.allow(fmt.Sprintf("join %s.%s added", now.Name, j.Field), "records pass it from here on; rows there are pass it if they are corrected")
+		c.allow(fmt.Sprintf("join %s.%s added", now.Name, j.Field), "records pass it from here on; rows there are go without its entity, also when they are corrected")
 	}
 }
 
