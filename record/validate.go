@@ -34,6 +34,7 @@ const (
 	ones   = 0x0101010101010101
 	highs  = 0x8080808080808080
 	spaces = ' ' * ones
+	flip   = (' ' ^ '"') * ones
 )
 
 func skipSpace(d []byte, i int) int {
@@ -159,8 +160,8 @@ func skipColon(d []byte, i int) (int, fault) {
 // skipString goes over the rest of a string, from behind its opening quote to behind its closing one, and says whether it
 // has escapes.
 func skipString(d []byte, i int) (end int, escaped bool, f fault) {
-	for i+8 <= len(d) {
-		m := special(binary.LittleEndian.Uint64(d[i:]))
+	for i >= 0 && i <= len(d)-8 { // said so, the word is read without more checks
+		m := special(binary.LittleEndian.Uint64(d[i : i+8]))
 		if m == 0 {
 			i += 8
 			continue
@@ -175,8 +176,9 @@ func skipString(d []byte, i int) (end int, escaped bool, f fault) {
 
 // special returns a word in which the high bit of the lowest byte that needs a look is set: the lowest one of x that is a
 // control character, a quote, a backslash or not ASCII. Higher bytes may be marked wrongly, by a borrow from below.
+// Flipping a bit makes a quote of a space and lets control characters stay what they are, so that one comparison finds both.
 func special(x uint64) uint64 {
-	return ((x - spaces) | ((x ^ '"'*ones) - ones) | ((x ^ '\\'*ones) - ones) | x) & highs
+	return ((x ^ flip) - (' '+1)*ones | ((x ^ '\\'*ones) - ones) | x) & highs
 }
 
 // skipRareString is skipString for strings with other things than plain ASCII, and near the document's end.
@@ -193,8 +195,8 @@ func skipRareString(d []byte, i int) (end int, escaped bool, f fault) {
 		case c < ' ':
 			return i, escaped, faultControl
 		case c < utf8.RuneSelf:
-			for i++; i+8 <= len(d); i += 8 {
-				if m := special(binary.LittleEndian.Uint64(d[i:])); m != 0 {
+			for i++; i >= 0 && i <= len(d)-8; i += 8 {
+				if m := special(binary.LittleEndian.Uint64(d[i : i+8])); m != 0 {
 					i += bits.TrailingZeros64(m) >> 3
 					break
 				}
