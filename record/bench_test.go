@@ -98,6 +98,20 @@ func BenchmarkFingerprint(b *testing.B) {
 	}
 }
 
+func BenchmarkScanFingerprint(b *testing.B) {
+	doc := outcome(b)
+	paths, err := record.Compile(outcomePaths...)
+	require.NoError(b, err)
+	out := make([]record.Value, paths.Len())
+	b.SetBytes(int64(len(doc)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := paths.ScanFingerprint(doc, out); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkValidEncodingJSON(b *testing.B) {
 	doc := outcome(b)
 	b.SetBytes(int64(len(doc)))

@@ -3,221 +3,432 @@ package record
 import (
 	"cmp"
 	"encoding/binary"
+	"math/bits"
 	"slices"
 	"sync"
-
-	"github.com/zeebo/xxh3"
 )
 
 // Fingerprint returns a hash of the JSON value that doc is. Documents that differ only in white space, in the order of
 // members, in how characters are escaped or in how a number is spelled (1, 1.0, 10e-1) have the same one; of duplicate
 // members the last counts. It is the same on every machine and for every version of the program. The error is a
 // *SyntaxError. Numbers with an exponent of more than 16 digits are only the same when they are spelled the same.
+//
+// Two documents that nobody has made for it collide about as seldom as 120 random bits do. It is no defence against somebody
+// who looks for collisions.
 func Fingerprint(doc []byte) ([16]byte, error) {
 	p := printers.Get().(*printer)
-	p.doc = doc
-	i, h, f := p.value(next(doc, 0), 0)
+	i, h, f := p.value(doc, next(doc, 0), 0, state{rootA, rootB}, nil, nil)
 	p.release()
 	if f == noFault {
 		if i = next(doc, i); i == len(doc) {
-			return h.Bytes(), nil
+			return h.bytes(), nil
 		}
 		f = faultTrailing
 	}
 	return [16]byte{}, syntaxError(doc, i, f)
 }
 
-// Every value is hashed with its kind's seed over:
-//
-//	null, true, false   the word
-//	number              sign, exponent, digits (see decimal)
-//	string              the decoded text
-//	array               the elements' hashes
-//	object              the hashes of names and values, in the order of the names' hashes
-const (
-	seedLiteral uint64 = iota + 1
-	seedNumber
-	seedString
-	seedArray
-	seedObject
-)
-
-// printer is the scratch space of one Fingerprint: two stacks, which every open array or object has the upper end of.
-type printer struct {
-	doc     []byte
-	members []member // of open objects
-	hashes  []byte   // of open arrays; above them text that is being decoded or put together
+// ScanFingerprint is Scan and Fingerprint in one pass over doc, which costs far less than both. With an error all of out is
+// Missing.
+func (p *Paths) ScanFingerprint(doc []byte, out []Value) ([16]byte, error) {
+	out = out[:p.count]
+	clear(out)
+	pr := printers.Get().(*printer)
+	i, h, f := pr.value(doc, next(doc, 0), 0, state{rootA, rootB}, &p.root, out)
+	pr.release()
+	if f == noFault {
+		if i = next(doc, i); i == len(doc) {
+			return h.bytes(), nil
+		}
+		f = faultTrailing
+	}
+	clear(out)
+	return [16]byte{}, syntaxError(doc, i, f)
 }
 
-type member struct{ name, value xxh3.Uint128 }
+// A document's hash is the sum of the hashes of its leaves: of strings, numbers, literals, and arrays and objects with nothing
+// in them. A leaf's hash begins with the names and places of the path that leads to it. So it says which values are where,
+// which is all that there is to say of a JSON value, and it does not matter in which order members come: nothing is sorted.
+//
+// What an object's member contributes is kept until the object ends, and taken away again when a duplicate follows.
+
+// printer is the scratch space of one fingerprint.
+type printer struct {
+	members []member // of the open objects, each of which has the upper end
+	text    []byte   // decoded
+}
+
+// member is what a name that has been seen in an object contributes: the sum of the leaves of its value.
+type member struct {
+	name  state
+	value sum
+}
 
 var printers = sync.Pool{New: func() any { return new(printer) }}
 
 // release gives p back for the next document, unless it has grown beyond what is worth keeping.
 func (p *printer) release() {
 	const most = 1 << 20
-	p.doc, p.members, p.hashes = nil, p.members[:0], p.hashes[:0]
-	if cap(p.members)*32+cap(p.hashes) <= most {
+	p.members = p.members[:0]
+	if cap(p.members)*32+cap(p.text) <= most {
 		printers.Put(p)
 	}
 }
 
-func (p *printer) value(i, depth int) (int, xxh3.Uint128, fault) {
-	d := p.doc
+// The functions below follow the document as those of Validate do and, where n is not nil, the trie as those of Scan. s is what
+// the path to the value hashes to.
+
+// value goes over the value at n's place and hashes it.
+func (p *printer) value(d []byte, i, depth int, s state, n *node, out []Value) (int, sum, fault) {
 	if i >= len(d) {
-		return i, xxh3.Uint128{}, faultEnd
+		return i, sum{}, faultEnd
 	}
+	var (
+		h sum
+		f fault
+	)
+	from := i
 	switch d[i] {
 	case '"':
-		return p.text(i)
-	case '{':
-		return p.object(i, depth)
-	case '[':
-		return p.array(i, depth)
-	}
-	end, f := skipScalar(d, i)
-	if f != noFault {
-		return end, xxh3.Uint128{}, f
-	}
-	if kindOf(d[i]) == Number {
-		return end, p.number(d[i:end]), noFault
-	}
-	return end, xxh3.Hash128Seed(d[i:end], seedLiteral), noFault
-}
-
-// text hashes the string that begins at i.
-func (p *printer) text(i int) (int, xxh3.Uint128, fault) {
-	end, escaped, f := skipString(p.doc, i+1)
-	if f != noFault {
-		return end, xxh3.Uint128{}, f
-	}
-	body := p.doc[i+1 : end-1]
-	if !escaped {
-		return end, xxh3.Hash128Seed(body, seedString), noFault
-	}
-	base := len(p.hashes)
-	p.hashes = appendDecoded(p.hashes, body)
-	h := xxh3.Hash128Seed(p.hashes[base:], seedString)
-	p.hashes = p.hashes[:base]
-	return end, h, noFault
-}
-
-func (p *printer) number(raw []byte) xxh3.Uint128 {
-	var buf [64]byte
-	n := parseDecimal(raw, buf[:0])
-	if n.huge {
-		return xxh3.Hash128Seed(raw, seedNumber)
-	}
-	base := len(p.hashes)
-	sign := byte('+')
-	if n.negative {
-		sign = '-'
-	}
-	p.hashes = append(p.hashes, sign)
-	p.hashes = binary.LittleEndian.AppendUint64(p.hashes, uint64(n.exp))
-	p.hashes = append(p.hashes, n.digits...)
-	h := xxh3.Hash128Seed(p.hashes[base:], seedNumber)
-	p.hashes = p.hashes[:base]
-	return h
-}
-
-func (p *printer) array(i, depth int) (int, xxh3.Uint128, fault) {
-	d := p.doc
-	if depth == MaxDepth {
-		return i, xxh3.Uint128{}, faultDepth
-	}
-	base := len(p.hashes)
-	if i = next(d, i+1); i < len(d) && d[i] == ']' {
-		return i + 1, xxh3.Hash128Seed(nil, seedArray), noFault
-	}
-	for {
-		var h xxh3.Uint128
-		var f fault
-		if i, h, f = p.value(i, depth+1); f != noFault {
+		if i, s, f = p.string(d, i+1, s); f != noFault {
 			return i, h, f
 		}
-		p.hashes = appendHash(p.hashes, h)
-		if i = next(d, i); i >= len(d) {
-			return i, h, faultEnd
+		h = s.leaf()
+		if n != nil {
+			for c := n.id; c != nil; c = c.id { // the step id on a string is the string
+				for _, e := range c.ends {
+					out[e] = Value{Raw: d[from:i:i], Kind: String}
+				}
+			}
 		}
-		switch d[i] {
-		case ',':
-			i = next(d, i+1)
-		case ']':
-			h = xxh3.Hash128Seed(p.hashes[base:], seedArray)
-			p.hashes = p.hashes[:base]
-			return i + 1, h, noFault
-		default:
-			return i, h, faultComma
+	case '{':
+		i, h, f = p.object(d, i, depth, s, n, out)
+	case '[':
+		i, h, f = p.array(d, i, depth, s, n, out)
+	default:
+		i, h, f = p.scalar(d, i, s)
+	}
+	if f != noFault {
+		return i, h, f
+	}
+	if n != nil && n.ends != nil {
+		v := Value{Raw: d[from:i:i], Kind: kindOf(d[from])}
+		for _, e := range n.ends {
+			out[e] = v
 		}
 	}
+	return i, h, noFault
 }
 
-func (p *printer) object(i, depth int) (int, xxh3.Uint128, fault) {
-	d := p.doc
+func (p *printer) object(d []byte, i, depth int, s state, n *node, out []Value) (int, sum, fault) {
+	var (
+		f      fault
+		seen   uint64 // of n's steps
+		filter uint64 // a bit for each name, several names to a bit
+	)
 	if depth == MaxDepth {
-		return i, xxh3.Uint128{}, faultDepth
+		return i, sum{}, faultDepth
+	}
+	if i = next(d, i+1); i < len(d) && d[i] == '}' {
+		return i + 1, s.literal(wordEmptyObject), noFault
+	}
+	if n != nil && n.table == nil {
+		n = nil
 	}
 	base := len(p.members)
-	if i = next(d, i+1); i < len(d) && d[i] == '}' {
-		return i + 1, xxh3.Hash128Seed(nil, seedObject), noFault
-	}
 	for {
-		var m member
-		var f fault
+		var (
+			step *step
+			m    member
+		)
+		if i, m.name, step, f = p.name(d, i, s, n); f != noFault {
+			return i, sum{}, f
+		}
+		if i+1 < len(d) && d[i] == ':' && d[i+1] > ' ' {
+			i++
+		} else if i, f = skipColon(d, i); f != noFault {
+			return i, sum{}, f
+		}
+		isString := i < len(d) && d[i] == '"'
 		switch {
-		case i >= len(d):
-			return i, m.value, faultEnd
-		case d[i] != '"':
-			return i, m.value, faultName
+		case step != nil:
+			if seen&step.bit == step.bit { // a duplicate, or one of too many to tell
+				for _, b := range step.node.below {
+					out[b] = Value{}
+				}
+			}
+			seen |= step.bit
+			if isString && step.node.plain >= 0 { // the commonest: one path ends at a string
+				from := i
+				var end state
+				i, end, f = p.string(d, i+1, m.name)
+				if f == noFault {
+					v := &out[step.node.plain]
+					v.Raw, v.Kind = d[from:i:i], String
+				}
+				m.value = end.leaf()
+			} else {
+				i, m.value, f = p.value(d, i, depth+1, m.name, step.node, out)
+			}
+		case isString:
+			var end state
+			i, end, f = p.string(d, i+1, m.name)
+			m.value = end.leaf()
+		default:
+			i, m.value, f = p.value(d, i, depth+1, m.name, nil, nil)
 		}
-		if i, m.name, f = p.text(i); f != noFault {
-			return i, m.value, f
+		if f != noFault {
+			return i, sum{}, f
 		}
-		if i, f = skipColon(d, i); f != noFault {
-			return i, m.value, f
+		if bit := uint64(1) << (m.name.a & 63); filter&bit == 0 {
+			filter |= bit
+			p.members = append(p.members, m)
+		} else {
+			p.addOrReplace(base, m)
 		}
-		if i, m.value, f = p.value(i, depth+1); f != noFault {
-			return i, m.value, f
-		}
-		p.members = append(p.members, m)
 		if i = next(d, i); i >= len(d) {
-			return i, m.value, faultEnd
+			return i, sum{}, faultEnd
 		}
 		switch d[i] {
 		case ',':
 			i = next(d, i+1)
 		case '}':
-			h := p.combine(p.members[base:])
-			p.members = p.members[:base]
-			return i + 1, h, noFault
+			return i + 1, p.total(base), noFault
 		default:
-			return i, m.value, faultComma
+			return i, sum{}, faultComma
 		}
 	}
 }
 
-// combine hashes an object's members, which it sorts.
-func (p *printer) combine(members []member) xxh3.Uint128 {
-	slices.SortStableFunc(members, func(a, b member) int {
-		if c := cmp.Compare(a.name.Hi, b.name.Hi); c != 0 {
-			return c
+// fewMembers is up to how many members an object's names are compared with each other. In a larger one they are sorted when it
+// ends.
+const fewMembers = 64
+
+// addOrReplace notes a member that may be a duplicate of one from base on.
+//
+//go:noinline // it would take registers from object's loop
+func (p *printer) addOrReplace(base int, m member) {
+	if members := p.members[base:]; len(members) <= fewMembers {
+		for i := range members {
+			if members[i].name == m.name {
+				members[i].value = m.value
+				return
+			}
 		}
-		return cmp.Compare(a.name.Lo, b.name.Lo)
-	})
-	base := len(p.hashes)
-	for i, m := range members {
-		if i+1 < len(members) && members[i+1].name == m.name {
-			continue // the last of several with one name counts, and the sort keeps their order
-		}
-		p.hashes = appendHash(appendHash(p.hashes, m.name), m.value)
 	}
-	h := xxh3.Hash128Seed(p.hashes[base:], seedObject)
-	p.hashes = p.hashes[:base]
-	return h
+	p.members = append(p.members, m)
 }
 
-func appendHash(dst []byte, h xxh3.Uint128) []byte {
-	dst = binary.LittleEndian.AppendUint64(dst, h.Lo)
-	return binary.LittleEndian.AppendUint64(dst, h.Hi)
+// total forgets the members from base on and returns the sum of their values: of those of one name the last one's.
+func (p *printer) total(base int) (total sum) {
+	members := p.members[base:]
+	p.members = p.members[:base]
+	if len(members) > fewMembers {
+		slices.SortStableFunc(members, func(m, o member) int {
+			return cmp.Or(cmp.Compare(m.name.a, o.name.a), cmp.Compare(m.name.b, o.name.b))
+		})
+		for i := 1; i < len(members); i++ {
+			if members[i].name == members[i-1].name {
+				members[i-1].value = sum{}
+			}
+		}
+	}
+	for i := range members {
+		total = total.plus(members[i].value)
+	}
+	return total
+}
+
+func (p *printer) array(d []byte, i, depth int, s state, n *node, out []Value) (int, sum, fault) {
+	var (
+		total, h sum
+		f        fault
+	)
+	if depth == MaxDepth {
+		return i, total, faultDepth
+	}
+	if i = next(d, i+1); i < len(d) && d[i] == ']' {
+		return i + 1, s.literal(wordEmptyArray), noFault
+	}
+	for k := 0; ; k++ {
+		var c *node
+		if n != nil {
+			c = n.element(k)
+		}
+		if i, h, f = p.value(d, i, depth+1, s.mix(uint64(k), 0, indexA, indexB), c, out); f != noFault {
+			return i, total, f
+		}
+		total = total.plus(h)
+		if i = next(d, i); i >= len(d) {
+			return i, total, faultEnd
+		}
+		switch d[i] {
+		case ',':
+			i = next(d, i+1)
+		case ']':
+			return i + 1, total, noFault
+		default:
+			return i, total, faultComma
+		}
+	}
+}
+
+func (p *printer) scalar(d []byte, i int, s state) (int, sum, fault) {
+	end, f := skipScalar(d, i)
+	if f != noFault {
+		return end, sum{}, f
+	}
+	switch d[i] {
+	case 'n':
+		return end, s.literal(wordNull), noFault
+	case 't':
+		return end, s.literal(wordTrue), noFault
+	case 'f':
+		return end, s.literal(wordFalse), noFault
+	}
+	return end, p.number(d[i:end], s).leaf(), noFault
+}
+
+func (s state) literal(word uint64) sum { return s.mix(word, 0, literalA, literalB).leaf() }
+
+// string goes over the rest of a string, as skipString does, and hashes its decoded text.
+func (p *printer) string(d []byte, i int, s state) (int, state, fault) {
+	from, before := i, s
+	for i >= 0 && i <= len(d)-16 {
+		x := binary.LittleEndian.Uint64(d[i : i+8])
+		if m := special(x); m != 0 {
+			if i += bits.TrailingZeros64(m) >> 3; d[i] != '"' {
+				break
+			}
+			return i + 1, s.mix(x&below(m), 0, stringA, stringB), noFault
+		}
+		y := binary.LittleEndian.Uint64(d[i+8 : i+16])
+		if m := special(y); m != 0 {
+			if i += 8 + bits.TrailingZeros64(m)>>3; d[i] != '"' {
+				break
+			}
+			return i + 1, s.mix(x, y&below(m), stringA, stringB), noFault
+		}
+		s = s.mix(x, y, textA, textB)
+		i += 16
+	}
+	return p.rareText(d, from, before, stringA, stringB)
+}
+
+// name goes over a member's name, hashes it and returns its step, nil when no path goes on with it.
+func (p *printer) name(d []byte, i int, s state, n *node) (int, state, *step, fault) {
+	if i >= 0 && i <= len(d)-18 && d[i] == '"' {
+		x, y, end := binary.LittleEndian.Uint64(d[i+1:i+9]), uint64(0), i+1
+		m := special(x)
+		if m != 0 {
+			x &= below(m)
+		} else {
+			y = binary.LittleEndian.Uint64(d[i+9 : i+17])
+			m = special(y)
+			y &= below(m)
+			end += 8
+		}
+		if end += bits.TrailingZeros64(m) >> 3; d[end] == '"' && m != 0 { // shorter than 16 bytes, as nearly all names are
+			var found *step
+			if n != nil {
+				found = n.find(key{x, y}, nil)
+			}
+			return end + 1, s.mix(x, y, nameA, nameB), found, noFault
+		}
+	}
+	return p.rareName(d, i, s, n)
+}
+
+// rareName is name for long names, for those that are not plain ASCII, and near the document's end.
+func (p *printer) rareName(d []byte, i int, s state, n *node) (int, state, *step, fault) {
+	end, escaped, f := skipName(d, i)
+	if f != noFault {
+		return end, s, nil, f
+	}
+	name := d[i+1 : end-1]
+	if escaped {
+		p.text = appendDecoded(p.text[:0], name)
+		name = p.text
+	}
+	var found *step
+	if n != nil {
+		found = n.findName(name)
+	}
+	return end, s.text(name, nameA, nameB), found, noFault
+}
+
+// rareText is string for strings that are not plain ASCII, and near the document's end.
+func (p *printer) rareText(d []byte, i int, s state, ka, kb uint64) (int, state, fault) {
+	end, escaped, f := skipString(d, i)
+	if f != noFault {
+		return end, s, f
+	}
+	body := d[i : end-1]
+	if escaped {
+		p.text = appendDecoded(p.text[:0], body)
+		body = p.text
+	}
+	return end, s.text(body, ka, kb), noFault
+}
+
+// number hashes a valid number: its digits, without zeros at either end, and its exponent.
+func (p *printer) number(raw []byte, s state) state {
+	var (
+		digits   uint64 // without the zeros at the end
+		zeros    int    // at the end
+		exponent int64
+		negative uint64
+		i        int
+	)
+	if raw[0] == '-' {
+		negative, i = 1, 1
+	}
+	if len(raw) > i+19 { // the point, or a digit too many for a word
+		return p.rareNumber(raw, s)
+	}
+	for ; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case c == '0':
+			zeros++
+		case c == '.':
+			exponent = int64(i + 1 - len(raw))
+		case c > '9':
+			return p.rareNumber(raw, s)
+		default:
+			for ; zeros > 0; zeros-- {
+				digits *= 10
+			}
+			digits = digits*10 + uint64(c-'0')
+		}
+	}
+	return s.decimal(digits, exponent+int64(zeros), negative)
+}
+
+// decimal takes in a number of up to 19 digits.
+func (s state) decimal(digits uint64, exponent int64, negative uint64) state {
+	if digits == 0 {
+		exponent, negative = 0, 0
+	}
+	return s.mix(digits, uint64(exponent)<<1|negative, numberA, numberB)
+}
+
+// rareNumber is number for numbers that are long or have an exponent.
+func (p *printer) rareNumber(raw []byte, s state) state {
+	var buf [64]byte
+	n := parseDecimal(raw, buf[:0])
+	var negative uint64
+	if n.negative {
+		negative = 1
+	}
+	switch {
+	case n.huge:
+		return s.mix(wordHugeNumber, 0, literalA, literalB).text(raw, stringA, stringB)
+	case len(n.digits) > 19:
+		return s.mix(wordLongNumber, uint64(n.exp)<<1|negative, literalA, literalB).text(n.digits, stringA, stringB)
+	}
+	var digits uint64
+	for _, c := range n.digits {
+		digits = digits*10 + uint64(c-'0')
+	}
+	return s.decimal(digits, n.exp, negative)
 }

@@ -43,11 +43,12 @@ type node struct {
 type step struct {
 	key  key
 	name string
+	long bool   // the key does not have all of the name
 	bit  uint64 // one per child of a node, to notice duplicates; 0 beyond the 64th
 	node *node  // nil in a free entry
 }
 
-// key is what a name is looked up by: two words that are the whole of a name of up to 16 bytes.
+// key is what a name is looked up by: two words that are the whole of a name of less than 16 bytes.
 type key struct{ head, tail uint64 }
 
 type child struct {
@@ -133,35 +134,51 @@ func (n *node) enter(name string, bit uint64, c *node) {
 	for n.table[i].node != nil {
 		i = (i + 1) % uint64(len(n.table))
 	}
-	n.table[i] = step{key: k, name: name, bit: bit, node: c}
+	n.table[i] = step{key: k, name: name, long: isLong(len(name)), bit: bit, node: c}
 }
 
-// find returns the step whose name is size bytes with the key k, or nil. name is the name itself if it is longer than sixteen
-// bytes; the key has all of a shorter one.
-func (n *node) find(k key, size int, name []byte) *step {
+// find returns the step whose name has the key k, or nil. long is the name if it is not a short one.
+func (n *node) find(k key, long []byte) *step {
 	mask := uint64(len(n.table) - 1)
 	for i := k.hash() >> (n.shift & 63); ; i++ {
 		s := &n.table[i&mask]
 		if s.node == nil {
 			return nil
 		}
-		if s.key == k && len(s.name) == size && (size <= 16 || s.name == string(name)) {
+		if s.key == k && s.long == (long != nil) && (!s.long || s.name == string(long)) {
 			return s
 		}
 	}
 }
 
-// keyOf makes the key of a name: of a short one the bytes and the length, of a long one the first and the last eight bytes.
+// findName is find for any name.
+func (n *node) findName(name []byte) *step {
+	if isLong(len(name)) {
+		return n.find(keyOf(name), name)
+	}
+	return n.find(keyOf(name), nil)
+}
+
+// element returns the node that leads on from the k-th element of an array, or nil.
+func (n *node) element(k int) *node {
+	for _, x := range n.at {
+		if x.index == k {
+			return x.node
+		}
+	}
+	return nil
+}
+
+// keyOf makes the key of a name: of a short one its lastWords, of a long one the first and the last eight bytes.
 func keyOf(name []byte) key {
-	if len(name) > 8 {
+	if isLong(len(name)) {
 		return key{binary.LittleEndian.Uint64(name), binary.LittleEndian.Uint64(name[len(name)-8:])}
 	}
-	var head uint64
-	for i := len(name) - 1; i >= 0; i-- {
-		head = head<<8 | uint64(name[i])
-	}
-	return key{head, uint64(len(name))}
+	head, tail := lastWords(name)
+	return key{head, tail}
 }
+
+func isLong(size int) bool { return size >= 16 }
 
 func (k key) hash() uint64 { return (k.head ^ k.tail) * 0x9e3779b97f4a7c15 }
 

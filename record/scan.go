@@ -138,14 +138,7 @@ func scanArray(d []byte, i, depth int, n *node, out []Value) (int, fault) {
 		return i + 1, noFault
 	}
 	for k := 0; ; k++ {
-		var c *node
-		for _, x := range n.at {
-			if x.index == k {
-				c = x.node
-				break
-			}
-		}
-		if c != nil {
+		if c := n.element(k); c != nil {
 			i, f = scanValue(d, i, depth+1, c, out)
 		} else {
 			i, f = skipValue(d, i, depth+1)
@@ -169,15 +162,19 @@ func scanArray(d []byte, i, depth int, n *node, out []Value) (int, fault) {
 
 // scanName goes over a member's name and returns its step, nil when no path goes on with it.
 func scanName(d []byte, i int, n *node) (int, *step, fault) {
-	if i+9 <= len(d) && d[i] == '"' {
-		// Most names are shorter than eight bytes, and then one word has all of it.
-		x := binary.LittleEndian.Uint64(d[i+1:])
-		if m := special(x); m != 0 {
-			size := bits.TrailingZeros64(m) >> 3
-			if end := i + 1 + size; d[end] == '"' {
-				x &= 1<<(8*size) - 1
-				return end + 1, n.find(key{x, uint64(size)}, size, nil), noFault
-			}
+	if i >= 0 && i <= len(d)-18 && d[i] == '"' {
+		x, y, end := binary.LittleEndian.Uint64(d[i+1:i+9]), uint64(0), i+1
+		m := special(x)
+		if m != 0 {
+			x &= below(m)
+		} else {
+			y = binary.LittleEndian.Uint64(d[i+9 : i+17])
+			m = special(y)
+			y &= below(m)
+			end += 8
+		}
+		if end += bits.TrailingZeros64(m) >> 3; d[end] == '"' && m != 0 { // shorter than 16 bytes, as nearly all names are
+			return end + 1, n.find(key{x, y}, nil), noFault
 		}
 	}
 	end, escaped, f := skipName(d, i)
@@ -186,7 +183,7 @@ func scanName(d []byte, i int, n *node) (int, *step, fault) {
 	}
 	name := d[i+1 : end-1]
 	if !escaped {
-		return end, n.find(keyOf(name), len(name), name), noFault
+		return end, n.findName(name), noFault
 	}
 	const longestEscape = 6 // bytes that spell one byte: \u0041
 	if len(name) > longestEscape*n.longest {
@@ -194,5 +191,5 @@ func scanName(d []byte, i int, n *node) (int, *step, fault) {
 	}
 	var buf [256]byte
 	decoded := appendDecoded(buf[:0], name)
-	return end, n.find(keyOf(decoded), len(decoded), decoded), noFault
+	return end, n.findName(decoded), noFault
 }
