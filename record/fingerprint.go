@@ -64,7 +64,7 @@ type member struct {
 	value sum
 }
 
-var printers = sync.Pool{New: func() any { return new(printer) }}
+var printers = sync.Pool{New: func() any { return &printer{members: make([]member, 0, fewMembers)} }}
 
 // release gives p back for the next document, unless it has grown beyond what is worth keeping.
 func (p *printer) release() {

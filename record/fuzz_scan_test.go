@@ -134,9 +134,16 @@ func FuzzScan(f *testing.F) {
 		out := make([]record.Value, paths.Len())
 		err = paths.Scan(doc, out)
 		require.Equal(t, record.Validate(doc), err)
+		again := make([]record.Value, paths.Len())
+		got, fpErr := paths.ScanFingerprint(doc, again)
+		require.Equal(t, err, fpErr)
+		require.Equal(t, out, again)
 		if err != nil {
 			return
 		}
+		want, err := record.Fingerprint(doc)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
 		d := json.NewDecoder(bytes.NewReader(doc))
 		d.UseNumber()
 		root := readTree(t, d)
