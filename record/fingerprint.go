@@ -174,6 +174,10 @@ func (p *printer) object(d []byte, i, depth int, s state, n *node, out []Value) 
 			var end state
 			i, end, f = p.string(d, i+1, m.name)
 			m.value = end.leaf()
+		case i < len(d) && d[i] == '{':
+			i, m.value, f = p.object(d, i, depth+1, m.name, nil, nil)
+		case i < len(d) && d[i] != '[':
+			i, m.value, f = p.scalar(d, i, m.name)
 		default:
 			i, m.value, f = p.value(d, i, depth+1, m.name, nil, nil)
 		}
