@@ -26,5 +26,9 @@
 //
 // The empty path is the whole document. A path may go on where another ends.
 //
+// # Fingerprints
+//
+// Fingerprint hashes the value that a document is, not its spelling; ScanFingerprint does so in the pass that finds the paths.
+//
 // The package does no I/O, builds no JSON and knows no Caliper terms; those are in package caliper.
 package record
