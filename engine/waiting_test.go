@@ -71,10 +71,11 @@ func TestWaitingRecordsDoNotSlowTheRest(t *testing.T) {
 	before := unrelated("before")
 	feed(j, n, func(i int) record.Item { return forumEvent(fmt.Sprint("hot", i), "hot", "10:00") })
 	feed(j, n, func(i int) record.Item { return forumEvent(fmt.Sprint("each", i), fmt.Sprint("each", i), "10:00") })
-	require.Equal(t, engine.StageProgress{
-		Name: "join/Thread/@id", Keys: 1, ValueBytes: stage(t, j, "join/Thread/@id").ValueBytes,
-		Items: int64(2 * n), ItemBytes: stage(t, j, "join/Thread/@id").ItemBytes, // those of before leave by themselves
-	}, stage(t, j, "join/Thread/@id"))
+	held := stage(t, j, "join/Thread/@id")
+	require.EqualValues(t, 1, held.Keys)
+	require.EqualValues(t, 2*n, held.Items)
+	require.EqualValues(t, 1000, held.ExpiringItems) // those of before may still be corrected
+	require.Positive(t, held.ExpiringBytes)
 	require.Greater(t, stage(t, j, "join/Thread/@id").ItemBytes, int64(2*n*50))
 	// An epoch more or less makes a few keys more or less.
 	require.InDelta(t, before, unrelated("beside"), 50)

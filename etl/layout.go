@@ -42,16 +42,16 @@ func newLayout(paths []string) (*layout, error) {
 	return l, nil
 }
 
-// scan validates bytes, fills values, which are of the layout's length, and appends the slots to dst:
+// scan validates bytes, finds its fingerprint, fills values, which are of the layout's length, and appends the slots to dst:
 //
 //	a bit for each path: is it set? │ of each that is: offset and length, 2 bytes each, or 4 in a document of 64 KiB and more
 //
 // Any path is found in them without reading the others.
-func (l *layout) scan(bytes []byte, values []record.Value, dst []byte) ([]byte, error) {
-	if err := l.parser.Scan(bytes, values); err != nil {
-		return dst, err
+func (l *layout) scan(bytes []byte, values []record.Value, dst []byte) (slots []byte, fingerprint [16]byte, err error) {
+	if fingerprint, err = l.parser.ScanFingerprint(bytes, values); err != nil {
+		return dst, fingerprint, err
 	}
-	return l.appendSlots(dst, bytes, values), nil
+	return l.appendSlots(dst, bytes, values), fingerprint, nil
 }
 
 func (l *layout) appendSlots(dst, bytes []byte, values []record.Value) []byte {

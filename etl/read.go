@@ -59,12 +59,12 @@ func (p *program) readItem(it *record.Item, s *scratch, out *plan.Output) {
 		return
 	}
 	s.values = slices.Grow(s.values[:0], len(p.layout.paths))[:len(p.layout.paths)]
-	slots, err := p.layout.scan(it.Bytes, s.values, s.arena.room(128))
+	slots, fingerprint, err := p.layout.scan(it.Bytes, s.values, s.arena.room(128))
 	if err != nil {
 		p.unreadable(it, err.Error(), out)
 		return
 	}
-	in := input{it: it, values: s.values, slots: s.arena.keep(slots)}
+	in := input{it: it, values: s.values, slots: s.arena.keep(slots), fingerprint: fingerprint}
 	in.source = s.arena.string(appendSource(s.arena.room(64+len(it.ID)+len(it.Position.Topic)), it))
 	in.typ = termOf(s.values[p.head.typ])
 	if in.typ == "" {
@@ -84,14 +84,15 @@ func (p *program) readItem(it *record.Item, s *scratch, out *plan.Output) {
 
 // input is an item as Read sees it.
 type input struct {
-	it     *record.Item
-	values []record.Value
-	slots  []byte
-	source string
-	typ    string
-	id     string
-	time   int64
-	whole  *content // see content
+	it          *record.Item
+	values      []record.Value
+	slots       []byte
+	fingerprint [16]byte
+	source      string
+	typ         string
+	id          string
+	time        int64
+	whole       *content // see content
 }
 
 func (p *program) readEvent(in *input, s *scratch, out *plan.Output) {
@@ -117,11 +118,7 @@ func (p *program) readEvent(in *input, s *scratch, out *plan.Output) {
 		out.Count(p.counts.filtered, 1)
 		return
 	}
-	fingerprint, err := record.Fingerprint(in.it.Bytes)
-	if err != nil {
-		p.unreadable(in.it, err.Error(), out)
-		return
-	}
+	fingerprint := in.fingerprint
 	out.Count(p.counts.events, 1)
 	m := s.messages.reset()
 	for _, tr := range wanted {
@@ -148,11 +145,7 @@ func (in *input) readTime(eventTime record.Value) error {
 
 func (p *program) readEntity(in *input, s *scratch, out *plan.Output) {
 	in.time = p.versionTime(in.values[p.head.dateModified], in.it)
-	fingerprint, err := record.Fingerprint(in.it.Bytes)
-	if err != nil {
-		p.unreadable(in.it, err.Error(), out)
-		return
-	}
+	fingerprint := in.fingerprint
 	m := s.messages.reset()
 	v := &version{
 		validFrom: in.time, fingerprint: fingerprint, source: in.source,
@@ -254,7 +247,7 @@ func (p *program) scanAttached(c *content, s *scratch) {
 		return
 	}
 	s.inner = slices.Grow(s.inner[:0], len(p.layout.paths))[:len(p.layout.paths)]
-	slots, err := p.layout.scan(c.bytes, s.inner, s.arena.room(128))
+	slots, _, err := p.layout.scan(c.bytes, s.inner, s.arena.room(128))
 	if err != nil {
 		return // whoever reads it will say so
 	}
@@ -286,17 +279,13 @@ func (p *program) entitiesIn(in *input, s *scratch) (found []record.Value, err e
 func (p *program) emitEntities(in *input, entities []record.Value, action string, s *scratch, m *messages) {
 	for _, v := range entities {
 		values := make([]record.Value, len(p.layout.paths))
-		slots, err := p.layout.scan(v.Raw, values, nil)
+		slots, fingerprint, err := p.layout.scan(v.Raw, values, nil)
 		if err != nil {
 			panic(err) // part of a document that was valid
 		}
 		typ := termOf(values[p.head.typ])
 		if typ == "" {
 			continue
-		}
-		fingerprint, err := record.Fingerprint(v.Raw)
-		if err != nil {
-			panic(err)
 		}
 		id, _ := values[p.head.id].Text()
 		ver := &version{
