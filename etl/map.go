@@ -15,6 +15,10 @@ func (p *program) mapRows(in []plan.Element, out *plan.Output) {
 	var cells []plan.Cell
 	for _, e := range in {
 		r := reader{b: e.Payload}
+		if e.Tag == tagWithdraw {
+			p.withdrawLetter(&r, out)
+			continue
+		}
 		var fail failure
 		if e.Tag == tagFailed {
 			fail = r.failure()
