@@ -101,7 +101,7 @@ type program struct {
 type headSlots struct{ id, typ, eventTime, action, dateModified int }
 
 type itemCounters struct {
-	read, rejects, unreadable, filtered, duplicates, conflicts, events, entities, harvested int
+	read, rejects, unreadable, filtered, duplicates, conflicts, events, entities, harvested, replayed int
 }
 
 type tableCounters struct {
@@ -155,6 +155,7 @@ func (p *program) compile() error {
 		read: p.counter("read"), rejects: p.counter("rejects"), unreadable: p.counter("unreadable"),
 		filtered: p.counter("filtered"), duplicates: p.counter("duplicates"), conflicts: p.counter("conflicts"),
 		events: p.counter("events"), entities: p.counter("entities"), harvested: p.counter("harvested"),
+		replayed: p.counter("replayed"),
 	}
 	for _, t := range p.tables {
 		t.layout = p.layout
@@ -277,11 +278,12 @@ func (p *program) plan() *plan.Plan {
 
 // Tags of the messages between stages.
 const (
-	tagRecord  uint8 = iota + 1 // a record that comes for the first time
-	tagAgain                    // a record that came before, to this key or another, with an older revision
-	tagRetract                  // a record that went elsewhere: forget what came before
-	tagEntity                   // an entity's version
-	tagFailed                   // a record that becomes a dead letter
-	tagKeep                     // the documents that a record began with
-	tagExtend                   // they are needed longer
+	tagRecord   uint8 = iota + 1 // a record that comes for the first time
+	tagAgain                     // a record that came before, to this key or another, with an older revision
+	tagRetract                   // a record that went elsewhere: forget what came before
+	tagEntity                    // an entity's version
+	tagFailed                    // a record that becomes a dead letter
+	tagWithdraw                  // a dead letter that goes: its record is replayed
+	tagKeep                      // the documents that a record began with
+	tagExtend                    // they are needed longer
 )

@@ -59,6 +59,7 @@ type flow struct {
 	account   string
 	env       string
 	eventTime int64
+	base      uint64 // of a replayed record: what its revisions begin at; 0 of others
 
 	// revs counts, for each step that can correct the record (an entity table's own, then one a join), how many times the
 	// step had emitted it before. Compared from the left, the higher one is the later truth.
@@ -100,7 +101,7 @@ func (f *flow) Append(dst []byte) []byte {
 
 // appendHead appends what a record is known by.
 func (f *flow) appendHead(dst []byte) []byte {
-	dst = append(dst, flowFormat)
+	dst = binary.AppendUvarint(append(dst, flowFormat), f.base)
 	dst = appendString(dst, f.table)
 	dst = append(dst, f.id[:]...)
 	dst = appendString(dst, f.account)
@@ -161,7 +162,7 @@ func (r *reader) flowHead() (*flow, error) {
 	if v := r.byte(); v != flowFormat {
 		return nil, fmt.Errorf("record of format %d; this version reads format %d", v, flowFormat)
 	}
-	f := &flow{table: r.string()}
+	f := &flow{base: r.uvarint(), table: r.string()}
 	copy(f.id[:], r.take(16))
 	f.account, f.env = r.string(), r.string()
 	f.eventTime = r.varint()
@@ -230,7 +231,7 @@ const maxSteps = 6
 // rev folds the revisions into one number that compares as they do. steps is how many the table has.
 func (f *flow) rev(steps int) uint64 {
 	if steps == 0 {
-		return 0
+		return f.base
 	}
 	width := bits.Len64(plan.MaxRev) / steps
 	limit := uint64(1)<<width - 1
@@ -244,17 +245,25 @@ func (f *flow) rev(steps int) uint64 {
 		// correction then replaces the row because it comes later.
 		out = out<<width | min(uint64(r), limit)
 	}
-	return out
+	return min(out+f.base, plan.MaxRev)
 }
 
 // first reports whether no step ever emitted the record before.
 func (f *flow) first() bool {
+	if f.base > 0 {
+		return false
+	}
 	for _, r := range f.revs {
 		if r > 0 {
 			return false
 		}
 	}
 	return true
+}
+
+// olderThan reports whether f is an earlier revision of a record than g.
+func (f *flow) olderThan(g *flow) bool {
+	return f.base < g.base || f.base == g.base && compareRevs(f.revs, g.revs) < 0
 }
 
 // compareRevs orders revisions of one record by their common prefix.

@@ -205,7 +205,7 @@ func (c *joinCall) forget(t *transformer, f *flow) (before place) {
 		}
 	}
 	for _, old := range c.byID[f.id] {
-		if !old.gone && old.flow.table == f.table && compareRevs(old.flow.revs, f.revs) < 0 {
+		if !old.gone && old.flow.table == f.table && old.flow.olderThan(f) {
 			before = old.place
 			c.uncount(t, old)
 			c.remove(old)

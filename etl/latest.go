@@ -92,18 +92,19 @@ func (s *latestState) keyed(_ plan.Clock, keys []*plan.Key, output *plan.Output)
 			d := describedOf(&k.Inputs[i])
 			v := version{validFrom: k.Inputs[i].Time, deleted: d.deleted, fingerprint: d.fingerprint}
 			f := *d.flow // the message may be read by others
-			l = s.next(l, v, &f, scr, out)
+			l = s.next(l, v, &f, k.Inputs[i].Tag == tagAgain, scr, out)
 		}
 		k.SetValue = l.append(nil)
 	}
 }
 
-func (s *latestState) next(l *latest, v version, f *flow, scr *scratch, out outputEmitter) *latest {
+// next takes up a version. One that is replayed is emitted again if it is still the newest.
+func (s *latestState) next(l *latest, v version, f *flow, again bool, scr *scratch, out outputEmitter) *latest {
 	if l == nil {
 		l = &latest{version: v}
 		out.count(s.t.counters.in, 1)
 	} else {
-		if v.compare(l.version) <= 0 {
+		if c := v.compare(l.version); c < 0 || c == 0 && !again {
 			return l
 		}
 		if l.version.deleted {

@@ -16,6 +16,10 @@ func (p *program) mapRows(in []plan.Element, out *plan.Output) {
 	var cells []plan.Cell
 	for i := range in {
 		e := &in[i]
+		if e.Tag == tagWithdraw {
+			p.withdrawLetter(&reader{b: e.Payload}, out)
+			continue
+		}
 		var f *flow
 		var fail failure
 		if e.Tag == tagFailed {

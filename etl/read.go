@@ -54,9 +54,14 @@ func (p *program) read(items []record.Item, out *plan.Output) {
 
 func (p *program) readItem(it *record.Item, s *scratch, out *plan.Output) {
 	out.Count(p.counts.read, 1)
-	if it.Kind == record.Reject {
+	switch {
+	case it.Kind == record.Reject:
 		out.Count(p.counts.rejects, 1)
 		return
+	case it.Replay != nil:
+		if !p.replays(it, s, out) {
+			return
+		}
 	}
 	s.values = slices.Grow(s.values[:0], len(p.layout.paths))[:len(p.layout.paths)]
 	slots, fingerprint, err := p.layout.scan(it.Bytes, s.values, s.arena.room(128))
@@ -171,17 +176,7 @@ func (p *program) sendVersion(in *input, values []record.Value, v *version, typ,
 		if !l.t.source.matches(record.Entity, typ, "") {
 			continue
 		}
-		identity := identityOf(id, v.fingerprint)
-		f := &flow{
-			table: l.t.name, id: rowID(l.t.name, in.it.Account, in.it.Env, identity, [16]byte{}, 0),
-			account: in.it.Account, env: in.it.Env, eventTime: v.validFrom,
-			docs:    []doc{{"entity", v.content}},
-			sources: []string{v.source},
-		}
-		m.add(l.stage, plan.Element{
-			Key:  s.hash(appendString(appendTenant(s.key[:0], in.it.Account, in.it.Env), identity)),
-			Time: v.validFrom, Tag: tagEntity, Message: &described{v.deleted, v.fingerprint, f},
-		})
+		p.sendLatest(l, in, v, id, tagEntity, s, m)
 	}
 	for _, j := range p.joins {
 		if typ != j.entityType && !caliper.IsA(typ, j.entityType) {
@@ -193,32 +188,32 @@ func (p *program) sendVersion(in *input, values []record.Value, v *version, typ,
 	}
 }
 
+// sendLatest emits a version to the table of its entities.
+func (p *program) sendLatest(l *latestState, in *input, v *version, id string, tag uint8, s *scratch, m *messages) {
+	identity := identityOf(id, v.fingerprint)
+	f := &flow{
+		table: l.t.name, id: rowID(l.t.name, in.it.Account, in.it.Env, identity, [16]byte{}, 0),
+		account: in.it.Account, env: in.it.Env, eventTime: v.validFrom,
+		docs:    []doc{{"entity", v.content}},
+		sources: []string{v.source},
+	}
+	m.add(l.stage, plan.Element{
+		Key:  s.hash(appendString(appendTenant(s.key[:0], in.it.Account, in.it.Env), identity)),
+		Time: v.validFrom, Tag: tag, Message: &described{v.deleted, v.fingerprint, f},
+	})
+}
+
 // flatMap runs the table's FlatMap and sends what it emits to the first join. A FlatMap that fails or panics makes one dead letter
 // of the whole event.
 func (p *program) flatMap(t *transformer, in *input, fingerprint [16]byte, s *scratch, m *messages) {
-	identity := identityOf(in.id, fingerprint)
-	base := s.flows.one()
-	*base = flow{table: t.name, account: in.it.Account, env: in.it.Env, eventTime: in.time}
-	base.docs = plus(&s.docs, nil, doc{"event", in.content(p.layout, s)})
-	base.sources = plus(&s.sources, nil, in.source)
-	id := func(i int) [16]byte { return rowID(t.name, in.it.Account, in.it.Env, identity, fingerprint, i) }
+	base := p.record(t, in, fingerprint, s)
 	if t.flatMap == nil {
-		base.id = id(0)
 		p.forward(t, base, s, m, tagRecord)
 		m.count(t.counters.in, 1)
 		return
 	}
-	var emitted []*flow
-	err := guard(func() error {
-		s.reader.t = t
-		return t.flatMap(Record{&s.reader, base}, func(rec Record) {
-			f := *rec.f
-			f.id = id(len(emitted))
-			emitted = append(emitted, &f)
-		})
-	})
+	emitted, err := p.unwind(t, in, base, fingerprint, s)
 	if err != nil {
-		base.id = id(0)
 		m.add(p.mapStage, failed(base, failure{"flat_map", []string{err.Error()}}))
 		m.count(t.counters.in, 1)
 		return
@@ -252,6 +247,32 @@ func (p *program) scanAttached(c *content, s *scratch) {
 		return // whoever reads it will say so
 	}
 	c.slots, c.layout = s.arena.keep(slots), p.layout.hash
+}
+
+// record is the record that an event is for a table without FlatMap.
+func (p *program) record(t *transformer, in *input, fingerprint [16]byte, s *scratch) *flow {
+	f := s.flows.one()
+	*f = flow{
+		table: t.name, id: rowID(t.name, in.it.Account, in.it.Env, identityOf(in.id, fingerprint), fingerprint, 0),
+		account: in.it.Account, env: in.it.Env, eventTime: in.time,
+	}
+	f.docs = plus(&s.docs, nil, doc{"event", in.content(p.layout, s)})
+	f.sources = plus(&s.sources, nil, in.source)
+	return f
+}
+
+// unwind runs the table's FlatMap on an event's record.
+func (p *program) unwind(t *transformer, in *input, base *flow, fingerprint [16]byte, s *scratch) (emitted []*flow, err error) {
+	identity := identityOf(in.id, fingerprint)
+	err = guard(func() error {
+		s.reader.t = t
+		return t.flatMap(Record{&s.reader, base}, func(rec Record) {
+			f := *rec.f
+			f.id = rowID(t.name, in.it.Account, in.it.Env, identity, fingerprint, len(emitted))
+			emitted = append(emitted, &f)
+		})
+	})
+	return emitted, err
 }
 
 // entitiesIn finds the entities that an event carries: at the paths that the app harvests, and those that it extracts.
@@ -324,8 +345,12 @@ func (p *program) sendToDedup(kind byte, in *input, identity string, fingerprint
 // unreadable makes a dead letter of an item that no table can be asked about.
 func (p *program) unreadable(it *record.Item, reason string, out *plan.Output) {
 	out.Count(p.counts.unreadable, 1)
+	rev := uint64(0)
+	if it.Replay != nil {
+		rev = it.Replay.Rev
+	}
 	out.Row(p.deadLetter(plan.Row{
-		ID:        idString(rowID("", it.Account, it.Env, string(it.Bytes), [16]byte{}, 0)),
+		ID: idString(rowID("", it.Account, it.Env, string(it.Bytes), [16]byte{}, 0)), Rev: rev,
 		EventTime: it.ReceivedAt.UnixMicro(), Account: it.Account, Env: it.Env, Sources: []string{string(appendSource(nil, it))},
 	}, "", it.Kind.String(), it.Bytes, failure{"read", []string{reason}}))
 }

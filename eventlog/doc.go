@@ -15,6 +15,7 @@
 //	data_version the envelope's dataVersion                  unless empty
 //	send_time    the envelope's sendTime, as received_at     unless zero
 //	reason       why it is a reject                          unless empty
+//	replay       which dead letter it is replayed for, JSON  when it is
 //
 // Items of one account, env and id go to one partition and stay in order there. There is no consumer group: whoever reads
 // keeps the offsets, beside the state that the items made.

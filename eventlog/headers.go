@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -20,6 +21,7 @@ const (
 	headerDataVersion = "data_version"
 	headerSendTime    = "send_time"
 	headerReason      = "reason"
+	headerReplay      = "replay"
 )
 
 // encodeHeaders returns an item's headers and the length of their values together.
@@ -61,6 +63,14 @@ func encodeHeaders(item *record.Item) ([]kgo.RecordHeader, int) {
 	}
 	if item.Reason != "" {
 		text(headerReason, item.Reason)
+	}
+	if item.Replay != nil {
+		value, err := json.Marshal(item.Replay)
+		if err != nil {
+			panic(err) // strings and a number
+		}
+		headers = append(headers, kgo.RecordHeader{Key: headerReplay, Value: value})
+		return headers, len(buf) + len(value)
 	}
 	return headers, len(buf)
 }
@@ -150,6 +160,10 @@ func (d *decoder) item(rec *kgo.Record) record.Item {
 			item.SendTime, err = d.sent.parse(value)
 		case headerReason:
 			item.Reason = string(value)
+		case headerReplay:
+			if json.Unmarshal(value, &item.Replay) != nil || item.Replay == nil {
+				complain("header replay is %q, not what millrace replay writes", value)
+			}
 		}
 		if err != nil {
 			complain("header %s is %q, not a time as RFC 3339 writes it", key, value)

@@ -3,7 +3,7 @@
 //
 // The one idea to hold: a raw row is the log record itself, named by its topic, partition and offset. Nothing is merged,
 // corrected or left out, so the tables are append-only, and whatever a later program wants to know can be read from them
-// again. An item that cannot be read as what its header says goes to rejects, with the reason.
+// again. An item that is in the log once more because a dead letter is replayed is only counted: it is there already. An item that cannot be read as what its header says goes to rejects, with the reason.
 //
 // It does no I/O: engine or flink runs the plan, sink/iceberg writes the rows.
 package ingest
@@ -32,8 +32,9 @@ const (
 )
 
 const (
-	counterRead = 0
-	counterRows = 1
+	counterRead     = 0
+	counterRows     = 1
+	counterReplayed = 4
 )
 
 // Plan returns the job's plan in the given version of the app.
@@ -47,7 +48,7 @@ func Plan(version string) *plan.Plan {
 			table("entities", "Entity", "Caliper entity descriptions as they were sent.", "event_time", entityTimeDoc),
 			table("rejects", "Reject", "What was sent and is neither, with the reason.", "received_at", rejectTimeDoc),
 		},
-		Counters: []string{"read", "table.events.rows", "table.entities.rows", "table.rejects.rows"},
+		Counters: []string{"read", "table.events.rows", "table.entities.rows", "table.rejects.rows", "replayed"},
 	}
 	p.Read = func(items []record.Item, out *plan.Output) { read(p, items, out) }
 	return p
@@ -94,6 +95,10 @@ func read(p *plan.Plan, items []record.Item, out *plan.Output) {
 	e := encoder{schema: p.Tables[Events].Schema}
 	for i := range items {
 		item := &items[i]
+		if item.Replay != nil && item.Kind != record.Reject {
+			out.Count(counterReplayed, 1)
+			continue
+		}
 		head, reason := caliper.Head{}, item.Reason
 		kind := Rejects
 		if item.Kind != record.Reject {

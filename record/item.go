@@ -51,8 +51,18 @@ type Item struct {
 	SendTime    time.Time // the envelope's sendTime; zero when it had none
 	ReceivedAt  time.Time // when the collector took it
 	Reason      string    // why it is a reject; empty otherwise
+	Replay      *Replay   // set on an item that is in the log again because a dead letter was made of it; nil otherwise
 	Position    Position  // where the log holds it; set by the reader, ignored by Append
 	Bytes       []byte
+}
+
+// Replay says which dead letter an item is replayed for. The app that made the letter, and no other, takes it up.
+type Replay struct {
+	App    string // that made the letter
+	Letter string // the letter's _id
+	Table  string // that the record was for; empty when it could not be read at all
+	Stage  string // where it failed
+	Rev    uint64 // larger than every revision that the record's row and letter have had
 }
 
 // Position is where the log holds an item.

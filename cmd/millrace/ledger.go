@@ -27,6 +27,7 @@ type ledger struct {
 	Sent        int64            `json:"sent"` // items, redeliveries and broken payloads included: as the simulator counts them, else as the log does
 	Lake        int64            `json:"lake"` // events and entities in the raw lake
 	Rejects     int64            `json:"rejects"`
+	Replayed    int64            `json:"replayed"`   // records of the log that are there once more, for dead letters
 	Duplicates  int64            `json:"duplicates"` // items that the ETL job had seen before
 	Rows        map[string]int64 `json:"rows"`
 	Waiting     int64            `json:"waiting"`
@@ -120,7 +121,8 @@ func (a *auditor) rawLake(ctx context.Context) error {
 		}
 	}
 	a.l.Lake, a.l.Rejects = counts[ingest.Events]+counts[ingest.Entities], counts[ingest.Rejects]
-	a.l.equal("records of the log = lake + rejects", a.l.Sent, a.l.Lake+a.l.Rejects)
+	a.l.Replayed = a.raw.Counters["replayed"]
+	a.l.equal("records of the log = lake + rejects + replayed", a.l.Sent, a.l.Lake+a.l.Rejects+a.l.Replayed)
 	a.l.equal("log positions in the lake, each once", a.l.Lake+a.l.Rejects, int64(len(positions)))
 	return nil
 }
@@ -129,8 +131,8 @@ func (a *auditor) rawLake(ctx context.Context) error {
 func (a *auditor) tables(ctx context.Context) error {
 	c := a.job.Counters
 	a.l.Duplicates = c["duplicates"]
-	a.l.equal("read = events + entities + filtered + rejects + unreadable",
-		c["read"], c["events"]+c["entities"]+c["filtered"]+c["rejects"]+c["unreadable"])
+	a.l.equal("read = events + entities + filtered + rejects + unreadable + replayed",
+		c["read"], c["events"]+c["entities"]+c["filtered"]+c["rejects"]+c["unreadable"]+c["replayed"])
 	letters := map[string]int64{}
 	for _, t := range a.s.etl.plan.Tables {
 		ids, revs, err := a.lakeRows(ctx, t, letters)
@@ -285,8 +287,8 @@ func (l ledger) print(w io.Writer) error {
 	for _, n := range l.Rows {
 		rows += n
 	}
-	fmt.Fprintf(&b, "sent %d, lake %d, rejects %d, duplicates %d, rows %d, waiting %d, dead letters %d\n",
-		l.Sent, l.Lake, l.Rejects, l.Duplicates, rows, l.Waiting, l.DeadLetters)
+	fmt.Fprintf(&b, "sent %d, lake %d, rejects %d, replayed %d, duplicates %d, rows %d, waiting %d, dead letters %d\n",
+		l.Sent, l.Lake, l.Rejects, l.Replayed, l.Duplicates, rows, l.Waiting, l.DeadLetters)
 	if l.Balanced {
 		b.WriteString("the ledger balances\n")
 	}

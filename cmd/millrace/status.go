@@ -92,7 +92,8 @@ func liveLedger(st web.Status, raw, job engine.Progress) web.Ledger {
 				{Name: "events", Count: *st.Lake.Events},
 				{Name: "entities", Count: *st.Lake.Entities},
 				{Name: "rejects", Count: *st.Lake.Rejects},
-				{Name: "on their way", Count: max(raw.Read-*rows, 0)},
+				{Name: "replayed", Count: raw.Counters["replayed"]},
+				{Name: "on their way", Count: max(raw.Read-raw.Counters["replayed"]-*rows, 0)},
 			},
 		})
 	}
@@ -105,6 +106,7 @@ func liveLedger(st web.Status, raw, job engine.Progress) web.Ledger {
 			{Name: "of no interest", Count: c["filtered"]},
 			{Name: "rejects", Count: c["rejects"]},
 			{Name: "unreadable", Count: c["unreadable"]},
+			{Name: "replayed", Count: c["replayed"]},
 		},
 	})
 	for _, t := range st.Tables {

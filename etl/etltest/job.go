@@ -5,6 +5,7 @@
 package etltest
 
 import (
+	"maps"
 	"slices"
 	"sort"
 	"time"
@@ -200,6 +201,15 @@ func (j *Job) Listed() (n int) {
 		}
 	}
 	return n
+}
+
+// Newest returns the newest revision of each row of a table by id, withdrawn ones included.
+func (j *Job) Newest(table string) map[string]plan.Row {
+	i, ok := j.Plan.Table(table)
+	if !ok {
+		return nil
+	}
+	return maps.Clone(j.rows[i])
 }
 
 // Rows returns a table's rows by id, as values by column. Withdrawn rows are not among them.
