@@ -25,11 +25,14 @@ import (
 )
 
 // Parts are what can be measured alone.
-var Parts = []string{partJob, partApp}
+var Parts = []string{partJob, partApp, partSteps, partCollector, partLatency}
 
 const (
-	partJob = "job" // a whole job with two joins
-	partApp = "app" // the shipped app
+	partJob       = "job"   // a whole job with two joins
+	partApp       = "app"   // the shipped app
+	partSteps     = "steps" // of a job, one by one
+	partCollector = "collector"
+	partLatency   = "latency" // from event to searchable row
 )
 
 // workerCounts are measured each, with as many processors for Go code.
@@ -37,13 +40,15 @@ var workerCounts = []int{1, 2}
 
 // Config says what to measure.
 type Config struct {
-	Dir        string       // for state and lake; what is made there is removed. Default: the system's temporary directory
-	Keys       []int        // numbers of entities in the state, multiples of 1000; default 10⁵, 10⁶ and 10⁷
-	Only       []string     // of Parts; default all
-	Records    int          // of one turn; default 200,000
-	Rounds     int          // turns that count; default 3
-	CPUProfile io.Writer    // gets the profile of all measured jobs, each sample labelled with its setting; default: nowhere
-	Logger     *slog.Logger // says how far it is; default: discard
+	Dir        string                                               // for state and lake; what is made there is removed. Default: the system's temporary directory
+	Keys       []int                                                // numbers of entities in the state, multiples of 1000; default 10⁵, 10⁶ and 10⁷
+	Only       []string                                             // of Parts; default all
+	Records    int                                                  // of one turn; default 200,000
+	Turn       time.Duration                                        // how long a turn of what has no number of records is; default 5 s
+	Rounds     int                                                  // turns that count; default 3
+	Stack      func(ctx context.Context, dir string) (Stack, error) // opens what serve runs, in a directory; required
+	CPUProfile io.Writer                                            // gets the profile of all measured jobs, each sample labelled with its setting; default: nowhere
+	Logger     *slog.Logger                                         // says how far it is; default: discard
 
 	profile *profiles
 }
@@ -55,6 +60,9 @@ func (c Config) withDefaults() Config {
 	if c.Records == 0 {
 		c.Records = 200_000
 	}
+	if c.Turn == 0 {
+		c.Turn = 5 * time.Second
+	}
 	if c.Rounds == 0 {
 		c.Rounds = 3
 	}
@@ -65,7 +73,11 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func (c Config) validate() error {
+// Check says what of c cannot be measured.
+func (c Config) Check() error {
+	if c.Stack == nil {
+		return errors.New("no stack given to measure")
+	}
 	for _, name := range c.Only {
 		if !slices.Contains(Parts, name) {
 			return fmt.Errorf("there is no part %q to measure: want of %s", name, strings.Join(Parts, ", "))
@@ -89,15 +101,17 @@ type Machine struct {
 
 // Report is all that was measured.
 type Report struct {
-	Machine Machine   `json:"machine"`
-	Began   time.Time `json:"began"`
-	Jobs    []Job     `json:"jobs"`
+	Machine  Machine   `json:"machine"`
+	Began    time.Time `json:"began"`
+	Jobs     []Job     `json:"jobs"`
+	Measures []Measure `json:"measures"`
+	Goals    []Goal    `json:"goals"`
 }
 
 // Run measures.
 func Run(ctx context.Context, c Config) (r Report, err error) {
 	c = c.withDefaults()
-	if err := c.validate(); err != nil {
+	if err := c.Check(); err != nil {
 		return r, err
 	}
 	r = Report{Machine: machine(), Began: time.Now().UTC()}
@@ -106,12 +120,30 @@ func Run(ctx context.Context, c Config) (r Report, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(c.Dir)) }()
 	for _, t := range c.trials() {
-		jobs, _, err := t.jobs(ctx)
+		jobs, measures, err := t.jobs(ctx)
 		if err != nil {
 			return r, err
 		}
-		r.Jobs = append(r.Jobs, jobs...)
+		r.Jobs, r.Measures = append(r.Jobs, jobs...), append(r.Measures, measures...)
 	}
+	for _, part := range []struct {
+		name    string
+		measure func(context.Context) ([]Measure, error)
+	}{
+		{partSteps, c.steps},
+		{partCollector, c.collector},
+		{partLatency, c.latency},
+	} {
+		if !c.measures(part.name) {
+			continue
+		}
+		measures, err := part.measure(ctx)
+		if err != nil {
+			return r, fmt.Errorf("measure %s: %w", part.name, err)
+		}
+		r.Measures = append(r.Measures, measures...)
+	}
+	r.Goals = goals(r)
 	if c.CPUProfile != nil {
 		return r, c.profile.write(c.CPUProfile)
 	}

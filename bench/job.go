@@ -51,46 +51,61 @@ type trial struct {
 }
 
 // jobs measures the app with all settings, each from the same state.
-func (t *trial) jobs(ctx context.Context) (out []Job, start Start, err error) {
+func (t *trial) jobs(ctx context.Context) (jobs []Job, measures []Measure, err error) {
 	base := filepath.Join(t.c.Dir, "base")
-	if start, err = t.describe(ctx, base); err != nil {
-		return nil, start, err
+	if measures, err = t.describe(ctx, base); err != nil {
+		return nil, nil, fmt.Errorf("describe %d entities to %s: %w", t.keys, t.app, err)
 	}
+	var resumed []float64
 	for _, correct := range t.corrections {
-		dir := filepath.Join(t.c.Dir, "job-"+correct.String())
-		resumed, err := measure(func() error { return engine.Restore(nil, base, dir, time.Now()) })
+		dir := filepath.Join(t.c.Dir, "job")
+		took, err := measure(func() error { return t.resume(ctx, base, dir) })
 		if err != nil {
-			return nil, start, err
+			return nil, nil, err
 		}
-		start.resume = append(start.resume, resumed.wall.Seconds())
-		jobs, err := t.alternate(ctx, dir, correct)
+		resumed = append(resumed, took.wall.Seconds())
+		all, err := t.alternate(ctx, dir, correct)
 		if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
-			return nil, start, fmt.Errorf("job %s, %d keys, corrected for %s: %w", t.app, t.keys, correct, err)
+			return nil, nil, fmt.Errorf("job %s, %d keys, corrected for %s: %w", t.app, t.keys, correct, err)
 		}
-		out = append(out, jobs...)
+		jobs = append(jobs, all...)
 	}
-	return out, start, os.RemoveAll(base)
+	measures = append(measures, Measure{What: t.state("resume from a savepoint of"), Unit: "s", Figure: newFigure(resumed)})
+	return jobs, measures, os.RemoveAll(base)
 }
 
-// Start is what it takes to begin.
-type Start struct {
-	described usage
-	savepoint float64
-	resume    []float64
-}
+// state names a measure of the state that all settings begin with.
+func (t *trial) state(what string) string { return fmt.Sprintf("%s, %s %d keys", t.app, what, t.keys) }
 
-// describe makes a savepoint of a job that has read all descriptions.
-func (t *trial) describe(ctx context.Context, savepoint string) (s Start, err error) {
+// resume restores a savepoint and opens it.
+func (t *trial) resume(ctx context.Context, savepoint, dir string) error {
 	p, err := newPlan(t.app, 0)
 	if err != nil {
-		return s, err
+		return err
+	}
+	if err := engine.Restore(nil, savepoint, dir, time.Now()); err != nil {
+		return err
+	}
+	e, err := engine.Open(ctx, engine.Config{Dir: dir, Plan: p, Instance: "bench", Source: descriptions{newLoad(t.keys)}})
+	if err != nil {
+		return err
+	}
+	return e.Close()
+}
+
+// describe makes a savepoint of a job that has read all descriptions. The first one reads all that the state has; the ones after it
+// find most of it unchanged.
+func (t *trial) describe(ctx context.Context, savepoint string) (out []Measure, err error) {
+	p, err := newPlan(t.app, 0)
+	if err != nil {
+		return nil, err
 	}
 	dir := savepoint + "-job"
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	all := make(chan struct{})
 	e, err := engine.Open(ctx, engine.Config{
-		Dir: dir, Plan: p, Instance: "bench", Source: descriptions{newLoad(t.keys)},
+		Dir: dir, Plan: p, Instance: "bench", Source: descriptions{newLoad(t.keys)}, CheckpointEvery: -1,
 		OnEpoch: func(p engine.Progress) {
 			if p.Read == int64(t.keys) {
 				close(all)
@@ -98,10 +113,10 @@ func (t *trial) describe(ctx context.Context, savepoint string) (s Start, err er
 		},
 	})
 	if err != nil {
-		return s, err
+		return nil, err
 	}
 	done := make(chan error, 1)
-	s.described, err = measure(func() error {
+	described, err := measure(func() error {
 		go func() { done <- e.Run(running) }()
 		select {
 		case <-all:
@@ -111,101 +126,135 @@ func (t *trial) describe(ctx context.Context, savepoint string) (s Start, err er
 		}
 	})
 	if err != nil {
-		return s, errors.Join(err, e.Close())
+		return nil, errors.Join(err, e.Close())
 	}
-	saved, err := measure(func() error { return e.Savepoint(ctx, savepoint) })
-	s.savepoint = saved.wall.Seconds()
+	t.c.Logger.Info("described", "app", t.app, "keys", t.keys, "cpu", described.cpu, "wall", described.wall)
+	var took []float64
+	for i := range t.c.Rounds + 1 {
+		to := savepoint
+		if i > 0 {
+			to = fmt.Sprintf("%s-%d", savepoint, i)
+		}
+		saved, saveErr := measure(func() error { return e.Savepoint(ctx, to) })
+		if i > 0 {
+			saveErr = errors.Join(saveErr, os.RemoveAll(to))
+		}
+		err = errors.Join(err, saveErr)
+		took = append(took, saved.wall.Seconds())
+	}
 	stop()
-	return s, errors.Join(err, <-done, e.Close(), os.RemoveAll(dir))
+	if err := errors.Join(err, <-done, e.Close(), os.RemoveAll(dir)); err != nil {
+		return nil, err
+	}
+	return []Measure{
+		{What: t.state("describe"), Unit: "CPU µs/entity", Figure: newFigure([]float64{described.cpu.Seconds() * 1e6 / float64(t.keys)})},
+		{What: t.state("first savepoint of"), Unit: "s", Figure: newFigure(took[:1])},
+		{What: t.state("next savepoint of"), Unit: "s", Figure: newFigure(took[1:])},
+	}, nil
+}
+
+// turns are the figures of one setting, by round.
+type turns struct {
+	cpu, floor, valid, times, rate []float64
+	profile                        profiles
+	last                           Job
 }
 
 // alternate runs floor, job, floor, job in turn, with each number of workers, and leaves the first round out.
-func (t *trial) alternate(ctx context.Context, dir string, correct time.Duration) ([]Job, error) {
+func (t *trial) alternate(ctx context.Context, dir string, correct time.Duration) (out []Job, err error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
-	l, err := lake.Open(ctx, lake.Config{Dir: dir + "-lake"})
+	lakeDir := dir + "-lake"
+	l, err := lake.Open(ctx, lake.Config{Dir: lakeDir})
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir + "-lake")
-	defer l.Close()
+	defer func() { err = errors.Join(err, l.Close(), os.RemoveAll(lakeDir)) }()
 	t.load, t.read = newLoad(t.keys), int64(t.keys)
-	type runs struct {
-		cpu, floor, valid, times, rate []float64
-		profile                        profiles
-	}
-	all := make([]runs, len(workerCounts))
-	out := make([]Job, len(workerCounts))
+	all := make([]turns, len(workerCounts))
 	for round := range t.c.Rounds + 1 {
 		for i, workers := range workerCounts {
-			w, err := newWindow(t.load, t.c.Records, t.read)
-			if err != nil {
-				return nil, err
+			if round == 1 {
+				all[i] = turns{} // what was only to warm up
 			}
-			before, err := floor(w)
-			if err != nil {
-				return nil, err
-			}
-			runtime.GOMAXPROCS(workers)
-			runtime.GC()
-			var profile bytes.Buffer
-			if err := pprof.StartCPUProfile(&profile); err != nil {
-				return nil, fmt.Errorf("profile the job: %w", err)
-			}
-			var progress engine.Progress
-			took, err := measure(func() (err error) {
-				progress, err = t.run(ctx, dir, l, correct, workers, w)
-				return err
-			})
-			pprof.StopCPUProfile()
-			if err != nil {
-				return nil, err
-			}
-			after, err := floor(w)
-			if err != nil {
-				return nil, err
-			}
-			valid, err := standardFloor(w)
-			if err != nil {
-				return nil, err
-			}
-			n := float64(w.len())
-			lowest := (before.cpu + after.cpu) / 2
-			t.c.Logger.Info("job", "app", t.app, "keys", t.keys, "correct", correct, "workers", workers, "round", round,
-				"cpu", took.cpu, "wall", took.wall, "times_floor", fmt.Sprintf("%.1f", float64(took.cpu)/float64(lowest)))
-			t.read += int64(w.len())
-			out[i] = Job{
-				App: string(t.app), Keys: t.keys, Correct: correct.String(), Workers: workers,
-				BytesPerRecord: float64(w.ends[w.len()-1]) / n, StateBytes: progress.StateBytes,
-			}
-			if err := w.close(); err != nil {
-				return nil, err
-			}
-			if round == 0 {
-				continue
-			}
-			r := &all[i]
-			r.cpu = append(r.cpu, took.cpu.Seconds()*1e6/n)
-			r.floor = append(r.floor, lowest.Seconds()*1e6/n)
-			r.valid = append(r.valid, valid.cpu.Seconds()*1e6/n)
-			r.times = append(r.times, float64(took.cpu)/float64(lowest))
-			r.rate = append(r.rate, n/took.wall.Seconds())
-			if err := r.profile.add(profile.Bytes()); err != nil {
+			if err := t.turn(ctx, dir, l, correct, workers, &all[i]); err != nil {
 				return nil, err
 			}
 		}
 	}
-	for i, r := range all {
-		j := &out[i]
-		j.CPU, j.Floor, j.Valid = newFigure(r.cpu), newFigure(r.floor), newFigure(r.valid)
-		j.Times, j.Rate = newFigure(r.times), newFigure(r.rate)
-		merged, err := r.profile.merge(fmt.Sprintf("app=%s keys=%d correct=%s workers=%d ", j.App, j.Keys, j.Correct, j.Workers))
+	for i := range all {
+		j, err := t.summary(&all[i])
 		if err != nil {
 			return nil, err
 		}
-		j.Stages = shares(merged)
-		t.c.profile.list = append(t.c.profile.list, merged)
+		out = append(out, j)
 	}
 	return out, nil
+}
+
+// turn measures one window.
+func (t *trial) turn(ctx context.Context, dir string, l *lake.Lake, correct time.Duration, workers int, r *turns) (err error) {
+	w, err := newWindow(t.load, t.c.Records, t.read)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	before, err := floor(w)
+	if err != nil {
+		return err
+	}
+	runtime.GOMAXPROCS(workers)
+	runtime.GC()
+	var profile bytes.Buffer
+	if err := pprof.StartCPUProfile(&profile); err != nil {
+		return fmt.Errorf("profile the job: %w", err)
+	}
+	var progress engine.Progress
+	took, err := measure(func() (err error) {
+		progress, err = t.run(ctx, dir, l, correct, workers, w)
+		return err
+	})
+	pprof.StopCPUProfile()
+	if err != nil {
+		return err
+	}
+	after, err := floor(w)
+	if err != nil {
+		return err
+	}
+	valid, err := standardFloor(w)
+	if err != nil {
+		return err
+	}
+	n := float64(w.len())
+	lowest := (before.cpu + after.cpu) / 2
+	times := float64(took.cpu) / float64(lowest)
+	t.c.Logger.Info("job", "app", t.app, "keys", t.keys, "correct", correct, "workers", workers,
+		"cpu", took.cpu, "wall", took.wall, "times_floor", fmt.Sprintf("%.1f", times))
+	t.read += int64(w.len())
+	r.cpu = append(r.cpu, took.cpu.Seconds()*1e6/n)
+	r.floor = append(r.floor, lowest.Seconds()*1e6/n)
+	r.valid = append(r.valid, valid.cpu.Seconds()*1e6/n)
+	r.times = append(r.times, times)
+	r.rate = append(r.rate, n/took.wall.Seconds())
+	r.last = Job{
+		App: string(t.app), Keys: t.keys, Correct: correct.String(), Workers: workers,
+		BytesPerRecord: float64(w.ends[w.len()-1]) / n, StateBytes: progress.StateBytes,
+	}
+	return r.profile.add(profile.Bytes())
+}
+
+// summary is what the turns come to.
+func (t *trial) summary(r *turns) (Job, error) {
+	j := r.last
+	j.CPU, j.Floor, j.Valid = newFigure(r.cpu), newFigure(r.floor), newFigure(r.valid)
+	j.Times, j.Rate = newFigure(r.times), newFigure(r.rate)
+	merged, err := r.profile.merge(fmt.Sprintf("app=%s keys=%d correct=%s workers=%d ", j.App, j.Keys, j.Correct, j.Workers))
+	if err != nil {
+		return j, err
+	}
+	j.Stages = shares(merged)
+	t.c.profile.list = append(t.c.profile.list, merged)
+	return j, nil
 }
 
 // run is the job from its opening to its clean stop, when all rows of the window are published.

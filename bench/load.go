@@ -84,21 +84,24 @@ func (l *load) next(dst []byte) ([]byte, meta) {
 		}
 		l.waiting[due] = *missing
 	}
-	return outcome(dst, l.n, assignment, student, now)
+	dst, m := outcome(dst, l.n, assignment, student, now)
+	m.waits = r < updates+late
+	return dst, m
 }
 
 // meta is what an item says beside its bytes. It has no pointers, so that many cost the garbage collector nothing.
 type meta struct {
-	kind record.Kind
-	id   int   // length of the id, which is in the bytes, after head
-	at   int64 // µs since 1970
+	kind  record.Kind
+	id    int   // length of the id, which is in the bytes, after head
+	at    int64 // µs since 1970
+	waits bool  // for a late entity
 }
 
 // head is how every record begins.
 const head = `{"@context":"http://purl.imsglobal.org/ctx/caliper/v1/Context","@id":"`
 
 func newMeta(kind record.Kind, id string, at time.Time) meta {
-	return meta{kind, len(id), at.UnixMicro()}
+	return meta{kind: kind, id: len(id), at: at.UnixMicro()}
 }
 
 func (e entityRef) append(dst []byte, revision int, modified time.Time) ([]byte, meta) {
@@ -110,7 +113,7 @@ func (e entityRef) append(dst []byte, revision int, modified time.Time) ([]byte,
 
 const site = "https://lms.district.example/terms/202609/courses/"
 
-func (e entityRef) course() string { return fmt.Sprintf("%s%d", site, e.section/10) }
+func (e entityRef) course() string    { return fmt.Sprintf("%s%d", site, e.section/10) }
 func (e entityRef) organized() string { return fmt.Sprintf("%s/sections/%d", e.course(), e.section) }
 
 func (e entityRef) id() string {

@@ -16,6 +16,8 @@ func (r Report) Print(out io.Writer) error {
 	fmt.Fprintf(w, "%s, %d cores, %s, commit %s\n", m.System, m.Cores, m.Go, cmp.Or(m.Commit, "not known"))
 	r.printJobs(w)
 	r.printStages(w)
+	r.printMeasures(w)
+	r.printGoals(w)
 	return w.Flush()
 }
 
@@ -77,5 +79,37 @@ func (r Report) printStages(w io.Writer) {
 			fmt.Fprintf(w, "\t%.1f", 100*part)
 		}
 		fmt.Fprintln(w)
+	}
+}
+
+func (r Report) printMeasures(w io.Writer) {
+	if len(r.Measures) == 0 {
+		return
+	}
+	fmt.Fprint(w, "\nBy themselves\n\n")
+	for _, m := range r.Measures {
+		decimals := 0
+		if m.Median < 100 {
+			decimals = 2
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s", m.What, m.text(decimals), m.Unit)
+		if m.Times != nil {
+			fmt.Fprintf(w, "\t%s × floor", m.Times.text(1))
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+func (r Report) printGoals(w io.Writer) {
+	if len(r.Goals) == 0 {
+		return
+	}
+	fmt.Fprint(w, "\nGoals\n\n")
+	for _, g := range r.Goals {
+		met := "missed"
+		if g.Met {
+			met = "met"
+		}
+		fmt.Fprintf(w, "%s\t%s %g\t%.3g\t%s\n", g.What, g.Bound, g.Goal, g.Got, met)
 	}
 }

@@ -71,6 +71,15 @@ func (w *window) bytes(i int) []byte {
 	return w.memory[begin:w.ends[i]:w.ends[i]]
 }
 
+// items are the bytes of records i to j.
+func (w *window) items(i, j int) [][]byte {
+	out := make([][]byte, 0, j-i)
+	for ; i < j; i++ {
+		out = append(out, w.bytes(i))
+	}
+	return out
+}
+
 // Ends implements engine.Source.
 func (w *window) Ends(context.Context) (plan.Offsets, error) {
 	return plan.Offsets{0: w.from + int64(w.len())}, nil

