@@ -136,6 +136,12 @@ func TestCrash(t *testing.T) {
 			clock := plantest.NewClock()
 			c := c
 			c.FS, c.Sinks, c.Now, c.Workers = crash.fs, []sink.Sink{a, b}, clock.Now, 3
+			checkpoints, err := engine.ListCheckpoints(crash.fs, "job/checkpoints")
+			require.NoError(t, err)
+			for _, l := range checkpoints { // what there is of them is whole
+				_, err := engine.Verify(crash.fs, l.Dir)
+				require.NoError(t, err)
+			}
 			j := start(t, c)
 			j.settle()
 			clock.Move(3 * plantest.Wait)

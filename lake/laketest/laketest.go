@@ -115,3 +115,13 @@ func Place(dir, name string) string {
 	}
 	return filepath.Join(dir, "warehouse", filepath.FromSlash(name))
 }
+
+// Remove removes a file of the warehouse.
+func Remove(t testing.TB, dir, name string) {
+	t.Helper()
+	if OnS3() {
+		require.NoError(t, client(t).RemoveObject(context.Background(), bucket, prefix(dir)+"/"+name, minio.RemoveObjectOptions{}))
+		return
+	}
+	require.NoError(t, os.Remove(filepath.Join(dir, "warehouse", filepath.FromSlash(name))))
+}

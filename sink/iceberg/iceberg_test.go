@@ -3,9 +3,11 @@ package iceberg_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -132,4 +134,48 @@ func TestOrphansGoWhenALineageBegins(t *testing.T) {
 	require.NoError(t, s.Begin(ctx, sinktest.First(), nil))
 	require.Empty(t, parquet())
 	require.NoError(t, s.Close())
+}
+
+// A lake's server that is away is waited for.
+func TestServerAway(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	gate := laketest.NewGate(t)
+	gate.Let(math.MaxInt, false)
+	dir := t.TempDir()
+	cfg := laketest.In(dir)
+	cfg.S3.Endpoint = gate.URL
+	l, err := lake.Open(ctx, cfg)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	s, err := iceberg.Open(ctx, iceberg.Config{Lake: l, Namespace: "v1", Plan: sinktest.Plan()})
+	require.NoError(t, err)
+	require.NoError(t, s.Begin(ctx, sinktest.First(), nil))
+	for epoch, answered := range []int{0, 1, 2, 5} { // in the middle of different steps
+		e := uint64(epoch + 1)
+		gate.Let(answered, true)
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Publish(ctx, sink.Batch{
+				Lineage: sinktest.Lineage, FromEpoch: e, ToEpoch: e, Rows: []plan.Row{sinktest.Quiz(t, fmt.Sprint(e), 1, e)},
+			})
+			done <- err
+		}()
+		require.Eventually(t, func() bool { return gate.Refused() > 8 }, time.Minute, 10*time.Millisecond)
+		gate.Let(math.MaxInt, false)
+		require.NoError(t, <-done)
+	}
+	require.Len(t, harness{dir}.Rows(t, "quiz"), 4)
+
+	// And not waited for when the job is to stop.
+	gate.Let(0, false)
+	stopping, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Publish(stopping, sink.Batch{Lineage: sinktest.Lineage, FromEpoch: 9, ToEpoch: 9, Rows: []plan.Row{sinktest.Quiz(t, "x", 1, 9)}})
+		done <- err
+	}()
+	require.Eventually(t, func() bool { return gate.Refused() > 8 }, time.Minute, 10*time.Millisecond)
+	stop()
+	require.ErrorIs(t, <-done, context.Canceled)
 }
