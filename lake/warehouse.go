@@ -32,7 +32,7 @@ var validWarehouse = regexp.MustCompile(`^s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9]
 // ValidWarehouse returns an error unless s is s3://bucket or s3://bucket/prefix.
 func ValidWarehouse(s string) error {
 	if !validWarehouse.MatchString(strings.TrimRight(s, "/")) {
-		return fmt.Errorf("%q is no place for a lake: want s3://bucket or s3://bucket/prefix, of letters, digits, _, - and .", s)
+		return fmt.Errorf("%q is no place for a lake: want s3://bucket or s3://bucket/prefix, of letters, digits, dots, hyphens and underscores", s)
 	}
 	return nil
 }

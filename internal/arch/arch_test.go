@@ -164,7 +164,7 @@ func TestPure(t *testing.T) {
 	impure := []string{
 		"net", "os", "io/ioutil", "io/fs", "database/sql", "syscall", "log", "plugin", "runtime/debug",
 		"github.com/twmb/franz-go", "github.com/cockroachdb/pebble", "github.com/apache/iceberg-go", "github.com/duckdb",
-		"github.com/elastic", "modernc.org/sqlite",
+		"github.com/minio", "github.com/elastic", "modernc.org/sqlite",
 	}
 	for _, p := range list(t) {
 		if !under(p.folder(), "etl", "process", "ingest", "plan", "record", "caliper") || testSupport(p) {
@@ -189,6 +189,7 @@ func TestClientsStayHome(t *testing.T) {
 		{"github.com/cockroachdb/pebble", []string{"engine"}, "state is the engine's own; nobody else may depend on how it is kept"},
 		{"github.com/twmb/franz-go", []string{"eventlog"}, "one client of the log: everything else sees items and offsets"},
 		{"github.com/apache/iceberg-go", []string{"lake"}, "one writer of Iceberg tables: two would have two ideas of a commit"},
+		{"github.com/minio/minio-go", []string{"lake"}, "a bucket holds nothing but the files of the lake"},
 		{"github.com/parquet-go/parquet-go", []string{"lake"}, "data files are part of the lake's format"},
 		{"github.com/apache/arrow-go", []string{"lake"}, "Arrow is iceberg-go's business"},
 		{"github.com/duckdb", []string{"index", "delivery"}, "DuckDB is how the index stores and how reports read; the rest speaks protocols"},
