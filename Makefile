@@ -27,9 +27,8 @@ lint: ## vet, linters and formatting as CI checks them
 generate: ## re-create generated files; the tree stays clean
 	go generate ./...
 
-bench: ## CPU per record of the ETL job, and its ratio to validating the same bytes
-	go test -run '^$$' -bench . -benchtime 3x . ./engine
-	go test -run '^$$' -bench . -benchtime 1s ./record ./eventlog ./collect
+bench: ## measure all that docs/benchmarks.md says, half an hour; BENCH=--quick for a minute
+	go run ./cmd/millrace bench $(BENCH)
 
 fuzz: ## each fuzz target for FUZZTIME, 30 s unless told
 	scripts/fuzz.sh $(or $(FUZZTIME),30s)

@@ -20,6 +20,7 @@ import (
 	"millrace/sink"
 	"millrace/sink/elastic"
 	"millrace/sink/iceberg"
+	"millrace/sink/topic"
 )
 
 // Unversioned is the data version of an instance that has none: a singleton's.
@@ -57,7 +58,11 @@ type JobConfig struct {
 	Namespace string // of the job's tables in the lake; default: Instance.Namespace()
 	IndexURL  string // of the index; empty for a job whose tables are all append-only
 
+	TableTopics bool // publish the tables to topics of the log too: table.<namespace>.<table>
+
 	Flush time.Duration // how long rows gather for one lake snapshot; default 60 s
+
+	Savepoints string // folder of the instance's savepoints, whose snapshots the lake is asked to keep; default: none
 
 	CacheBytes int64 // block cache of the state; default that of engine
 
@@ -84,6 +89,10 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 	fail := func(err error) (*Job, error) {
 		return nil, errors.Join(fmt.Errorf("open job %s: %w", id, err), j.closeSinks())
 	}
+	// Sinks bring their targets up to the plan: one that is refused must not get there.
+	if err := engine.CheckPlan(nil, cfg.Dir, id, cfg.Plan); err != nil {
+		return fail(err)
+	}
 	toLake, err := iceberg.Open(ctx, iceberg.Config{
 		Lake: cfg.Lake, Namespace: cfg.Namespace, Plan: cfg.Plan, Flush: cfg.Flush,
 		Logger: cfg.Logger, Registerer: cfg.Registerer,
@@ -103,9 +112,18 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 		}
 		j.sinks = append(j.sinks, toIndex)
 	}
+	if cfg.TableTopics {
+		toTopics, err := topic.Open(ctx, topic.Config{
+			Log: cfg.Log, Namespace: cfg.Namespace, Instance: id, Plan: cfg.Plan, Logger: cfg.Logger, Registerer: cfg.Registerer,
+		})
+		if err != nil {
+			return fail(err)
+		}
+		j.sinks = append(j.sinks, toTopics)
+	}
 	j.Engine, err = engine.Open(ctx, engine.Config{
 		Dir: cfg.Dir, Plan: cfg.Plan, Instance: id, Job: cfg.Instance.Program,
-		Source: source{cfg.Log}, Sinks: j.sinks, CacheBytes: cfg.CacheBytes,
+		Source: source{cfg.Log}, Sinks: j.sinks, CacheBytes: cfg.CacheBytes, Savepoints: cfg.Savepoints,
 		Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
 	if err != nil {

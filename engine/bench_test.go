@@ -137,9 +137,10 @@ func BenchmarkEngine(b *testing.B) {
 // forgetful takes rows and keeps none.
 type forgetful struct{}
 
-func (forgetful) Name() string                   { return "forgetful" }
-func (forgetful) Gather() (int64, time.Duration) { return 8 << 20, 100 * time.Millisecond }
-func (forgetful) Close() error                   { return nil }
+func (forgetful) Name() string                                         { return "forgetful" }
+func (forgetful) Gather() (int64, time.Duration)                       { return 8 << 20, 100 * time.Millisecond }
+func (forgetful) Begin(context.Context, sink.Lineage, sink.Past) error { return nil }
+func (forgetful) Close() error                                         { return nil }
 
 func (forgetful) Publish(context.Context, sink.Batch) ([]sink.Rejected, error) { return nil, nil }
 

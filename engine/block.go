@@ -79,8 +79,9 @@ func checkBlock(b []byte) ([]byte, error) {
 	return b[blockHeader:], nil
 }
 
-// parseBlock appends the rows of block b, which is of the given epoch, to dst. Their values are slices of b.
-func parseBlock(dst []plan.Row, p *plan.Plan, b []byte, epoch uint64) ([]plan.Row, error) {
+// parseBlock appends the rows of block b, which is of the given epoch, to dst, as rows of the plan's tables. Their values are slices
+// of b where the table has not changed since.
+func parseBlock(dst []plan.Row, p *plan.Plan, past []pastTable, b []byte, epoch uint64) ([]plan.Row, error) {
 	body, err := checkBlock(b)
 	if err != nil {
 		return dst, err
@@ -91,9 +92,14 @@ func parseBlock(dst []plan.Row, p *plan.Plan, b []byte, epoch uint64) ([]plan.Ro
 	}
 	tables := make([]int, d.count())
 	names := make([]string, len(tables))
+	conversions := make([]*plan.Conversion, len(tables))
 	for i := range tables {
 		names[i] = string(d.bytes())
-		t, ok := p.Table(names[i])
+		t, conv, ok, err := resolve(p, past, names[i], epoch)
+		if err != nil {
+			return dst, fmt.Errorf("unpublished rows of table %s: %w", names[i], err)
+		}
+		conversions[i] = conv
 		if !ok {
 			t = -1
 		}
@@ -122,7 +128,11 @@ func parseBlock(dst []plan.Row, p *plan.Plan, b []byte, epoch uint64) ([]plan.Ro
 			r.Sources[i] = string(d.bytes())
 		}
 		if v := d.bytes(); len(v) > 0 {
-			r.Value = v
+			if r.Value = v; conversions[t] != nil {
+				if r.Value, err = conversions[t].Append(nil, v); err != nil {
+					return dst, fmt.Errorf("unpublished row %s of table %s: %w", r.ID, names[t], err)
+				}
+			}
 		}
 		dst = append(dst, r)
 	}

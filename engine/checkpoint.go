@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -15,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"millrace/plan"
+	"millrace/sink"
 )
 
 // Manifest is what a checkpoint or savepoint says about itself, in its checkpoint.json.
@@ -25,12 +25,16 @@ type Manifest struct {
 	Instance  string       `json:"instance"`
 	KeyGroups int          `json:"key_groups"`
 	Lineage   string       `json:"lineage"`
+	Token     uint64       `json:"token"` // of the lineage, as the next
+	Ancestors []sink.Point `json:"ancestors,omitempty"`
 	Epoch     uint64       `json:"epoch"`
 	Offsets   plan.Offsets `json:"offsets"`
 	Stages    []string     `json:"stages"` // that have state
 	Tables    []string     `json:"tables"`
 	Made      time.Time    `json:"made"`
 	Files     []File       `json:"files"`
+
+	Plan plan.Description `json:"plan"` // that made it
 }
 
 // File is one file of a checkpoint, with the checksum of its first Bytes bytes. Links of outbox segments may be longer.
@@ -53,16 +57,36 @@ type savepoint struct {
 
 // Savepoint makes a savepoint in dir, which must not exist, at the next boundary of epochs. It holds state, unpublished
 // rows and a manifest with checksums, shares unchanged files with the job by hard links where the file system can, and
-// does not stop the job. It works while Run does.
+// does not stop the job. A savepoint in Config.Savepoints is also made known to archives among the sinks, for which Savepoint
+// waits: after an error of theirs the savepoint is there, and they are told again at the next start.
+//
+// It works while Run does, and before it, when Run is not called meanwhile.
 func (e *Engine) Savepoint(ctx context.Context, dir string) error {
+	err := e.savepoint(ctx, dir)
+	if err == nil {
+		err = e.keep(ctx)
+	}
+	if err != nil {
+		err = fmt.Errorf("savepoint %s: %w", dir, err)
+	}
+	return err
+}
+
+func (e *Engine) savepoint(ctx context.Context, dir string) error {
+	if err := makeDir(e.c.FS, e.c.FS.PathDir(dir)); err != nil {
+		return err
+	}
+	if !e.started.Load() {
+		return e.checkpoint(dir)
+	}
 	r := &savepoint{dir: dir, done: make(chan error, 1)}
 	select {
 	case e.requests <- r:
 		return <-r.done
 	case <-e.stopped:
-		return fmt.Errorf("savepoint %s: the job has stopped", dir)
+		return errors.New("the job has stopped")
 	case <-ctx.Done():
-		return fmt.Errorf("savepoint %s: %w", dir, context.Cause(ctx))
+		return context.Cause(ctx)
 	}
 }
 
@@ -101,6 +125,12 @@ func (e *Engine) periodicCheckpoint(now time.Time) error {
 	for _, n := range done[:max(len(done)-e.c.CheckpointsKept, 0)] {
 		err = errors.Join(err, fs.RemoveAll(fs.PathJoin(dir, n)))
 	}
+	if e.archive != nil {
+		select {
+		case e.archive.keeps <- nil:
+		default: // it has not come to the last one yet
+		}
+	}
 	return err
 }
 
@@ -119,10 +149,17 @@ func (e *Engine) checkpoint(dir string) error {
 	}
 	m := Manifest{
 		Format: stateFormat, App: e.s.id.App, Version: e.rec.Version, Instance: e.s.id.Instance, KeyGroups: e.s.id.KeyGroups,
-		Lineage: e.rec.Lineage, Epoch: e.rec.Epoch, Offsets: e.rec.Offsets, Made: e.c.Now().UTC(),
+		Lineage: e.rec.Lineage, Token: e.rec.Token, Ancestors: e.rec.Ancestors, Epoch: e.rec.Epoch, Offsets: e.rec.Offsets, Made: e.c.Now().UTC(),
+		Plan: e.s.id.Plan,
 	}
-	for name := range e.s.id.Stages {
-		m.Stages = append(m.Stages, name)
+	for name, id := range e.s.id.Stages {
+		holds, err := e.s.holds(id)
+		if err != nil {
+			return err
+		}
+		if holds {
+			m.Stages = append(m.Stages, name)
+		}
 	}
 	slices.Sort(m.Stages)
 	for _, t := range e.c.Plan.Tables {
@@ -145,7 +182,7 @@ func (e *Engine) checkpoint(dir string) error {
 			m.Files = append(m.Files, f)
 		}
 	}
-	text, err := json.MarshalIndent(m, "", "  ")
+	text, err := m.encode()
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,10 @@ func TestSavepointAndRestore(t *testing.T) {
 	j.settle()
 	j.stop()
 	requireTables(t, items, again)
-	require.Equal(t, j.e.Progress().Lineage, again.batches[0].Lineage)
+	require.Equal(t, first.Lineage, again.batches[0].Lineage, "what the savepoint's outbox carries was made by the lineage before")
+	require.Equal(t, first.Epoch, again.batches[0].ToEpoch)
+	require.Equal(t, j.e.Progress().Lineage, again.batches[1].Lineage)
+	require.Equal(t, first.Epoch+1, again.batches[1].FromEpoch)
 
 	// The old lineage is intact and goes on by itself.
 	j = start(t, c)

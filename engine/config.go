@@ -72,6 +72,10 @@ type Config struct {
 	CheckpointEvery time.Duration
 	CheckpointsKept int
 
+	// Savepoints is a directory whose entries are savepoints of the instance, of any lineage. Archives among the sinks are
+	// asked to keep what going back to them takes, as they are for the checkpoints. Default: none.
+	Savepoints string
+
 	CacheBytes    int64 // block cache of the state; default 32 MiB
 	MemTableBytes int64 // memtable of the state; default 16 MiB; two to four are in memory
 

@@ -57,22 +57,35 @@ func (s *state) guard(dir string, f func() error) (err error) {
 
 // checkBlobs checks that the blob files of an open store are there and whole: their sizes and footers. Pebble checks its tables
 // when it opens, but not these, and panics later, where nobody can recover, when one's footer is damaged.
+//
+// A file that is gone is damage only when the store still wants it: once open, Pebble compacts in the background.
 func checkBlobs(fs vfs.FS, dir string, db *pebble.DB) error {
-	for b := range db.DebugCurrentVersion().BlobFiles.All() {
-		name := fs.PathJoin(stateDir(fs, dir), fmt.Sprintf("%s.blob", b.Physical.FileNum))
+	for name, size := range blobs(fs, dir, db) {
 		info, err := fs.Stat(name)
 		switch {
 		case err != nil:
-		case uint64(info.Size()) != b.Physical.Size:
-			err = fmt.Errorf("%s has %d bytes where %d were written", name, info.Size(), b.Physical.Size)
+		case uint64(info.Size()) != size:
+			err = fmt.Errorf("%s has %d bytes where %d were written", name, info.Size(), size)
 		default:
 			err = checkBlob(fs, name)
 		}
-		if err != nil {
+		if err == nil {
+			continue
+		}
+		if _, wanted := blobs(fs, dir, db)[name]; wanted {
 			return &damageError{dir, err}
 		}
 	}
 	return nil
+}
+
+// blobs are the sizes of the store's blob files by name.
+func blobs(fs vfs.FS, dir string, db *pebble.DB) map[string]uint64 {
+	all := map[string]uint64{}
+	for b := range db.DebugCurrentVersion().BlobFiles.All() {
+		all[fs.PathJoin(stateDir(fs, dir), fmt.Sprintf("%s.blob", b.Physical.FileNum))] = b.Physical.Size
+	}
+	return all
 }
 
 func checkBlob(fs vfs.FS, name string) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"millrace/plan"
+	"millrace/sink"
 )
 
 // tickEvery is how often the loop looks for timers that are due while nothing else happens.
@@ -27,7 +28,8 @@ type Engine struct {
 	sinks   []*publisher
 	metrics *metrics
 
-	lineage  string
+	history  sink.Lineage
+	archive  *publisher      // of the sink that can tell what it held; nil when there is none
 	advances chan *advance   // from publishers, with rows that were refused
 	requests chan *savepoint // from Savepoint
 	started  atomic.Bool     // Run was called
@@ -53,6 +55,9 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := finishRewind(c.FS, c.Dir); err != nil {
 		return nil, err
 	}
 	if err := makeDir(c.FS, c.Dir); err != nil {
@@ -86,9 +91,10 @@ func (e *Engine) restore() error {
 		return err
 	}
 	if !found {
-		e.rec = epochRecord{Lineage: newLineage(e.c.Now())}
+		now := e.c.Now()
+		e.rec = epochRecord{Lineage: newLineage(now), Token: newToken(now, 0)}
 	}
-	e.lineage, e.checkpointAt = e.rec.Lineage, e.rec.Epoch
+	e.history, e.checkpointAt = e.rec.history(), e.rec.Epoch
 	e.rec.Version = e.c.Plan.Version
 	if e.rec.Offsets == nil {
 		e.rec.Offsets = plan.Offsets{}
@@ -96,6 +102,7 @@ func (e *Engine) restore() error {
 	if e.rec.Newest == nil {
 		e.rec.Newest = map[int32]int64{}
 	}
+	e.rec.Sizes = sizesOf(e.s.id.Stages, e.rec.Sizes)
 	if e.rec.Rejected == nil {
 		e.rec.Rejected = map[string]int64{}
 	}
@@ -110,17 +117,16 @@ func (e *Engine) restore() error {
 	if e.sinks, err = openPublishers(e); err != nil {
 		return err
 	}
+	for _, p := range e.sinks {
+		if _, ok := p.sink.(sink.Archive); ok && e.archive == nil {
+			e.archive = p
+		}
+	}
 	if e.outbox, err = openOutbox(e.c.FS, e.c.Dir, e.s, e.published()); err != nil {
 		return err
 	}
 	e.metrics, err = newMetrics(e)
 	return err
-}
-
-// newLineage names the history that begins at t.
-func newLineage(t time.Time) string {
-	t = t.UTC()
-	return fmt.Sprintf("%s%06d", t.Format("20060102150405"), t.Nanosecond()/1000)
 }
 
 // Run executes the plan until ctx is cancelled, which is a clean stop and returns nil: the epoch in work is committed, and

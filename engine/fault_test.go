@@ -53,6 +53,22 @@ func TestFailingSinkStopsTheJob(t *testing.T) {
 	requireTables(t, items, m)
 }
 
+func TestPanickingSinkStopsTheJob(t *testing.T) {
+	t.Parallel()
+	m := &memory{name: "index", reject: func(plan.Row) string { panic("nil mapping") }}
+	c := config(t, newLog(), m)
+	j := start(t, c)
+	items := pairs(5)
+	j.log.append(0, items...)
+	<-j.done
+	require.ErrorContains(t, j.end(), "sink index: publish epochs 1 to 1: panic: nil mapping")
+
+	m.reject = nil
+	j = start(t, c)
+	j.settle()
+	requireTables(t, items, m)
+}
+
 func TestSlowSinkDelaysOnlyItself(t *testing.T) {
 	t.Parallel()
 	slow, quick := &memory{name: "slow", block: make(chan struct{})}, &memory{name: "quick"}
@@ -322,7 +338,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"another app", "job directory job holds the state of app toy, not of other", func(c *engine.Config) { c.Plan.App = "other" }},
 		{"another instance", "job directory job holds the state of instance toy, not of toy2", func(c *engine.Config) { c.Instance = "toy2" }},
 		{"other key groups", "job directory job has 128 key groups and 64 are configured; the number is fixed once an instance exists", func(c *engine.Config) { c.KeyGroups = 64 }},
-		{"a lost stage", "state of stage join in job would be lost: the plan of toy 1.0.0 has no such stage", func(c *engine.Config) { c.Plan.Stages[0].Name = "join2" }},
+		{"a lost stage", "job directory job: toy cannot go from version 1.0.0 to 1.0.0: stage join removed: its state would be lost", func(c *engine.Config) { c.Plan.Stages[0].Name = "join2" }},
 		{"a lost sink", "sink lake is not configured any more and has 4 rows that it has not published; start once with it to publish them", func(c *engine.Config) {
 			c.Sinks = both[:1]
 		}},
@@ -342,22 +358,6 @@ func TestOpenRefuses(t *testing.T) {
 
 	_, err := engine.ReadProgress(fs, "elsewhere")
 	require.ErrorContains(t, err, "elsewhere is not a job's directory")
-}
-
-func TestLostTableOfUnpublishedRows(t *testing.T) {
-	t.Parallel()
-	m := &memory{name: "index", fail: errors.New("down")}
-	c := config(t, newLog(), m)
-	j := start(t, c)
-	j.log.append(0, pairs(2)...)
-	<-j.done
-	require.Error(t, j.end())
-
-	m.fail = nil
-	c.Plan.Tables[0].Name = "renamed"
-	j = start(t, c)
-	<-j.done
-	require.ErrorContains(t, j.end(), "unpublished rows of table joined would be lost: the plan of toy 1.0.0 has no such table")
 }
 
 func TestRunsOnce(t *testing.T) {

@@ -117,6 +117,8 @@ func (m *memory) Name() string                   { return m.name }
 func (m *memory) Gather() (int64, time.Duration) { return m.bytes, m.every }
 func (m *memory) Close() error                   { return nil }
 
+func (m *memory) Begin(context.Context, sink.Lineage, sink.Past) error { return nil }
+
 func (m *memory) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, error) {
 	m.mu.Lock()
 	block := m.block

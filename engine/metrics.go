@@ -54,6 +54,11 @@ func newMetrics(e *Engine) (*metrics, error) {
 		state:        prometheus.NewDesc("millrace_engine_state_bytes", "State on disk.", nil, nil),
 		watermark:    prometheus.NewDesc("millrace_engine_watermark_seconds", "Event-time watermark, since 1970.", nil, nil),
 		backpressure: prometheus.NewDesc("millrace_engine_backpressure", "1 while the outbox is over its limit.", nil, nil),
+		stageKeys:    prometheus.NewDesc("millrace_engine_stage_keys", "Keys that a stage has a value for.", []string{"stage"}, nil),
+		stageItems: prometheus.NewDesc("millrace_engine_stage_items",
+			"Items in a stage's lists: records that wait, or may still be corrected.", []string{"stage"}, nil),
+		stageBytes: prometheus.NewDesc("millrace_engine_stage_bytes",
+			"State of a stage, before compression, by what: values or items.", []string{"stage", "what"}, nil),
 		sinkRows:     prometheus.NewDesc("millrace_engine_sink_lag_rows", "Rows that a sink has not published.", []string{"sink"}, nil),
 		sinkRejected: prometheus.NewDesc("millrace_engine_sink_rejected_rows", "Rows that a sink refused for good.", []string{"sink"}, nil),
 	})
@@ -98,6 +103,7 @@ func (m *metrics) publish(sink string, took time.Duration, rows int) {
 type gauges struct {
 	e                                                  *Engine
 	epoch, lag, outbox, state, watermark, backpressure *prometheus.Desc
+	stageKeys, stageItems, stageBytes                  *prometheus.Desc
 	sinkRows, sinkRejected                             *prometheus.Desc
 }
 
@@ -118,6 +124,12 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 		backpressure = 1
 	}
 	send(g.backpressure, backpressure)
+	for _, s := range p.Stages {
+		send(g.stageKeys, float64(s.Keys), s.Name)
+		send(g.stageItems, float64(s.Items), s.Name)
+		send(g.stageBytes, float64(s.ValueBytes), s.Name, "values")
+		send(g.stageBytes, float64(s.ItemBytes), s.Name, "items")
+	}
 	for _, s := range p.Sinks {
 		send(g.sinkRows, float64(s.PendingRows), s.Name)
 		send(g.sinkRejected, float64(s.Rejected), s.Name)

@@ -43,8 +43,9 @@ type entry struct {
 // A segment is written by one process life and never again by a later one: bytes after the last committed block, torn or
 // whole, are named by no entry and go with the segment. That also makes hard links of segments safe.
 type outbox struct {
-	fs  vfs.FS
-	dir string
+	fs   vfs.FS
+	dir  string
+	past []pastTable // see identity
 
 	// The writer's own: used by the engine's loop alone.
 	file vfs.File
@@ -72,7 +73,7 @@ func parseSegmentName(name string) (n uint64, ok bool) {
 
 // openOutbox takes the committed entries after epoch published, and removes the segments that none of them needs.
 func openOutbox(fs vfs.FS, dir string, s *state, published uint64) (*outbox, error) {
-	o := &outbox{fs: fs, dir: fs.PathJoin(dir, "outbox"), changed: make(chan struct{})}
+	o := &outbox{fs: fs, dir: fs.PathJoin(dir, "outbox"), past: s.id.Past, changed: make(chan struct{})}
 	if err := makeDir(fs, o.dir); err != nil {
 		return nil, err
 	}
@@ -280,7 +281,7 @@ func (o *outbox) sweep() error {
 func (o *outbox) read(dst []plan.Row, p *plan.Plan, f vfs.File, e entry) ([]plan.Row, error) {
 	b, err := readBlock(f, e)
 	if err == nil {
-		dst, err = parseBlock(dst, p, b, e.Epoch)
+		dst, err = parseBlock(dst, p, o.past, b, e.Epoch)
 	}
 	if err != nil {
 		err = fmt.Errorf("rows of epoch %d in %s at offset %d: %w", e.Epoch, o.path(e.Segment), e.At, err)

@@ -29,6 +29,7 @@ type Progress struct {
 	Collapsed int64 // rows left out for a higher revision in the same epoch
 	Fired     int64 // timers fired
 
+	Stages       []StageProgress // with state, in order of names
 	Sinks        []SinkProgress
 	OutboxBytes  int64 // rows that some sink has not published
 	Backpressure bool  // the outbox is over its limit: nothing is read
@@ -88,6 +89,7 @@ func (e *Engine) Progress() Progress {
 	p.Lag = lag(e.rec.Offsets, e.live.ends)
 	p.NextTimer = e.live.nextTimer
 	p.Counters = maps.Clone(e.counters)
+	p.Stages = stageProgress(e.s.id.Stages, e.rec.Sizes)
 	for _, s := range e.sinks {
 		sp := SinkProgress{Name: s.sink.Name(), Epoch: s.pos.Epoch, Publishes: s.publishes, Rejected: e.rec.Rejected[s.sink.Name()]}
 		entries, _ := e.outbox.pending(s.pos.Epoch)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime/debug"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -21,6 +22,7 @@ const minGather = 4 << 20
 type position struct {
 	Epoch   uint64       `json:"epoch"`
 	Offsets plan.Offsets `json:"offsets"`
+	Begun   string       `json:"begun,omitempty"` // lineage that the sink has begun, with all that it had to take back
 }
 
 func sinkKey(name string) []byte { return append([]byte{kindSink}, name...) }
@@ -44,6 +46,9 @@ type publisher struct {
 
 	file    vfs.File // open segment
 	segment uint64
+
+	begun chan struct{}     // closed when the sink has begun the lineage in this run
+	keeps chan *keepRequest // for an archive
 }
 
 // openPublishers finds every sink's position. It settles them durably before the first epoch, so that a position that is
@@ -75,7 +80,7 @@ func openPublishers(e *Engine) ([]*publisher, error) {
 			}
 		}
 		delete(known, s.Name())
-		all = append(all, &publisher{e: e, sink: s, pos: pos})
+		all = append(all, &publisher{e: e, sink: s, pos: pos, begun: make(chan struct{}), keeps: make(chan *keepRequest, 1)})
 	}
 	entries, err := readEntries(e.s)
 	if err != nil {
@@ -118,6 +123,12 @@ func (e *Engine) published() uint64 {
 // run publishes until ctx ends, or drain is closed and nothing is left. An error is the sink's, and ends the job.
 func (p *publisher) run(ctx context.Context, drain <-chan struct{}) (err error) {
 	defer func() { err = errors.Join(err, p.closeFile()) }()
+	if err := p.begin(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("begin lineage %s: %w", p.e.history.ID, err)
+	}
 	size, every := p.sink.Gather()
 	size = max(size, minGather)
 	wait := time.NewTimer(time.Hour)
@@ -126,7 +137,7 @@ func (p *publisher) run(ctx context.Context, drain <-chan struct{}) (err error) 
 	for {
 		entries, changed := p.e.outbox.pending(p.pos.Epoch)
 		draining := closed(drain)
-		take, full := takeEntries(entries, size)
+		take, full := takeEntries(entries, size, p.e.history)
 		if !gathering && len(take) > 0 {
 			wait.Reset(every)
 			gathering = true
@@ -152,6 +163,11 @@ func (p *publisher) run(ctx context.Context, drain <-chan struct{}) (err error) 
 					return err
 				}
 				gathering = false
+			case r := <-p.keeps:
+				if err := p.keep(ctx, r); err != nil {
+					return err
+				}
+				continue
 			case <-drain:
 				continue
 			case <-ctx.Done():
@@ -172,10 +188,13 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// takeEntries returns the first entries that make up a batch, and whether the batch is full.
-func takeEntries(all []entry, size int64) (take []entry, full bool) {
+// takeEntries returns the first entries that make up a batch, and whether the batch is full. A batch is of one lineage.
+func takeEntries(all []entry, size int64, l sink.Lineage) (take []entry, full bool) {
 	sum := int64(0)
 	for i, e := range all {
+		if l.Of(e.Epoch) != l.Of(all[0].Epoch) {
+			return all[:i], true
+		}
 		if sum += e.Bytes; sum >= size {
 			return all[:i+1], true
 		}
@@ -202,9 +221,13 @@ func (p *publisher) publish(ctx context.Context, entries []entry) error {
 		}
 	}
 	began := time.Now()
-	rejected, err := p.sink.Publish(ctx, sink.Batch{
-		Lineage:     p.e.lineage,
-		FromEpoch:   p.pos.Epoch + 1,
+	from := p.pos.Epoch + 1
+	if l := p.e.history; l.Of(from) != l.Of(last.Epoch) {
+		from = first(l, last.Epoch) // what an ancestor made from p.pos on has no rows
+	}
+	rejected, err := p.give(ctx, sink.Batch{
+		Lineage:     p.e.history.Of(last.Epoch),
+		FromEpoch:   from,
 		ToEpoch:     last.Epoch,
 		Rows:        rows,
 		FromOffsets: p.pos.Offsets,
@@ -217,7 +240,7 @@ func (p *publisher) publish(ctx context.Context, entries []entry) error {
 		return fmt.Errorf("publish epochs %d to %d: %w", p.pos.Epoch+1, last.Epoch, err)
 	}
 	p.e.metrics.publish(p.sink.Name(), time.Since(began), len(rows))
-	pos := position{Epoch: last.Epoch, Offsets: last.Offsets}
+	pos := position{Epoch: last.Epoch, Offsets: last.Offsets, Begun: p.pos.Begun}
 	if len(rejected) > 0 {
 		if committed := p.advanceRejected(ctx, pos, rejected); !committed {
 			return nil
@@ -231,6 +254,16 @@ func (p *publisher) publish(ctx context.Context, entries []entry) error {
 	p.e.mu.Unlock()
 	// Only now is the position durable, and only then may rows go.
 	return p.e.outbox.release(p.e.s, p.e.published())
+}
+
+// give calls the sink. A panic in it becomes an error with its stack: it ends the job, not the process.
+func (p *publisher) give(ctx context.Context, b sink.Batch) (rejected []sink.Rejected, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return p.sink.Publish(ctx, b)
 }
 
 func (p *publisher) advance(pos position) error {

@@ -18,25 +18,15 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"millrace/plan"
+	"millrace/sink"
 )
-
-// stateFormat is the version of everything under a job's directory. Another one is refused.
-const stateFormat = 1
-
-// identity says whose state a directory holds. It is written when the directory is made or a stage is added.
-type identity struct {
-	Format    int               `json:"format"`
-	App       string            `json:"app"`
-	Instance  string            `json:"instance"`
-	KeyGroups int               `json:"key_groups"`
-	Stages    map[string]uint16 `json:"stages"` // keyed stages by name; ids are never used again
-	NextStage uint16            `json:"next_stage"`
-}
 
 // epochRecord is what an epoch's commit writes beside state, timers, counters and outbox entry.
 type epochRecord struct {
 	Epoch      uint64           `json:"epoch"` // 0: nothing committed yet
 	Lineage    string           `json:"lineage"`
+	Token      uint64           `json:"token"` // of the lineage, as the two below
+	Ancestors  []sink.Point     `json:"ancestors,omitempty"`
 	Version    string           `json:"version"`    // of the app
 	Processing int64            `json:"processing"` // the processing clock, µs since 1970
 	Watermark  int64            `json:"watermark"`
@@ -48,11 +38,14 @@ type epochRecord struct {
 	Collapsed  int64            `json:"collapsed"`
 	Fired      int64            `json:"fired"`
 	Rejected   map[string]int64 `json:"rejected"` // by sink
+
+	Sizes map[uint16]stageSize `json:"sizes"` // by the stage's id
 }
 
 // clone copies r so that the copy can be changed while r is being shown.
 func (r epochRecord) clone() epochRecord {
 	r.Offsets, r.Newest, r.Rejected = maps.Clone(r.Offsets), maps.Clone(r.Newest), maps.Clone(r.Rejected)
+	r.Sizes = maps.Clone(r.Sizes)
 	return r
 }
 
@@ -110,8 +103,9 @@ func stateDir(fs vfs.FS, dir string) string { return fs.PathJoin(dir, "state") }
 
 // openDB opens the store of the job directory dir.
 func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
+	dir := stateDir(c.FS, c.Dir)
 	opts := &pebble.Options{
-		FS:                          c.FS,
+		FS:                          storeFS{c.FS, dir, f},
 		Comparer:                    comparer,
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   c.CacheBytes + 2*c.MemTableBytes, // memtables and large batches are taken out of it
@@ -141,7 +135,6 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 			Enabled: true, MinimumSize: 256, MaxBlobReferenceDepth: 64, RewriteMinimumAge: 10 * time.Minute, TargetGarbageRatio: 0.4,
 		}
 	}
-	dir := stateDir(c.FS, c.Dir)
 	if !readOnly && anyTornBlob(c.FS, dir) {
 		// Looked at before Pebble compacts in the background, where it would panic.
 		db, err := openDB(c, f, true)
@@ -171,8 +164,7 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 	return nil, fmt.Errorf("open the state in %s: %w", dir, err)
 }
 
-// openOrFail is pebble.Open that ends. Pebble writes what its log holds to tables before it is open, and tries for ever when that
-// fails: on a full disk it never comes back. Its goroutine is then left to the process's end.
+// openOrFail is pebble.Open that ends when a write fails: see storeFS.
 func openOrFail(dir string, opts *pebble.Options, f *fault) (*pebble.DB, error) {
 	type opened struct {
 		db  *pebble.DB
@@ -191,8 +183,12 @@ func openOrFail(dir string, opts *pebble.Options, f *fault) (*pebble.DB, error) 
 	}
 }
 
-// openState opens the store, checks that it is this plan's and instance's, and gives new stages their ids.
+// openState opens the store, checks that it is this plan's and instance's, and changes it to what the plan is now. What is refused
+// is refused before anything is changed.
 func openState(c Config) (*state, error) {
+	if err := checkPlan(c); err != nil {
+		return nil, err
+	}
 	f := newFault()
 	db, err := openDB(c, f, false)
 	if err != nil {
@@ -203,85 +199,6 @@ func openState(c Config) (*state, error) {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
-}
-
-func (s *state) identify(c Config) error {
-	found, err := s.getJSON(keyIdentity, &s.id)
-	if err != nil {
-		return err
-	}
-	changed := !found
-	if !found {
-		// The outbox is made after the identity is committed.
-		if _, err := c.FS.Stat(c.FS.PathJoin(c.Dir, "outbox")); err == nil {
-			return &damageError{c.Dir, errors.New("it does not say whose it is any more")}
-		}
-		s.id = identity{Format: stateFormat, App: c.Plan.App, Instance: c.Instance, KeyGroups: c.KeyGroups, Stages: map[string]uint16{}}
-	}
-	switch {
-	case s.id.Format != stateFormat:
-		return fmt.Errorf("job directory %s has format %d and this version of the engine reads format %d", c.Dir, s.id.Format, stateFormat)
-	case s.id.App != c.Plan.App:
-		return fmt.Errorf("job directory %s holds the state of app %s, not of %s", c.Dir, s.id.App, c.Plan.App)
-	case s.id.Instance != c.Instance:
-		return fmt.Errorf("job directory %s holds the state of instance %s, not of %s", c.Dir, s.id.Instance, c.Instance)
-	case s.id.KeyGroups != c.KeyGroups:
-		return fmt.Errorf("job directory %s has %d key groups and %d are configured; the number is fixed once an instance exists", c.Dir, s.id.KeyGroups, c.KeyGroups)
-	}
-	wanted := map[string]bool{}
-	for _, st := range c.Plan.Stages {
-		if st.Keyed == nil {
-			continue
-		}
-		wanted[st.Name] = true
-		if _, ok := s.id.Stages[st.Name]; !ok {
-			s.id.NextStage++
-			s.id.Stages[st.Name] = s.id.NextStage
-			changed = true
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.id.Stages)) {
-		if wanted[name] {
-			continue
-		}
-		holds, err := s.holds(s.id.Stages[name])
-		if err != nil {
-			return err
-		}
-		if holds {
-			return fmt.Errorf("state of stage %s in %s would be lost: the plan of %s %s has no such stage", name, c.Dir, c.Plan.App, c.Plan.Version)
-		}
-		delete(s.id.Stages, name)
-		changed = true
-	}
-	if !changed {
-		return nil
-	}
-	b := s.db.NewBatch()
-	defer b.Close()
-	if err := setJSON(b, keyIdentity, s.id); err != nil {
-		return err
-	}
-	return s.commit(b)
-}
-
-// holds reports whether a stage has any values, lists or timers.
-func (s *state) holds(stage uint16) (bool, error) {
-	id := binary.BigEndian.AppendUint16(nil, stage)
-	for _, prefix := range [][]byte{
-		{kindValue}, {kindList}, {kindTimer, byte(plan.ProcessingTime)}, {kindTimer, byte(plan.EventTime)},
-	} {
-		prefix = append(prefix, id...)
-		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-		if err != nil {
-			return false, err
-		}
-		some := it.First()
-		if err := errors.Join(it.Error(), it.Close()); err != nil || some {
-			return some, err
-		}
-	}
-	return false, nil
 }
 
 // after returns the smallest key that is greater than all keys with the prefix, which has a byte below 255.
@@ -376,5 +293,12 @@ func (s *state) close() error {
 		return nil
 	}
 	s.closed = true
-	return s.db.Close()
+	done := make(chan error, 1)
+	go func() { done <- s.db.Close() }()
+	select {
+	case err := <-done:
+		return err
+	case <-s.fault.raised: // by what Pebble still had to write
+		return s.fault.get()
+	}
 }

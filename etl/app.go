@@ -25,6 +25,14 @@ type App struct {
 	// Extract is Harvest for what paths cannot say: it emits the entities that lie in an event, as values of the event. It is pure,
 	// and sees every event of the source types. Nil extracts none. An event that it fails on is a dead letter.
 	Extract func(in Record, emit func(Value)) error
+
+	// Renamed says what a table, or a join's state as describe names it, was called in an earlier version: old name → new name.
+	// Records that wait for it follow. The rows of a renamed table that are published stay where they are, under the old name.
+	Renamed map[string]string
+
+	// Removed names tables and joins' states of earlier versions that are given up, with the records that wait for them. A version
+	// that lacks one without saying so is refused where it has state.
+	Removed []string
 }
 
 // DeadLetterTable is the table that every app has beside its own: one row for each record that became no row.
@@ -60,7 +68,7 @@ func (a App) Plan() (*plan.Plan, error) {
 		return nil, fmt.Errorf("app %s: %w", a.Name, err)
 	}
 	out := p.plan()
-	if err := out.Check(); err != nil {
+	if err := errors.Join(p.identify(out), out.Check()); err != nil {
 		return nil, fmt.Errorf("app %s: %w", a.Name, err)
 	}
 	return out, nil
@@ -82,6 +90,8 @@ type program struct {
 
 	// Indices into the plan's stages, and into its counters.
 	dedupStage, mapStage int
+	stageIDs             []uint32 // by stage
+	stageByID            map[uint32]int
 	counterNames         []string
 	counterIndex         map[string]int
 	counts               itemCounters
@@ -217,17 +227,20 @@ func (p *program) plan() *plan.Plan {
 	}
 	out.Stages = append(out.Stages, plan.Stage{
 		Name: "dedup", Doc: "lets each event and each entity version through once", To: to(1), Keyed: p.dedup,
+		Key: "id", Format: "fingerprints 1",
 	})
 	for i, s := range p.latest {
 		s.stage = 1 + i
 		out.Stages = append(out.Stages, plan.Stage{
-			Name: "latest/" + s.t.name, Doc: "the newest version of each entity", To: to(firstJoin), Keyed: s.keyed,
+			Name: latestPrefix + s.t.name, Doc: "the newest version of each entity", To: to(firstJoin), Keyed: s.keyed,
+			Key: "id", Format: fmt.Sprintf("latest %d", latestFormat),
 		})
 	}
 	for i, s := range p.joins {
 		s.stage = firstJoin + i
 		out.Stages = append(out.Stages, plan.Stage{
 			Name: s.name, To: to(s.stage + 1), Keyed: s.keyed,
+			Key: s.key, Format: fmt.Sprintf("versions %d, waiting %d, record %d", versionsFormat, pendingFormat, flowFormat),
 			ListTags: []uint8{tagAgain, tagRetract, tagEntity},
 		})
 	}
@@ -235,7 +248,10 @@ func (p *program) plan() *plan.Plan {
 		for i, j := range t.joinStages {
 			t.joinStages[i] = firstJoin + j
 		}
-		pt := plan.Table{Name: t.name, Doc: t.doc, Schema: t.columns.schema}
+		pt := plan.Table{Name: t.name, Doc: t.doc, Schema: t.columns.schema, Reads: t.source.String()}
+		for i, j := range t.joins {
+			pt.Joins = append(pt.Joins, j.describe(t.joinStages[i]))
+		}
 		if t.source.kind == record.Entity {
 			// The newest version's time moves, and with it the day: a correction could not find the row it replaces.
 			pt.Partition = []plan.PartitionField{{Column: "account_id", Transform: plan.Identity}}

@@ -5,10 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"unsafe"
 
 	"github.com/zeebo/xxh3"
+
+	"millrace/plan"
 )
 
 // doc is one document of a record: the event or entity it began with, a value that FlatMap attached, a joined entity.
@@ -163,7 +166,7 @@ func (f *flow) bare() *flow {
 	return &out
 }
 
-// maxSteps bounds the steps of a table that can correct its rows: the revision of a row has 63 bits for them.
+// maxSteps bounds the steps of a table that can correct its rows: the revision of a row has 54 bits for them.
 const maxSteps = 6
 
 // rev folds the revisions into one number that compares as they do. steps is how many the table has.
@@ -171,7 +174,7 @@ func (f *flow) rev(steps int) uint64 {
 	if steps == 0 {
 		return 0
 	}
-	width := 63 / steps
+	width := bits.Len64(plan.MaxRev) / steps
 	limit := uint64(1)<<width - 1
 	var out uint64
 	for i := range steps {
@@ -179,7 +182,7 @@ func (f *flow) rev(steps int) uint64 {
 		if i < len(f.revs) {
 			r = f.revs[i]
 		}
-		// A record corrected more often than fits (1,023 times with six steps) keeps the highest number; a later
+		// A record corrected more often than fits (511 times with six steps) keeps the highest number; a later
 		// correction then replaces the row because it comes later.
 		out = out<<width | min(uint64(r), limit)
 	}

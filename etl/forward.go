@@ -37,19 +37,19 @@ func (o outputEmitter) addFlow(stage int, e plan.Element, f *flow) {
 
 // place is where forward left a record: what must be told when the record is corrected and goes elsewhere.
 type place struct {
-	stage int    // of a join
+	stage uint32 // id of a join's stage, see stageID: a later version numbers its stages otherwise
 	key   []byte // nil: at no join, but mapped or dropped
 	drop  int    // 1 + the step whose policy dropped it; 0 when it was not
 }
 
 func (pl place) append(dst []byte) []byte {
-	dst = binary.AppendUvarint(dst, uint64(pl.stage))
+	dst = binary.LittleEndian.AppendUint32(dst, pl.stage)
 	dst = binary.AppendUvarint(dst, uint64(pl.drop))
 	return appendBytes(dst, pl.key)
 }
 
 func (r *reader) place() place {
-	pl := place{stage: int(r.uvarint()), drop: int(r.uvarint()), key: r.bytes()}
+	pl := place{stage: r.uint32(), drop: int(r.uvarint()), key: r.bytes()}
 	if len(pl.key) == 0 {
 		pl.key = nil
 	}
@@ -70,7 +70,7 @@ func (p *program) forward(t *transformer, f *flow, s *scratch, out emitter, tag 
 			key := joinKey(f.account, f.env, parts)
 			stage := t.joinStages[step]
 			out.addFlow(stage, plan.Element{Key: key, Time: f.eventTime, Tag: tag}, f)
-			return place{stage: stage, key: key}
+			return place{stage: p.stageIDs[stage], key: key}
 		}
 		next := f.with(doc{name: j.field}, 0, "")
 		switch j.otherwise {
@@ -102,8 +102,11 @@ func (p *program) leave(t *transformer, f *flow, before, now place, out emitter)
 	if before.drop > 0 {
 		out.count(t.counters.dropped, -1)
 	}
-	if before.key != nil && (before.stage != now.stage || string(before.key) != string(now.key)) {
-		out.addFlow(before.stage, plan.Element{Key: before.key, Time: f.eventTime, Tag: tagRetract}, f)
+	if before.key == nil || before.stage == now.stage && string(before.key) == string(now.key) {
+		return
+	}
+	if stage, ok := p.stageByID[before.stage]; ok { // its state was not given up
+		out.addFlow(stage, plan.Element{Key: before.key, Time: f.eventTime, Tag: tagRetract}, f)
 	}
 }
 

@@ -31,13 +31,14 @@ type joinState struct {
 	p           *program
 	kind        string // of state: see Join.stateName
 	name        string
+	key         string // what the state is kept by, in canonical words
 	entityType  string
 	entitySlots [][]int // by condition: the slots of its alternatives in the entity
 	stage       int
 }
 
 func newJoinState(p *program, j Join, kind string) (*joinState, error) {
-	s := &joinState{p: p, kind: kind, name: kind, entityType: j.entityType}
+	s := &joinState{p: p, kind: kind, name: kind, key: j.key(), entityType: j.entityType}
 	for _, c := range j.conditions {
 		alts, err := c.entity.parse()
 		if err != nil {

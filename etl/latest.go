@@ -21,7 +21,7 @@ type latest struct {
 	place   place
 }
 
-const latestFormat = 1
+const latestFormat = 2
 
 func (l *latest) append(dst []byte) []byte {
 	dst = append(dst, latestFormat)

@@ -27,7 +27,7 @@ type pending struct {
 	gone     bool // taken out of the list
 }
 
-const pendingFormat = 1
+const pendingFormat = 2
 
 // newPending makes a pending record of one that came as payload.
 func newPending(payload []byte) (*pending, error) {

@@ -19,5 +19,7 @@
 // Items of one account, env and id go to one partition and stay in order there. There is no consumer group: whoever reads
 // keeps the offsets, beside the state that the items made.
 //
+// Beside the log itself, a Writer writes any messages to other topics of the same cluster, in transactions.
+//
 // The package does not read envelopes (caliper), answer sensors (collect) or run the broker (eventlog/broker).
 package eventlog

@@ -109,36 +109,45 @@ func (l *Log) prepare(ctx context.Context) error {
 		return fmt.Errorf("log at %s: %w; give another address", l.address(), err)
 	}
 	defer client.Close()
-	if err := client.Ping(ctx); err != nil {
+	if err = client.Ping(ctx); err != nil {
 		return fmt.Errorf("log at %s: %w; is the broker running? if it is elsewhere, give another address", l.address(), err)
 	}
 	admin := kadm.NewClient(client)
 
-	// Asked first: an operator may have made the topic and given us no right to make one.
-	topics, err := admin.ListTopics(ctx, l.cfg.Topic)
-	if err != nil {
-		return fmt.Errorf("find topic %s in the log at %s: %w", l.cfg.Topic, l.address(), err)
+	if l.partitions, err = l.topic(ctx, admin, l.cfg.Topic, l.cfg.Partitions); err != nil {
+		return err
 	}
-	if errors.Is(topics[l.cfg.Topic].Err, kerr.UnknownTopicOrPartition) {
+	l.maxRecord = l.topicLimit(ctx, admin, l.cfg.Topic)
+	return nil
+}
+
+// topic makes a topic when there is none, and returns its partitions in order.
+func (l *Log) topic(ctx context.Context, admin *kadm.Client, name string, partitions int32) (numbers []int32, err error) {
+	// Asked first: an operator may have made the topic and given us no right to make one.
+	topics, err := admin.ListTopics(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("find topic %s in the log at %s: %w", name, l.address(), err)
+	}
+	if errors.Is(topics[name].Err, kerr.UnknownTopicOrPartition) {
 		configs := map[string]*string{
 			"retention.ms":      kadm.StringPtr("-1"),
 			"retention.bytes":   kadm.StringPtr("-1"),
 			"max.message.bytes": kadm.StringPtr(strconv.Itoa(MaxRecordBytes)),
 		}
 		// The error is in the response as well; of the two the second is the more exact one.
-		resp, err := admin.CreateTopic(ctx, l.cfg.Partitions, -1, configs, l.cfg.Topic)
+		resp, err := admin.CreateTopic(ctx, partitions, -1, configs, name)
 		if resp.Err != nil {
 			err = resp.Err
 		}
 		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-			return fmt.Errorf("make topic %s in the log at %s: %w", l.cfg.Topic, l.address(), err)
+			return nil, fmt.Errorf("make topic %s in the log at %s: %w", name, l.address(), err)
 		}
 	}
 
 	// A cluster answers a creation before every broker knows of it and before the partitions have leaders.
 	policy := retry.Policy{Min: 20 * time.Millisecond, Max: 500 * time.Millisecond}
 	err = retry.Do(ctx, policy, func(ctx context.Context) error {
-		topics, err := admin.ListTopics(ctx, l.cfg.Topic)
+		topics, err := admin.ListTopics(ctx, name)
 		if err == nil {
 			err = topics.Error()
 		}
@@ -148,26 +157,25 @@ func (l *Log) prepare(ctx context.Context) error {
 			}
 			return retry.Permanent(err)
 		}
-		details := topics[l.cfg.Topic].Partitions
+		details := topics[name].Partitions
 		for _, p := range details {
 			if p.Err != nil {
 				return p.Err
 			}
 		}
-		l.partitions = details.Numbers()
+		numbers = details.Numbers()
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("find topic %s in the log at %s: %w", l.cfg.Topic, l.address(), err)
+		return nil, fmt.Errorf("find topic %s in the log at %s: %w", name, l.address(), err)
 	}
-	l.maxRecord = l.topicLimit(ctx, admin)
-	return nil
+	return numbers, nil
 }
 
 // topicLimit returns the largest record batch that the topic takes, in bytes, at most MaxRecordBytes.
 // A cluster that does not let us ask is assumed to take our own; it answers a larger record with an error.
-func (l *Log) topicLimit(ctx context.Context, admin *kadm.Client) int {
-	resources, err := admin.DescribeTopicConfigs(ctx, l.cfg.Topic)
+func (l *Log) topicLimit(ctx context.Context, admin *kadm.Client, name string) int {
+	resources, err := admin.DescribeTopicConfigs(ctx, name)
 	if err == nil && len(resources) == 1 && resources[0].Err == nil {
 		for _, c := range resources[0].Configs {
 			if c.Key != "max.message.bytes" {
@@ -175,7 +183,7 @@ func (l *Log) topicLimit(ctx context.Context, admin *kadm.Client) int {
 			}
 			if n, err := strconv.Atoi(c.MaybeValue()); err == nil && n > 0 && n < MaxRecordBytes {
 				l.cfg.Logger.Warn("log topic takes smaller records than Millrace's own topics",
-					"topic", l.cfg.Topic, "max_message_bytes", n, "own_max_message_bytes", MaxRecordBytes)
+					"topic", name, "max_message_bytes", n, "own_max_message_bytes", MaxRecordBytes)
 				return n
 			}
 		}
@@ -205,6 +213,15 @@ func (l *Log) MaxItemBytes() int { return l.maxRecord - recordOverhead }
 // Partitions returns the topic's partitions in order, as they were when the log was opened. Partitions added later are
 // written and read after the next Open.
 func (l *Log) Partitions(context.Context) ([]int32, error) { return slices.Clone(l.partitions), nil }
+
+// PartitionsOf returns the partitions of any topic of the log's cluster, in order; none when there is no such topic.
+func (l *Log) PartitionsOf(ctx context.Context, topic string) ([]int32, error) {
+	topics, err := l.admin.ListTopics(ctx, topic)
+	if err != nil {
+		return nil, fmt.Errorf("find topic %s in the log at %s: %w", topic, l.address(), err)
+	}
+	return topics[topic].Partitions.Numbers(), nil
+}
 
 // Starts returns the offset of the oldest record that each partition still has.
 func (l *Log) Starts(ctx context.Context) (plan.Offsets, error) {

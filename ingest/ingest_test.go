@@ -44,6 +44,7 @@ func run(t *testing.T, items ...record.Item) map[string]map[int64]lake.Row {
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
 	s, err := iceberg.Open(ctx, iceberg.Config{Lake: l, Namespace: ingest.Namespace, Plan: p})
 	require.NoError(t, err)
+	require.NoError(t, s.Begin(ctx, sink.Lineage{ID: "L", Token: 1}, nil))
 	rejected, err := s.Publish(ctx, sink.Batch{Lineage: "L", FromEpoch: 1, ToEpoch: 1, Rows: out.Rows, ToOffsets: plan.Offsets{3: 9}})
 	require.NoError(t, err)
 	require.Empty(t, rejected)

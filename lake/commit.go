@@ -100,7 +100,8 @@ func (t *Table) Published(ctx context.Context) (Position, bool, error) {
 }
 
 // Commit makes the rows of p visible in one snapshot that records pos. If the table already holds the epochs of pos,
-// because an earlier try succeeded without telling, nothing changes, and the files of p are left to Sweep.
+// because an earlier try succeeded without telling, nothing changes, and the files of p are left to Sweep. The error matches
+// ErrFenced when a later lineage has claimed the table.
 //
 // Another writer's commit in between is no error: the commit is tried again on top of it. Once begun a commit is finished
 // also when ctx ends, because stopping half-way would leave its outcome unknown.
@@ -122,18 +123,29 @@ func (t *Table) Commit(ctx context.Context, p *Pending, pos Position) error {
 	start := t.lake.cfg.Now()
 	known := false
 	err := t.change(context.WithoutCancel(ctx), "commit", func(tbl *table.Table) (*table.Transaction, error) {
+		if err := t.fence(tbl); err != nil {
+			return nil, err
+		}
 		last, ok, err := positionOf(tbl)
 		if err != nil {
 			return nil, err
 		}
-		if known = ok && last.Lineage == pos.Lineage && last.ToEpoch >= pos.ToEpoch; known || p.empty() {
+		ok = ok && (last.Lineage == pos.Lineage || t.token() > 0) // what a claimed table holds is all of one history
+		if known = ok && last.ToEpoch >= pos.ToEpoch; known || p.empty() {
 			return nil, nil
 		}
-		if ok && last.Lineage == pos.Lineage && last.ToEpoch >= pos.FromEpoch {
+		if ok && last.ToEpoch >= pos.FromEpoch {
 			return nil, fmt.Errorf("epochs %d to %d are partly in the table, which ends with %d: leave out those it has",
 				pos.FromEpoch, pos.ToEpoch, last.ToEpoch)
 		}
 		tx := tbl.NewTransaction()
+		if tbl.CurrentSnapshot() == nil {
+			if err := tx.SetProperties(iceberg.Properties{
+				propFirstLineage: pos.Lineage, propFirstEpoch: strconv.FormatUint(pos.FromEpoch, 10),
+			}); err != nil {
+				return nil, err
+			}
+		}
 		if len(p.deletes) == 0 {
 			return tx, tx.AddDataFiles(ctx, p.data, pos.summary(), table.WithoutDuplicateCheck(), table.WithoutAutoNameMapping())
 		}
@@ -157,6 +169,19 @@ func (t *Table) Commit(ctx context.Context, p *Pending, pos Position) error {
 // meanwhile, or the outcome is unknown, it calls prepare again on the new state: prepare sees there what is done, and returns
 // no transaction when nothing is left to do.
 func (t *Table) change(ctx context.Context, what string, prepare func(*table.Table) (*table.Transaction, error)) error {
+	return t.edit(ctx, what, func(tbl *table.Table) ([]table.Requirement, []table.Update, error) {
+		tx, err := prepare(tbl)
+		if err != nil || tx == nil {
+			return nil, nil, err
+		}
+		staged, err := tx.TableCommit()
+		return staged.Requirements, staged.Updates, err
+	})
+}
+
+// edit is change for what no transaction can stage. iceberg-go's own commit is not used: it would put what was staged on the
+// state that another writer has left meanwhile, without asking whether it may still be there.
+func (t *Table) edit(ctx context.Context, what string, prepare func(*table.Table) ([]table.Requirement, []table.Update, error)) error {
 	first := true
 	err := retry.Do(ctx, retry.Policy{Min: 10 * time.Millisecond, Max: time.Second, Attempts: 20}, func(ctx context.Context) error {
 		if !first || t.seen() == nil {
@@ -166,16 +191,19 @@ func (t *Table) change(ctx context.Context, what string, prepare func(*table.Tab
 		}
 		first = false
 		tbl := t.seen()
-		tx, err := prepare(tbl)
+		requirements, updates, err := prepare(tbl)
 		if err != nil {
 			return retry.Permanent(err)
 		}
-		if tx == nil {
+		if len(updates) == 0 {
 			return nil
 		}
-		changed, err := tx.Commit(ctx)
+		meta, _, err := t.lake.catalog.CommitTable(ctx, t.name.identifier(), append(requirements, unchanged{tbl.Metadata()}), updates)
 		if err == nil {
-			t.see(changed)
+			t.removeMetadata(tbl.Metadata(), meta)
+			if err = t.load(ctx); err != nil {
+				return retry.Permanent(err)
+			}
 			return nil
 		}
 		// Worth another look if the table has moved: by another writer, or by this very commit.
@@ -192,4 +220,33 @@ func (t *Table) change(ctx context.Context, what string, prepare func(*table.Tab
 		return fmt.Errorf("%s to table %s: %w", what, t.name, err)
 	}
 	return nil
+}
+
+// unchanged is the requirement that the table is as it was when the commit was prepared. The catalogue checks it against the
+// very state that its compare-and-set replaces, so what prepare saw, the claim above all, still holds when the commit does.
+type unchanged struct{ since table.Metadata }
+
+func (u unchanged) GetType() string { return "millrace-unchanged" }
+
+func (u unchanged) Validate(now table.Metadata) error {
+	if now == nil || !now.Equals(u.since) {
+		return fmt.Errorf("%w: the table was changed by another writer", table.ErrCommitFailed)
+	}
+	return nil
+}
+
+// removeMetadata removes the metadata files that the newest no longer lists. What it leaves, Sweep finds.
+func (t *Table) removeMetadata(before, after table.Metadata) {
+	keep := map[string]struct{}{}
+	for m := range after.PreviousFiles() {
+		keep[m.MetadataFile] = struct{}{}
+	}
+	for m := range before.PreviousFiles() {
+		if _, ok := keep[m.MetadataFile]; ok {
+			continue
+		}
+		if err := t.lake.fsys.Remove(m.MetadataFile); err != nil {
+			t.lake.cfg.Logger.Debug("old metadata not removed", "file", m.MetadataFile, "error", err)
+		}
+	}
 }

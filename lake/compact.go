@@ -124,6 +124,9 @@ func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.Fil
 	// come after them and apply.
 	sequence := tbl.CurrentSnapshot().SequenceNumber
 	return len(p.data), t.change(context.WithoutCancel(ctx), "compact", func(now *table.Table) (*table.Transaction, error) {
+		if err := t.fence(now); err != nil {
+			return nil, err
+		}
 		tx := now.NewTransaction()
 		r := tx.NewRewrite(carried(now)).DataSequenceNumber(sequence)
 		for _, task := range tasks {
@@ -166,7 +169,7 @@ func (t *Table) copyRows(ctx context.Context, tbl *table.Table, tasks []table.Fi
 			w, err = newDataWriter(t.lake, tbl, columns, file)
 		}
 		for i := 0; err == nil && i < len(columns); i++ {
-			cells[i], err = cellOf(row[columns[i].Name])
+			cells[i], err = Cell(row[columns[i].Name])
 		}
 		if err == nil {
 			err = w.add(cells)
@@ -187,8 +190,8 @@ func (t *Table) copyRows(ctx context.Context, tbl *table.Table, tasks []table.Fi
 	return finish()
 }
 
-// cellOf is the inverse of value.
-func cellOf(v any) (plan.Cell, error) {
+// Cell is a value of a Row as a cell of its column.
+func Cell(v any) (plan.Cell, error) {
 	switch v := v.(type) {
 	case nil:
 		return plan.Cell{Null: true}, nil
@@ -219,6 +222,9 @@ func cellOf(v any) (plan.Cell, error) {
 func (t *Table) dropDeadDeletes(ctx context.Context) (dropped int, err error) {
 	return dropped, t.change(context.WithoutCancel(ctx), "drop applied corrections", func(now *table.Table) (*table.Transaction, error) {
 		dropped = 0
+		if err := t.fence(now); err != nil {
+			return nil, err
+		}
 		manifests, err := now.CurrentSnapshot().Manifests(t.lake.fsys)
 		if err != nil {
 			return nil, err

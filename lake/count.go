@@ -8,7 +8,7 @@ import (
 
 // File is a data file of a table.
 type File struct {
-	Path    string // on the local file system
+	Path    string // of a local file; else its URL
 	Rows    int64  // before corrections
 	Bytes   int64
 	Deletes int // files of corrections that apply to it
@@ -26,7 +26,7 @@ func (t *Table) Files(ctx context.Context) ([]File, error) {
 	files := make([]File, len(tasks))
 	for i, task := range tasks {
 		files[i] = File{
-			Path: localPath(task.File.FilePath()), Rows: task.File.Count(), Bytes: task.File.FileSizeBytes(),
+			Path: t.lake.fsys.readable(task.File.FilePath()), Rows: task.File.Count(), Bytes: task.File.FileSizeBytes(),
 			Deletes: len(task.EqualityDeleteFiles),
 		}
 	}

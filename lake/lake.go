@@ -42,8 +42,13 @@ const (
 
 // Config says where a lake is and how it is kept. Dir is required.
 type Config struct {
-	// Dir holds catalog.db and warehouse/. It is created when missing, unless ReadOnly.
+	// Dir holds catalog.db and, unless Warehouse says otherwise, warehouse/. It is created when missing, unless ReadOnly.
 	Dir string
+
+	// Warehouse is where the files of the tables are: s3://bucket/prefix. Default: where they are since the lake was made, for a new one
+	// the folder warehouse in Dir. A lake has one for good, and a warehouse one lake.
+	Warehouse string
+	S3        S3 // how an s3:// warehouse is reached
 
 	// ReadOnly opens an existing lake for Scan, Count, Files and Published while another process may write it.
 	ReadOnly bool
@@ -58,7 +63,7 @@ type Config struct {
 	Registerer prometheus.Registerer // default: no metrics
 	Now        func() time.Time      // default time.Now
 
-	fault func(op, path string) error // tests: see fileSystem
+	fault fault
 }
 
 func (c Config) withDefaults() Config {
@@ -87,9 +92,10 @@ func (c Config) validate() error {
 // Lake is an open lake. Its methods may be called concurrently.
 type Lake struct {
 	cfg     Config
+	base    string // location of the warehouse
 	db      *sql.DB
 	catalog *icebergsql.Catalog
-	fsys    *fileSystem
+	fsys    fileSystem
 	fsName  string
 	metrics *metrics
 
@@ -112,7 +118,7 @@ func Open(ctx context.Context, cfg Config) (*Lake, error) {
 		return nil, err
 	}
 	if !cfg.ReadOnly {
-		if err := os.MkdirAll(filepath.Join(cfg.Dir, warehouse), 0o755); err != nil {
+		if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 			return nil, fmt.Errorf("make lake directory %s: %w: choose a directory that can be written", cfg.Dir, err)
 		}
 		if err := checkWritable(cfg.Dir); err != nil {
@@ -127,9 +133,13 @@ func Open(ctx context.Context, cfg Config) (*Lake, error) {
 	if err != nil {
 		return nil, err
 	}
-	fsys, fsName := newFileSystem(cfg.fault)
+	base, fsys, err := openWarehouse(ctx, cfg, db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	fsName := register(fsys)
 	cat, err := icebergsql.NewCatalog(catalogName, db, icebergsql.SQLite, iceberg.Properties{
-		"warehouse":           location(filepath.Join(cfg.Dir, warehouse)),
+		"warehouse":           base,
 		"init_catalog_tables": fmt.Sprint(!cfg.ReadOnly),
 		fsProperty:            fsName,
 	})
@@ -138,7 +148,7 @@ func Open(ctx context.Context, cfg Config) (*Lake, error) {
 		return nil, errors.Join(catalogError(cfg.Dir, err), db.Close())
 	}
 	return &Lake{
-		cfg: cfg, db: db, catalog: cat, fsys: fsys, fsName: fsName,
+		cfg: cfg, base: base, db: db, catalog: cat, fsys: fsys, fsName: fsName,
 		metrics: newMetrics(cfg.Registerer),
 		pending: map[string]struct{}{},
 	}, nil
@@ -281,7 +291,8 @@ func (l *Lake) Lookup(ctx context.Context, name Name) (*Table, error) {
 }
 
 // Table opens the table for t in a namespace, and makes it when it does not exist. Nullable columns that t has and the
-// table has not are added; any other difference is refused with an error that names the column.
+// table has not are added, and required columns that are nullable in t, or gone from it, become nullable. Another type, a new column
+// that is required, and another partitioning are refused with an error that names them.
 func (l *Lake) Table(ctx context.Context, namespace string, t plan.Table) (*Table, error) {
 	if l.cfg.ReadOnly {
 		return nil, ErrReadOnly

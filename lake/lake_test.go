@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"millrace/lake"
+	"millrace/lake/laketest"
 	"millrace/plan"
 )
 
@@ -51,6 +52,10 @@ func openLake(t testing.TB, cfg lake.Config) *lake.Lake {
 	t.Helper()
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()
+	}
+	if !cfg.ReadOnly { // a reader finds out by itself
+		at := laketest.In(cfg.Dir)
+		cfg.Warehouse, cfg.S3 = at.Warehouse, at.S3
 	}
 	l, err := lake.Open(context.Background(), cfg)
 	require.NoError(t, err)

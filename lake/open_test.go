@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"millrace/lake"
+	"millrace/lake/laketest"
 	"millrace/plan"
 )
 
@@ -57,12 +59,12 @@ func TestOpenRefuses(t *testing.T) {
 	t.Run("a damaged place in the catalogue", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
-		l, err := lake.Open(context.Background(), lake.Config{Dir: dir})
+		l, err := lake.Open(context.Background(), laketest.In(dir))
 		require.NoError(t, err)
 		openTable(t, l)
 		require.NoError(t, l.Close())
-		path := filepath.Join(dir, "catalog.db")
-		whole, err := os.ReadFile(path)
+		catalog := filepath.Join(dir, "catalog.db")
+		whole, err := os.ReadFile(catalog)
 		require.NoError(t, err)
 		const page = 4096
 		for at := page; at < len(whole); at += page { // the head of each page's tree; the first page says whether it is a database
@@ -70,9 +72,9 @@ func TestOpenRefuses(t *testing.T) {
 			for i := range 64 {
 				damaged[at+i] ^= byte(37*i + 91)
 			}
-			require.NoError(t, os.WriteFile(path, damaged, 0o600))
+			require.NoError(t, os.WriteFile(catalog, damaged, 0o600))
 			for _, readOnly := range []bool{false, true} {
-				require.ErrorContains(t, refused(t, lake.Config{Dir: dir, ReadOnly: readOnly}), "catalogue "+path+" is damaged: restore it from a backup")
+				require.ErrorContains(t, refused(t, lake.Config{Dir: dir, ReadOnly: readOnly}), "catalogue "+catalog+" is damaged: restore it from a backup")
 			}
 		}
 	})
@@ -109,18 +111,39 @@ func TestUnusualPaths(t *testing.T) {
 	require.Equal(t, map[string]float64{"a": 2}, scores(t, openTable(t, openLake(t, lake.Config{Dir: dir}))))
 }
 
-func TestMovedLakeIsRefused(t *testing.T) {
+// Iceberg's locations are absolute; a lake is nevertheless where its catalogue is, also when the place it was made at is taken by
+// another one.
+func TestMovedLake(t *testing.T) {
 	t.Parallel()
+	ctx := context.Background()
 	base := t.TempDir()
-	dir := filepath.Join(base, "old")
-	l, err := lake.Open(context.Background(), lake.Config{Dir: dir})
+	before, now := filepath.Join(base, "before #1"), filepath.Join(base, "now")
+	l, err := lake.Open(ctx, laketest.In(before))
 	require.NoError(t, err)
-	openTable(t, l)
+	publish(t, openTable(t, l), 1, 1, quiz("a", 1, 1, 0))
 	require.NoError(t, l.Close())
-	require.NoError(t, os.Rename(dir, filepath.Join(base, "new")))
-	// Iceberg's metadata is at an absolute place, where nothing is any more.
-	_, err = openLake(t, lake.Config{Dir: filepath.Join(base, "new")}).Table(context.Background(), "v1", quizzes)
-	require.ErrorContains(t, err, "move the lake back")
+	require.NoError(t, os.Rename(before, now))
+	require.NoError(t, os.Mkdir(before, 0o000))
+
+	moved := laketest.In(before)
+	moved.Dir = now
+	l, err = lake.Open(ctx, moved)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	tbl := openTable(t, l)
+	publish(t, tbl, 2, 2, quiz("a", 2, 2, 0), quiz("b", 1, 2, 0))
+	removed, err := tbl.Sweep(ctx, 0)
+	require.NoError(t, err)
+	require.Zero(t, removed)
+	require.Equal(t, map[string]float64{"a": 2, "b": 1}, scores(t, tbl))
+	files, err := tbl.Files(ctx)
+	require.NoError(t, err)
+	for _, f := range files {
+		require.Contains(t, f.Path, moved.Warehouse)
+		if !laketest.OnS3() {
+			require.FileExists(t, f.Path)
+		}
+	}
 }
 
 func TestDamagedFilesOfTable(t *testing.T) {
@@ -131,21 +154,21 @@ func TestDamagedFilesOfTable(t *testing.T) {
 			dir := t.TempDir()
 			tbl := openTable(t, openLake(t, lake.Config{Dir: dir}))
 			publish(t, tbl, 1, 1, quiz("a", 1, 1, 0))
-			at := filepath.Join(dir, "warehouse", "v1", "quiz")
-			files, err := filepath.Glob(filepath.Join(at, pattern))
-			require.NoError(t, err)
+			files := slices.DeleteFunc(laketest.Files(t, dir), func(name string) bool {
+				match, err := path.Match("v1/quiz/"+pattern, name)
+				require.NoError(t, err)
+				return !match
+			})
 			require.Len(t, files, 1)
-			info, err := os.Stat(files[0])
-			require.NoError(t, err)
-			require.NoError(t, os.Truncate(files[0], info.Size()/2))
-			tbl, err = openLake(t, lake.Config{Dir: dir}).Table(context.Background(), "v1", quizzes)
+			laketest.Cut(t, dir, files[0])
+			tbl, err := openLake(t, lake.Config{Dir: dir}).Table(context.Background(), "v1", quizzes)
 			if err == nil {
 				for _, scanErr := range tbl.Scan(context.Background(), lake.ScanOptions{}) {
 					err = scanErr
 				}
 			}
 			require.ErrorContains(t, err, " table v1.quiz: ")
-			require.ErrorContains(t, err, "; if files in "+at+" are damaged, restore the lake from a backup")
+			require.ErrorContains(t, err, "; if files in "+laketest.Place(dir, "v1/quiz")+" are damaged, restore the lake from a backup")
 		})
 	}
 }

@@ -28,7 +28,7 @@ type dataWriter struct {
 	lake    *Lake
 	path    string
 	columns []writerColumn
-	out     *fileWriter
+	out     fileWriter
 	parquet *parquet.GenericWriter[any] // of columns; no Go value is ever written whole. Nil until the file is made
 	rows    int64
 	chunk   int                // rows in the columns' values
@@ -58,11 +58,11 @@ func newDataWriter(l *Lake, tbl *table.Table, columns []plan.Column, location st
 
 // create makes the file.
 func (w *dataWriter) create() error {
-	out, err := w.lake.fsys.Create(w.path)
+	out, err := w.lake.fsys.newFile(w.path)
 	if err != nil {
 		return err
 	}
-	w.out = out.(*fileWriter)
+	w.out = out
 	w.parquet = parquet.NewGenericWriter[any](w.out, w.schema(),
 		parquet.Compression(codec),
 		parquet.PageBufferSize(pageBytes),
@@ -115,7 +115,7 @@ func (w *dataWriter) flush() error {
 		c.values = c.values[:0]
 	}
 	w.chunk = 0
-	if w.parquet.Size()-w.out.n >= rowGroupBytes {
+	if w.parquet.Size()-w.out.written() >= rowGroupBytes {
 		return w.parquet.Flush()
 	}
 	return nil
@@ -126,7 +126,7 @@ func (w *dataWriter) written() int64 {
 	if w.out == nil {
 		return 0
 	}
-	return w.out.n
+	return w.out.written()
 }
 
 // abandon removes the file.
@@ -184,7 +184,7 @@ func (w *dataWriter) entry(content iceberg.ManifestEntryContent, spec iceberg.Pa
 		}
 		i++
 	}
-	b, err := iceberg.NewDataFileBuilder(spec, content, w.path, iceberg.ParquetFile, values, logical, nil, w.rows, w.out.n)
+	b, err := iceberg.NewDataFileBuilder(spec, content, w.path, iceberg.ParquetFile, values, logical, nil, w.rows, w.out.written())
 	if err != nil {
 		return nil, err
 	}

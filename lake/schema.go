@@ -81,48 +81,40 @@ func planColumns(s *iceberg.Schema) []plan.Column {
 	return columns
 }
 
-// missingColumns returns the columns that have to be added to a table of schema s for it to hold want. Only nullable
-// columns can be added; any other difference is an error that names the column.
-func missingColumns(name string, s *iceberg.Schema, want []plan.Column) ([]plan.Column, error) {
+// missingColumns returns the columns that have to be added to a table of schema s for it to hold want, and those that have to be made
+// nullable. Only nullable columns can be added. Columns that nobody wants any more stay, and what is nullable stays so: an older version of
+// a plan goes on after a newer one. Any other difference is an error that names the column.
+func missingColumns(name string, s *iceberg.Schema, want []plan.Column) (missing, nullable []plan.Column, err error) {
 	have := map[string]plan.Column{}
 	for _, c := range planColumns(s) {
 		have[c.Name] = c
 	}
-	var missing []plan.Column
 	for _, w := range want {
 		h, ok := have[w.Name]
 		delete(have, w.Name)
 		switch {
 		case !ok && !w.Nullable:
-			return nil, fmt.Errorf("column %s of table %s is new and not nullable: make it nullable, or write to a new data version", w.Name, name)
+			return nil, nil, fmt.Errorf("column %s of table %s is new and not nullable: make it nullable, or write to a new data version", w.Name, name)
 		case !ok:
 			missing = append(missing, w)
 		case h.Type != w.Type:
-			return nil, fmt.Errorf("column %s of table %s changed its type from %s to %s: give it a new name, or write to a new data version",
+			return nil, nil, fmt.Errorf("column %s of table %s changed its type from %s to %s: give it a new name, or write to a new data version",
 				w.Name, name, typeName(h.Type), typeName(w.Type))
-		case h.Nullable != w.Nullable:
-			return nil, fmt.Errorf("column %s of table %s changed from %s to %s: give it a new name, or write to a new data version",
-				w.Name, name, nullability(h), nullability(w))
+		case !h.Nullable && w.Nullable:
+			nullable = append(nullable, w)
 		}
 	}
 	for _, c := range planColumns(s) {
-		if _, gone := have[c.Name]; gone {
-			return nil, fmt.Errorf("column %s of table %s is in the lake and not in the plan: keep it, or write to a new data version", c.Name, name)
+		if _, gone := have[c.Name]; gone && !c.Nullable {
+			nullable = append(nullable, c)
 		}
 	}
-	return missing, nil
+	return missing, nullable, nil
 }
 
 func typeName(t plan.Type) string {
 	names := []string{"another type", "string", "bool", "long", "double", "timestamp", "bytes", "list of strings"}
 	return names[t]
-}
-
-func nullability(c plan.Column) string {
-	if c.Nullable {
-		return "nullable"
-	}
-	return "required"
 }
 
 // partitionOf returns the partition fields of t, checked against its columns.

@@ -36,7 +36,7 @@ func (t *Table) sweep(ctx context.Context, olderThan time.Duration) (int, error)
 	cutoff := l.cfg.Now().Add(-olderThan)
 	var old []string
 	err := l.fsys.walk(t.seen().Location(), func(location string, info fs.FileInfo) error {
-		if !info.ModTime().After(cutoff) {
+		if olderThan <= 0 || !info.ModTime().After(cutoff) { // clocks of servers differ
 			old = append(old, location)
 		}
 		return nil
@@ -67,7 +67,7 @@ func (t *Table) sweep(ctx context.Context, olderThan time.Duration) (int, error)
 }
 
 // referenced adds the locations of all files that tbl refers to.
-func referenced(tbl *table.Table, fsys *fileSystem, files map[string]struct{}) error {
+func referenced(tbl *table.Table, fsys fileSystem, files map[string]struct{}) error {
 	files[tbl.MetadataLocation()] = struct{}{}
 	for m := range tbl.Metadata().PreviousFiles() {
 		files[m.MetadataFile] = struct{}{}
@@ -103,6 +103,9 @@ func (t *Table) expire(ctx context.Context) {
 		return
 	}
 	err := t.change(ctx, "expire snapshots", func(tbl *table.Table) (*table.Transaction, error) {
+		if err := t.fence(tbl); err != nil {
+			return nil, err
+		}
 		before := len(tbl.Metadata().Snapshots())
 		tx := tbl.NewTransaction()
 		err := tx.ExpireSnapshots(table.WithRetainLast(cfg.KeepSnapshots), table.WithOlderThan(cfg.KeepFor), table.WithPostCommit(false))

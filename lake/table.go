@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"strings"
 	"sync"
 
@@ -32,6 +31,7 @@ type Table struct {
 
 	mu      sync.Mutex
 	current *table.Table // as last seen in the catalogue
+	claim   Claim        // of Claim; zero before
 }
 
 // Name is the table's name.
@@ -58,7 +58,7 @@ func (t *Table) readError(what string, err error) error {
 		return fmt.Errorf("%s table %s: %w", what, t.name, err)
 	}
 	return fmt.Errorf("%s table %s: %w; if files in %s are damaged, restore the lake from a backup", what, t.name, err,
-		filepath.Join(t.lake.cfg.Dir, warehouse, t.name.Namespace, t.name.Table))
+		t.lake.fsys.readable(t.lake.base+"/"+t.name.Namespace+"/"+t.name.Table))
 }
 
 // load reads the table's newest state from the catalogue.
@@ -67,16 +67,14 @@ func (t *Table) load(ctx context.Context) error {
 	if errors.Is(err, catalog.ErrNoSuchTable) || errors.Is(err, catalog.ErrNoSuchNamespace) {
 		return fmt.Errorf("table %s: %w", t.name, ErrNotFound)
 	}
-	// Iceberg records absolute locations, so files of a moved lake are looked for, and would be written, at the old place.
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("files of table %s are missing, move the lake back if it was moved, or restore it from a backup: %w", t.name, err)
+		return fmt.Errorf("files of table %s are missing, restore the lake from a backup: %w", t.name, err)
 	}
 	if err != nil {
 		return t.readError("load", err)
 	}
-	if base := t.lake.warehouse(); !strings.HasPrefix(tbl.Location(), base+"/") {
-		return fmt.Errorf("table %s was made in %s and the lake is in %s: move it back",
-			t.name, localPath(tbl.Location()), localPath(base))
+	if base := t.lake.base; !strings.HasPrefix(tbl.Location(), base+"/") {
+		return fmt.Errorf("table %s is in %s, outside of the lake's %s: restore the lake from a backup", t.name, tbl.Location(), base)
 	}
 	t.see(tbl)
 	return nil
@@ -88,7 +86,7 @@ func (t *Table) create(ctx context.Context) error {
 		return fmt.Errorf("make namespace %s: %w", t.name.Namespace, err)
 	}
 	_, err = t.lake.catalog.CreateTable(ctx, t.name.identifier(), icebergSchema(t.columns),
-		catalog.WithLocation(t.lake.warehouse()+"/"+t.name.Namespace+"/"+t.name.Table),
+		catalog.WithLocation(t.lake.base+"/"+t.name.Namespace+"/"+t.name.Table),
 		catalog.WithProperties(iceberg.Properties{
 			"format-version":                          "2",
 			table.ManifestMergeEnabledKey:             "true",
@@ -109,7 +107,7 @@ func (t *Table) create(ctx context.Context) error {
 // that was there. A crash in between leaves an empty table under the unpartitioned spec, which the next call completes.
 func (t *Table) conform(ctx context.Context) error {
 	return t.change(ctx, "change the schema", func(tbl *table.Table) (*table.Transaction, error) {
-		missing, err := missingColumns(t.name.String(), tbl.Schema(), t.columns)
+		missing, nullable, err := missingColumns(t.name.String(), tbl.Schema(), t.columns)
 		if err != nil {
 			return nil, err
 		}
@@ -130,11 +128,14 @@ func (t *Table) conform(ctx context.Context) error {
 			}
 			changed = true
 		}
-		if len(missing) > 0 {
+		if len(missing)+len(nullable) > 0 {
 			update := tx.UpdateSchema(true, false)
 			next := 1 << 20 // any id: the catalogue assigns its own
 			for _, c := range missing {
 				update.AddColumn([]string{c.Name}, icebergType(c.Type, &next), c.Doc, false, nil)
+			}
+			for _, c := range nullable {
+				update.UpdateColumn([]string{c.Name}, table.ColumnUpdate{Required: iceberg.Optional[bool]{Val: false, Valid: true}})
 			}
 			if err := update.Commit(); err != nil {
 				return nil, err
@@ -147,5 +148,3 @@ func (t *Table) conform(ctx context.Context) error {
 		return tx, nil
 	})
 }
-
-func (l *Lake) warehouse() string { return location(filepath.Join(l.cfg.Dir, warehouse)) }

@@ -3,7 +3,9 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -55,6 +57,11 @@ func (p *Plan) Check() error {
 		}
 		tables[t.Name] = true
 		errs = append(errs, t.check()...)
+		for _, j := range t.Joins {
+			if j.Stage < 0 || j.Stage >= len(p.Stages) {
+				bad("table %s joins in stage %d of %d", t.Name, j.Stage, len(p.Stages))
+			}
+		}
 	}
 	counters := map[string]bool{}
 	for _, c := range p.Counters {
@@ -62,6 +69,23 @@ func (p *Plan) Check() error {
 			bad("counter %q is empty or taken", c)
 		}
 		counters[c] = true
+	}
+	has := func(name string) bool { return stages[name] || tables[name] || counters[name] }
+	for _, old := range slices.Sorted(maps.Keys(p.Renamed)) {
+		if name := p.Renamed[old]; !has(name) {
+			bad("%s is renamed to %s, which the plan does not have", old, name)
+		}
+		if has(old) {
+			bad("%s is renamed to %s, and the plan still has %[1]s", old, p.Renamed[old])
+		}
+	}
+	for _, name := range p.Removed {
+		if has(name) {
+			bad("%s is removed, and the plan still has it", name)
+		}
+		if to, ok := p.Renamed[name]; ok {
+			bad("%s is removed, and renamed to %s", name, to)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -33,6 +33,13 @@ type Plan struct {
 
 	// DeadLetter makes the dead-letter row for a row that a sink refused for good. Nil: refusals are only counted.
 	DeadLetter func(r Row, sink, reason string) Row
+
+	// Renamed says what stages, tables and counters were called in earlier versions: old name → new name. Their state follows.
+	Renamed map[string]string
+
+	// Removed are the stages and tables of earlier versions whose state is given up. Without it a plan that lacks a stage that has
+	// state, or a table, is refused.
+	Removed []string
 }
 
 // Stage is one named step between Read and the tables. Exactly one of Stateless and Keyed is set.
@@ -40,6 +47,11 @@ type Stage struct {
 	Name string
 	Doc  string
 	To   []int // stages it sends to, as indices into Plan.Stages, all greater than its own
+
+	// Key says what a keyed stage is keyed by, and Format how its state is encoded, in words that are compared: state under another
+	// key, or in another format, cannot be used. Empty when the name says all.
+	Key    string
+	Format string
 
 	// Stateless handles a batch of elements in order. It is called concurrently with disjoint batches.
 	Stateless func(in []Element, out *Output)
@@ -98,11 +110,14 @@ type Key struct {
 	ClearTimers []Timer // applied before SetTimers
 }
 
+// MaxRev is the highest revision that a row can have. The other bits of 63 tell sinks which of an instance's lineages wrote.
+const MaxRev = 1<<54 - 1
+
 // Row is one revision of one row of a table.
 type Row struct {
 	Table     int    // index into Plan.Tables
 	ID        string // stable; the same however often and in whatever order its sources arrive
-	Rev       uint64 // of two rows with one id the one with the higher revision is the truth
+	Rev       uint64 // of two rows with one id the one with the higher revision is the truth; at most MaxRev
 	Deleted   bool   // the row is withdrawn; Value is empty
 	First     bool   // no revision of this row was emitted before: a sink need not look for one to replace
 	EventTime int64  // microseconds since 1970

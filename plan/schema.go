@@ -1,5 +1,7 @@
 package plan
 
+import "time"
+
 // Type is the type of a table's column. Each has one Avro, one Iceberg and one Elasticsearch counterpart:
 //
 //	Type       Avro                        Iceberg       Elasticsearch
@@ -57,8 +59,21 @@ type Table struct {
 	Schema    Schema           // the user's columns; sinks add MetaColumns unless AppendOnly
 	Partition []PartitionField // of the Iceberg table; default: day(_event_time)
 
+	Reads string // which records become rows: for describe and for comparing versions
+	Joins []Join // what a record is joined with on its way, in order: likewise
+
 	// AppendOnly tables (the raw lake) hold their schema's columns alone, go to the lake only, and are never corrected.
 	AppendOnly bool
+}
+
+// Join is one keyed stage that the records of a table pass. Runners do not look at it.
+type Join struct {
+	Field      string   // the name under which what was joined is found afterwards
+	Stage      int      // index into Plan.Stages
+	Record     []string // the paths of the record that make the key
+	WaitFor    time.Duration
+	CorrectFor time.Duration
+	Else       string // what becomes of a record that waited in vain
 }
 
 // MetaColumns are the columns that a sink stores beside a table's own, in this order: the row's identity and its proof.

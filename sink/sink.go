@@ -2,6 +2,10 @@
 //
 // A runner appends the rows of each epoch to its outbox before it commits the epoch, and publishes them from there, to each
 // sink at the sink's own pace. Publishing is idempotent: after a crash a runner publishes the same epochs again.
+//
+// Rewinding an instance to a savepoint begins a new lineage (Lineage). A sink is told about it by Begin, before the first
+// Publish of every run: it claims its target for the lineage, so that writers of older ones are refused with ErrFenced, and
+// brings the target back to the point where the lineage began.
 package sink
 
 import (
@@ -13,7 +17,7 @@ import (
 
 // Batch is the rows of a run of consecutive committed epochs of one instance.
 type Batch struct {
-	Lineage   string // of the instance
+	Lineage   string // that made the epochs: the sink's, or one of its ancestors. All epochs of a batch are of one
 	FromEpoch uint64 // first epoch in the batch; the one after the last batch's ToEpoch
 	ToEpoch   uint64 // last epoch in the batch
 	Rows      []plan.Row
@@ -30,16 +34,28 @@ type Rejected struct {
 
 // Sink publishes rows to one target.
 //
-// The runner calls Publish from one goroutine at a time, in epoch order, with no epoch left out. Publish returns when the
-// rows are durable and visible in the target. It may block and retries what is worth retrying (a refused connection, 429,
-// 5xx) until ctx ends; an error that it returns stops the job. Publishing a batch again, whole or as a part of a
-// larger one, changes nothing.
+// The runner calls Begin once, with success, before the first Publish of a run, and Publish from one goroutine at a time, in
+// epoch order, with no epoch left out. Publish returns when the rows are durable and visible in the target. Both may block and
+// retry what is worth retrying (a refused connection, 429, 5xx) until ctx ends; an error that they return stops the job.
+// Publishing a batch again, whole or as a part of a larger one, changes nothing.
 type Sink interface {
 	Name() string // elastic, iceberg, topic: the name of the sink's position
 
 	// Gather says how many bytes of rows, or how much time, a runner should gather before it calls Publish.
 	Gather() (bytes int64, every time.Duration)
 
+	// Begin claims the target for the lineage: a writer whose lineage has a smaller token is refused from now on. It takes
+	// back what lineages published that are not in the lineage's history, and restores from past what those rows had
+	// replaced. Then the target holds what the history holds, up to some epoch between past's and the lineage's start; the
+	// runner publishes what comes after past's again.
+	//
+	// Begin is repeated at every start and does only what is left to do. It returns an error that matches ErrFenced when
+	// the target was claimed with a higher token. past is nil for a lineage without ancestors, for an Archive, and when no
+	// sink of the job is one.
+	Begin(ctx context.Context, l Lineage, past Past) error
+
+	// Publish returns an error that matches ErrFenced when the target was claimed with a higher token after Begin: then
+	// nothing of the batch is in the target, or nothing that the other claim has not taken back.
 	Publish(ctx context.Context, b Batch) ([]Rejected, error)
 	Close() error
 }

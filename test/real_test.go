@@ -1,33 +1,258 @@
 package test
 
 import (
+	"bufio"
 	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-// TestRealServers runs the demo on a real Kafka and a real OpenSearch in place of the embedded log and index: the same ledger must
-// balance, by addresses alone. Both must be new: it reads the whole topic.
-func TestRealServers(t *testing.T) {
-	kafka, index := os.Getenv("MILLRACE_KAFKA"), os.Getenv("MILLRACE_OPENSEARCH")
-	if kafka == "" || index == "" {
-		t.Skip("MILLRACE_KAFKA and MILLRACE_OPENSEARCH name no servers; scripts/servers starts them")
+// patience bounds every wait of these tests: a server that was killed may take a minute to come back on a busy machine.
+const patience = 4 * time.Minute
+
+// TestRestarts runs the demo on real servers, by their addresses alone, and stops each in turn while the district sends, cleanly and by
+// kill -9: MILLRACE_RESTARTS times each. The process and its jobs must go on by themselves, and in the end the ledger must balance: nothing
+// was lost, nothing is there twice.
+//
+// The servers are its own, started by scripts/servers, which fetches what is not installed.
+func TestRestarts(t *testing.T) { //nolint:paralleltest // alone: it takes the whole machine
+	restarts, err := strconv.Atoi(os.Getenv("MILLRACE_RESTARTS"))
+	if err != nil || restarts < 1 {
+		t.Skip("MILLRACE_RESTARTS is not set: 2 stops each server twice; the servers are fetched when they are not installed")
 	}
-	out, err := exec.Command(millrace, "demo", "--data-dir", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0",
-		"--brokers", kafka, "--index-url", index, "--for", "15s", "-o", "json").Output()
+	t.Setenv("AWS_ACCESS_KEY_ID", "millrace")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "millrace-secret")
+	for _, test := range []struct {
+		index   string
+		restart []string // the other servers are the same ones in both
+	}{
+		{"opensearch", []string{"kafka", "s3", "opensearch"}},
+		{"elasticsearch", []string{"elasticsearch"}},
+	} {
+		t.Run(test.index, func(t *testing.T) {
+			servers := map[string]*realServer{}
+			for _, name := range []string{"kafka", "s3", test.index} {
+				servers[name] = startReal(t, name)
+			}
+			data := filepath.Join(t.TempDir(), "data")
+			d := startDemo(t, data, servers["kafka"].address, "http://"+servers["s3"].address, "http://"+servers[test.index].address)
+			d.awaitProgress(t)
+			for n := range restarts {
+				for _, name := range test.restart {
+					s := servers[name]
+					began := d.missed(t, name)
+					if n%2 == 0 {
+						s.run(t, "stop")
+					} else {
+						s.kill(t)
+					}
+					d.await(t, name+" is missed", func() bool { return d.missed(t, name) > began })
+					s.run(t, "start")
+					d.awaitProgress(t)
+				}
+			}
+			d.finish(t)
+		})
+	}
+}
+
+// realServer is a server that a script in scripts/servers runs.
+type realServer struct {
+	name, dir, address string
+	env                []string
+}
+
+func startReal(t *testing.T, name string) *realServer {
+	t.Helper()
+	dir := t.TempDir()
+	// Elasticsearch does not run as root, and its user must get there.
+	for d := dir; d != os.TempDir() && d != filepath.Dir(d); d = filepath.Dir(d) {
+		require.NoError(t, os.Chmod(d, 0o755))
+	}
+	port := freePort(t)
+	s := &realServer{
+		name: name, dir: dir, address: fmt.Sprintf("127.0.0.1:%d", port),
+		env: append(os.Environ(), fmt.Sprintf("%s_PORT=%d", strings.ToUpper(name), port)),
+	}
+	t.Cleanup(func() { s.run(t, "stop") }) // before starting: half started must be stopped too
+	s.run(t, "start")
+	return s
+}
+
+// freePort finds a port that is free and whose neighbour 100 above is free, where some servers talk to themselves.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		first, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		port := first.Addr().(*net.TCPAddr).Port
+		second, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+100))
+		require.NoError(t, first.Close())
+		if err == nil {
+			require.NoError(t, second.Close())
+			return port
+		}
+	}
+	t.Fatal("no two free ports, 100 apart")
+	return 0
+}
+
+func (s *realServer) run(t *testing.T, action string) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join("..", "scripts", "servers", s.name+".sh"), action, s.dir)
+	cmd.Env = s.env
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// kill ends the server without a word to it.
+func (s *realServer) kill(t *testing.T) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.dir, "pid"))
+	require.NoError(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+}
+
+// loadedDemo is a demo that runs until it is told to finish.
+type loadedDemo struct {
+	args []string
+	cmd  *exec.Cmd
+	url  string
+	said chan string // everything on stderr, once it has ended
+}
+
+var opened = regexp.MustCompile(`millrace: open (\S+)`)
+
+func startDemo(t *testing.T, data, brokers, s3, index string) *loadedDemo {
+	t.Helper()
+	d := &loadedDemo{said: make(chan string, 1), args: []string{
+		"demo", "--data-dir", data, "--listen", "127.0.0.1:0", "--rate", "1000", "--flush", "500ms",
+		"--brokers", brokers, "--index-url", index, "--lake", "s3://lake/restarts", "--s3-endpoint", s3,
+	}}
+	d.cmd = exec.Command(millrace, d.args...)
+	stderr, err := d.cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, d.cmd.Start())
+	t.Cleanup(func() { _ = d.cmd.Process.Kill() }) // it may have ended
+	at := make(chan string, 1)
+	go func() {
+		var all strings.Builder
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			all.WriteString(lines.Text() + "\n")
+			if m := opened.FindStringSubmatch(lines.Text()); m != nil {
+				at <- m[1]
+			}
+		}
+		d.said <- all.String()
+	}()
+	select {
+	case d.url = <-at:
+	case text := <-d.said:
+		t.Fatalf("the demo ended at once: %s", text)
+	}
+	return d
+}
+
+// sum adds up the values of a metric, of those whose labels contain the texts.
+func (d *loadedDemo) sum(t *testing.T, name string, labels ...string) (sum float64) {
+	t.Helper()
+	res, err := http.Get(d.url + "/metrics")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, res.Body.Close()) }()
+	text, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, name) || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(line, l) }) {
+			continue
+		}
+		v, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndex(line, " "):]), 64)
+		require.NoError(t, err, line)
+		sum += v
+	}
+	return sum
+}
+
+// missed counts what shows that a server is away: requests that sensors have to send again, and tries of sinks.
+func (d *loadedDemo) missed(t *testing.T, server string) float64 {
+	t.Helper()
+	switch server {
+	case "kafka":
+		return d.sum(t, "millrace_collect_requests_total", `status="503"`)
+	case "s3":
+		return d.sum(t, "millrace_iceberg_retries_total")
+	}
+	return d.sum(t, "millrace_elastic_retries_total")
+}
+
+func (d *loadedDemo) await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(patience); !done(); {
+		select {
+		case <-tick.C:
+		case text := <-d.said:
+			t.Fatalf("the demo ended while this was waited for: %s\n%s", what, text)
+		case <-deadline:
+			require.NoError(t, d.cmd.Process.Kill())
+			t.Fatalf("not after %s: %s\n%s", patience, what, <-d.said)
+		}
+	}
+}
+
+// awaitProgress waits until something new was sent, read, and published by every sink.
+func (d *loadedDemo) awaitProgress(t *testing.T) {
+	t.Helper()
+	sent := d.sum(t, "millrace_collect_items_total")
+	d.await(t, "new items are collected", func() bool { return d.sum(t, "millrace_collect_items_total") > sent+100 })
+	for _, sinkAndJob := range [][2]string{{"iceberg", "crusher-prime"}, {"iceberg", "lms"}, {"elastic", "lms"}} {
+		sink, job := sinkAndJob[0], sinkAndJob[1]
+		made := d.sum(t, "millrace_engine_rows_total", job)
+		d.await(t, "the rows of "+job+" are in "+sink, func() bool {
+			return d.sum(t, "millrace_engine_published_rows_total", `sink="`+sink+`"`, job) > made
+		})
+	}
+	require.Zero(t, d.sum(t, "millrace_job_failed"))
+}
+
+// finish stops the demo, lets it come to rest in a last short run, and looks whether the ledger balances.
+func (d *loadedDemo) finish(t *testing.T) {
+	t.Helper()
+	require.NoError(t, d.cmd.Process.Signal(syscall.SIGINT))
+	text := <-d.said
+	require.NoError(t, d.cmd.Wait(), text)
+	require.NotContains(t, text, "job failed")
+
+	out, err := exec.Command(millrace, append(d.args, "--for", "2s", "-o", "json")...).Output()
 	require.NoError(t, err, "%s", out)
 	var ledger struct {
-		Sent     int64
-		Rows     map[string]int64
-		Balanced bool
+		Sent, Lake, Rejects, Waiting int64
+		DeadLetters                  int64 `json:"dead_letters"`
+		Rows                         map[string]int64
+		Balanced                     bool
 	}
 	require.NoError(t, json.Unmarshal(out, &ledger), "%s", out)
+	t.Logf("%d sent, %d + %d in the lake, rows %v", ledger.Sent, ledger.Lake, ledger.Rejects, ledger.Rows)
 	require.True(t, ledger.Balanced, "%s", out)
 	require.Positive(t, ledger.Sent)
+	require.Zero(t, ledger.Waiting)
+	require.Zero(t, ledger.DeadLetters)
 	for table, n := range ledger.Rows {
 		require.Positive(t, n, table)
 	}

@@ -24,7 +24,8 @@ const dataFormat = 1
 //	log/             the embedded broker's records
 //	index.duckdb     the embedded index
 //	lake/            catalogue and warehouse
-//	jobs/<unique id>/  state and outbox of a job
+//	jobs/<unique id>/  state and outbox of a job; <unique id>.old is the state before it was taken back
+//	savepoints/<unique id>/<name>/  a savepoint of a job
 //	demo*            a demo: the simulator's key, its district, what it has sent
 type dataDir struct {
 	path string
@@ -40,6 +41,9 @@ type dataDirHead struct {
 	// there, so it stays so.
 	Log   place `json:"log,omitempty"`
 	Index place `json:"index,omitempty"`
+
+	// Whether the tables go to topics of the log too. Topics that were begun later would lack rows, so it stays as it first was.
+	TableTopics bool `json:"table_topics,omitempty"`
 }
 
 // place says where a part of a stack is.
@@ -129,7 +133,7 @@ func (d *dataDir) checkHead(create bool) error {
 }
 
 // settle records where log and index are, the first time, and refuses another choice afterwards.
-func (d *dataDir) settle(log, index place) error {
+func (d *dataDir) settle(log, index place, tableTopics bool) error {
 	for _, c := range []struct {
 		what, flag string
 		was, is    place
@@ -143,9 +147,12 @@ func (d *dataDir) settle(log, index place) error {
 		}
 	}
 	if d.head.Log != "" {
+		if tableTopics && !d.head.TableTopics {
+			return usagef("data directory %s was begun without table topics, and they would lack the rows that are there; leave --table-topics out, or choose another with --data-dir", d.path)
+		}
 		return nil
 	}
-	d.head.Log, d.head.Index = log, index
+	d.head.Log, d.head.Index, d.head.TableTopics = log, index, tableTopics
 	return writeJSON(d.join("millrace.json"), d.head)
 }
 

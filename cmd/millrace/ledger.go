@@ -19,6 +19,7 @@ import (
 	"millrace/lake"
 	"millrace/plan"
 	"millrace/sim"
+	"millrace/sink/topic"
 )
 
 // ledger is the bookkeeping of a data directory at rest: what was sent, where it is now, and whether that adds up.
@@ -142,6 +143,9 @@ func (a *auditor) tables(ctx context.Context) error {
 		}
 		a.l.equal(t.Name+": rows of the lake are in the index", ids, inIndex.Rows)
 		a.l.equal(t.Name+": sum of the revisions of the lake's rows is the index's", revs, inIndex.RevSum)
+		if err := a.topic(ctx, t.Name, ids, revs); err != nil {
+			return err
+		}
 		if t.Name == etl.DeadLetterTable {
 			a.l.DeadLetters = ids
 			continue
@@ -154,6 +158,21 @@ func (a *auditor) tables(ctx context.Context) error {
 		a.records[name] = a.l.Rows[name] + letters[name] + c[prefix+"waiting"] + c[prefix+"dropped"] + c[prefix+"deleted"]
 		a.l.equal(name+": records = rows + dead letters + waiting + dropped + deleted", c[prefix+"in"], a.records[name])
 	}
+	return nil
+}
+
+// topic checks that a table's topic holds what the lake holds, when the directory has table topics.
+func (a *auditor) topic(ctx context.Context, table string, ids, revs int64) error {
+	if !a.s.cfg.dir.head.TableTopics {
+		return nil
+	}
+	t, err := topic.Count(ctx, a.s.log, a.s.etl.instance.Namespace(), table)
+	if err != nil {
+		return err
+	}
+	a.l.equal(table+": rows of the lake are in the table topic", ids, t.Rows)
+	a.l.equal(table+": sum of the revisions of the lake's rows is the table topic's", revs, t.RevSum)
+	a.l.equal(table+": messages of the table topic that are there twice", 0, t.Repeated)
 	return nil
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"millrace/lake"
 )
 
 // Defaults of a stack.
@@ -62,6 +64,7 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	f.StringVar(&cfg.logListen, "log-listen", "127.0.0.1:0", "address of the embedded broker")
 	f.StringVar(&cfg.indexListen, "index-listen", "127.0.0.1:0", "address of the embedded index")
 	f.DurationVar(&cfg.flush, "flush", time.Minute, "how long rows gather for one snapshot of the lake")
+	f.BoolVar(&cfg.tableTopics, "table-topics", false, "publish the tables to topics of the log too: table.<namespace>.<table>; the first run decides")
 	serverFlags(cmd, cfg)
 	return cfg
 }
@@ -70,6 +73,9 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 func serverFlags(cmd *cobra.Command, cfg *stackConfig) {
 	cmd.Flags().StringSliceVar(&cfg.brokers, "brokers", nil, "Kafka brokers to use in place of the embedded one")
 	cmd.Flags().StringVar(&cfg.indexURL, "index-url", "", "URL of an Elasticsearch or OpenSearch to use in place of the embedded index")
+	cmd.Flags().StringVar(&cfg.warehouse, "lake", "", "s3://bucket/prefix to keep the lake's files in, in place of the data directory; the first run decides")
+	cmd.Flags().StringVar(&cfg.s3.Endpoint, "s3-endpoint", "", "URL of the S3 server; default: $AWS_ENDPOINT_URL_S3, else the last run's, else that of AWS")
+	cmd.Flags().StringVar(&cfg.s3.Region, "s3-region", "", "region of the S3 server; default: $AWS_REGION, else the last run's, else us-east-1")
 }
 
 // withStack opens the stack in the command's data directory, runs fn and closes it.
@@ -79,6 +85,17 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	}
 	if u, err := url.Parse(cfg.indexURL); cfg.indexURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		return usagef("--index-url %q is no URL: want one such as http://127.0.0.1:9200", cfg.indexURL)
+	}
+	if cfg.warehouse != "" {
+		if err := lake.ValidWarehouse(cfg.warehouse); err != nil {
+			return usagef("--lake: %w", err)
+		}
+	}
+	if cfg.s3.Endpoint == "" {
+		cfg.s3.Endpoint = os.Getenv("AWS_ENDPOINT_URL_S3")
+	}
+	if cfg.s3.Region == "" {
+		cfg.s3.Region = os.Getenv("AWS_REGION")
 	}
 	if !prefixes.MatchString(cfg.prefix) || taken.MatchString(cfg.prefix) {
 		return usagef("--prefix %q: want a path such as /caliper or /lms/events, not one of the console's", cfg.prefix)

@@ -40,7 +40,10 @@ type stackConfig struct {
 	indexListen string        // of the embedded index
 	brokers     []string      // of a real cluster; empty: the embedded broker
 	indexURL    string        // of a real index; empty: the embedded one
+	warehouse   string        // of the lake; empty: where it is, for a new one in the data directory
+	s3          lake.S3       // how an s3:// warehouse is reached
 	flush       time.Duration // of the lake
+	tableTopics bool          // whether the ETL job's tables go to topics of the log too
 	logger      *slog.Logger
 }
 
@@ -106,7 +109,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = cfg.dir.checkDisk(); err != nil {
 		return s, err
 	}
-	if err = cfg.dir.settle(placeOf(len(cfg.brokers) == 0), placeOf(cfg.indexURL == "")); err != nil {
+	if err = cfg.dir.settle(placeOf(len(cfg.brokers) == 0), placeOf(cfg.indexURL == ""), cfg.tableTopics); err != nil {
 		return s, err
 	}
 	if err = cfg.dir.checkParts(cfg.parts()...); err != nil {
@@ -127,7 +130,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.onClose(s.keys.Close)
-	if s.lake, err = lake.Open(ctx, lake.Config{Dir: cfg.dir.join("lake"), Logger: cfg.logger, Registerer: s.registry}); err != nil {
+	if s.lake, err = s.openLake(ctx); err != nil {
 		return s, err
 	}
 	s.onClose(s.lake.Close)
@@ -207,6 +210,12 @@ func (s *stack) openIndex() (err error) {
 	return err
 }
 
+func (s *stack) openLake(ctx context.Context) (*lake.Lake, error) {
+	return lake.Open(ctx, lake.Config{
+		Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Logger: s.cfg.logger, Registerer: s.registry,
+	})
+}
+
 func (s *stack) openJobs(ctx context.Context) (err error) {
 	etlPlan, err := lms.App.Plan()
 	if err != nil {
@@ -224,8 +233,8 @@ func (s *stack) openJobs(ctx context.Context) (err error) {
 func (s *stack) openJob(ctx context.Context, p *plan.Plan, namespace, indexURL string) (*stackJob, error) {
 	i := instanceOf(p)
 	j, err := millrace.OpenJob(ctx, millrace.JobConfig{
-		Instance: i, Plan: p, Dir: s.cfg.dir.join("jobs", i.UniqueID()),
-		Log: s.log, Lake: s.lake, Namespace: namespace, IndexURL: indexURL,
+		Instance: i, Plan: p, Dir: s.cfg.dir.join("jobs", i.UniqueID()), Savepoints: s.cfg.dir.join(savepointsDir, i.UniqueID()),
+		Log: s.log, Lake: s.lake, Namespace: namespace, IndexURL: indexURL, TableTopics: s.cfg.dir.head.TableTopics && indexURL != "",
 		Flush: s.cfg.flush, CacheBytes: stateCache, Logger: s.cfg.logger, Registerer: s.registry,
 	})
 	if err != nil {

@@ -46,7 +46,7 @@ func (r *request) pick(rows []int) request {
 const maxID = 512
 
 // append adds a row's lines to a request, or returns why the target will never take it.
-func (s *Sink) append(q *request, t *table, index string, r plan.Row, lineage string) (reason string) {
+func (s *Sink) append(q *request, t *table, c claim, r plan.Row, lineage, version string) (reason string) {
 	switch {
 	case r.ID == "":
 		return "the row has no id"
@@ -54,23 +54,12 @@ func (s *Sink) append(q *request, t *table, index string, r plan.Row, lineage st
 		return fmt.Sprintf("the row's id has %d bytes, more than the %d that the id of a document may have", len(r.ID), maxID)
 	case !utf8.ValidString(r.ID):
 		return "the row's id is not valid UTF-8"
-	case r.Rev > math.MaxInt64:
-		return fmt.Sprintf("the row's revision %d is larger than the %d that the version of a document may be", r.Rev, int64(math.MaxInt64))
+	case r.Rev > plan.MaxRev:
+		return fmt.Sprintf("the row's revision %d is larger than the %d that a revision may be", r.Rev, int64(plan.MaxRev))
 	}
-	b := q.body
-	if r.Deleted {
-		b = append(b, `{"delete":{"_index":"`...)
-	} else {
-		b = append(b, `{"index":{"_index":"`...)
-	}
-	b = append(b, index...)
-	b = append(b, `","_id":`...)
-	b = appendString(b, r.ID)
-	b = append(b, `,"version":`...)
-	b = strconv.AppendUint(b, r.Rev, 10)
-	b = append(b, ",\"version_type\":\"external_gte\"}}\n"...)
+	b := appendAction(q.body, c, r.ID, r.Rev, r.Deleted)
 	if !r.Deleted {
-		if b, reason = s.appendDocument(b, t, r, lineage); reason != "" {
+		if b, reason = s.appendDocument(b, t, r, lineage, version); reason != "" {
 			return reason
 		}
 		b = append(b, '\n')
@@ -81,7 +70,23 @@ func (s *Sink) append(q *request, t *table, index string, r plan.Row, lineage st
 	return ""
 }
 
-func (s *Sink) appendDocument(b []byte, t *table, r plan.Row, lineage string) ([]byte, string) {
+// appendAction appends the line that says what becomes of a document. Its version is higher than that of all documents, and of
+// all that is remembered of deleted ones, from before the claim.
+func appendAction(b []byte, c claim, id string, rev uint64, deleted bool) []byte {
+	if deleted {
+		b = append(b, `{"delete":{"_index":"`...)
+	} else {
+		b = append(b, `{"index":{"_index":"`...)
+	}
+	b = append(b, c.alias...)
+	b = append(b, `","_id":`...)
+	b = appendString(b, id)
+	b = append(b, `,"version":`...)
+	b = strconv.AppendUint(b, c.version(rev), 10)
+	return append(b, ",\"version_type\":\"external_gte\"}}\n"...)
+}
+
+func (s *Sink) appendDocument(b []byte, t *table, r plan.Row, lineage, version string) ([]byte, string) {
 	if err := t.Schema.Decode(r.Value, t.cells); err != nil {
 		return b, err.Error()
 	}
@@ -104,7 +109,7 @@ func (s *Sink) appendDocument(b []byte, t *table, r plan.Row, lineage string) ([
 	b = append(b, `,"_epoch":`...)
 	b = strconv.AppendUint(b, r.Epoch, 10)
 	for _, f := range []struct{ name, value string }{
-		{"_lineage", lineage}, {"_app_version", s.config.Plan.Version}, {"account_id", r.Account}, {"env_id", r.Env},
+		{"_lineage", lineage}, {"_app_version", version}, {"account_id", r.Account}, {"env_id", r.Env},
 	} {
 		if !utf8.ValidString(f.value) {
 			return b, f.name + " is not valid UTF-8"

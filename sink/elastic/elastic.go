@@ -3,7 +3,12 @@
 //
 // The one idea: a document's version is its row's revision, under external versioning, so the target itself refuses what is
 // older than what it has. Publishing again, late, or by two writers at once cannot take a row back in time, and needs no look
-// before the write.
+// before the write. Above the revision the version counts how often the index was claimed by a new lineage, so that a new lineage
+// may give a row a lower revision than an old one did.
+//
+// Documents are written through an alias that the lineage gave the index when it claimed it, and that the next one takes away:
+// the writer of an old lineage finds no index (fence.go). Going back to where a lineage began compares the index with the archive
+// (lineage.go).
 //
 // An index is named by IndexName and has the table's name as alias. Its mapping comes from the table's schema and is strict.
 // A document has the table's columns and the meta columns under their own names, with one exception: a document may not have
@@ -75,10 +80,15 @@ func (c Config) withDefaults() Config {
 
 // Sink publishes rows to the target. It is not safe for concurrent use.
 type Sink struct {
-	config Config
-	client *elastictransport.Client
-	tables []table
-	ready  map[string]bool // indices that have their mapping and alias
+	config   Config
+	client   *elastictransport.Client
+	tables   []table
+	instance string // in names of aliases
+	lineage  sink.Lineage
+	claims   map[string]claim // by index
+	ready    map[string]bool  // indices that have their mapping and alias
+
+	restoring bool // Begin is filling indices: a new one is not complete
 	metrics
 }
 
@@ -118,7 +128,8 @@ func New(config Config) (*Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("elastic sink: %w", err)
 	}
-	s := &Sink{config: config, client: client, ready: map[string]bool{}, metrics: newMetrics(config.Registerer)}
+	s := &Sink{config: config, client: client, claims: map[string]claim{}, ready: map[string]bool{}, metrics: newMetrics(config.Registerer)}
+	s.instance = instanceKey(config)
 	for i := range config.Plan.Tables {
 		t, err := newTable(&config.Plan.Tables[i])
 		if err != nil {
@@ -146,47 +157,89 @@ func (s *Sink) Close() error {
 // Publish puts the rows of b into their indices and makes them visible to searches.
 //
 // A row that the target will never take is returned. Errors of the target that pass are retried, with only the documents
-// they concern, until ctx ends. Refused credentials, and a mapping that the index has otherwise, are returned as errors.
+// they concern, until ctx ends. Refused credentials, and a mapping that the index has otherwise, are returned as errors. What a
+// writer of an old lineage has put into an index before it was claimed anew is taken back by the claim.
 func (s *Sink) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	var rejected []sink.Rejected
-	touched := map[string]bool{}
-	var bulk request
+	if s.lineage.ID == "" {
+		return nil, errors.New("elastic sink: Publish before Begin")
+	}
+	w := s.newWriter()
 	for _, r := range b.Rows {
 		t := &s.tables[r.Table]
 		if t.AppendOnly {
 			continue
 		}
-		index := s.index(r)
-		if !s.ready[index] {
-			if err := s.prepare(ctx, t, index); err != nil {
-				return nil, err
-			}
-		}
-		touched[index] = true
-		size := len(bulk.body)
-		if reason := s.append(&bulk, t, index, r, b.Lineage); reason != "" {
-			bulk.body = bulk.body[:size]
-			rejected = append(rejected, s.reject(r, reason))
-			continue
-		}
-		if len(bulk.body) > s.config.MaxBulkBytes && size > 0 {
-			last := bulk.cut(size)
-			refused, err := s.send(ctx, bulk)
-			rejected = append(rejected, refused...)
-			if err != nil {
-				return nil, err
-			}
-			bulk = last
+		if err := w.row(ctx, t, s.index(t.Name, r), r, b.Lineage, s.config.Plan.Version); err != nil {
+			return nil, err
 		}
 	}
-	refused, err := s.send(ctx, bulk)
-	if err != nil {
-		return nil, err
+	err := w.flush(ctx)
+	return w.rejected, err
+}
+
+// writer gathers rows into bulk requests.
+type writer struct {
+	s        *Sink
+	bulk     request
+	touched  map[string]bool // indices
+	deleting map[string]bool // aliases through which bulk deletes documents
+	rejected []sink.Rejected
+}
+
+func (s *Sink) newWriter() *writer {
+	return &writer{s: s, touched: map[string]bool{}, deleting: map[string]bool{}}
+}
+
+func (w *writer) row(ctx context.Context, t *table, index string, r plan.Row, lineage, version string) error {
+	s := w.s
+	if !s.ready[index] {
+		if err := s.prepare(ctx, t, index); err != nil {
+			return err
+		}
 	}
-	return append(rejected, refused...), s.refresh(ctx, touched)
+	w.touched[index] = true
+	size := len(w.bulk.body)
+	if r.Deleted {
+		w.deleting[s.claims[index].alias] = true
+	}
+	if reason := s.append(&w.bulk, t, s.claims[index], r, lineage, version); reason != "" {
+		w.bulk.body = w.bulk.body[:size]
+		w.rejected = append(w.rejected, s.reject(r, reason))
+		return nil
+	}
+	if len(w.bulk.body) > s.config.MaxBulkBytes && size > 0 {
+		last := w.bulk.cut(size)
+		if err := w.send(ctx); err != nil {
+			return err
+		}
+		w.bulk = last
+		if r.Deleted {
+			w.deleting[s.claims[index].alias] = true
+		}
+	}
+	return nil
+}
+
+func (w *writer) send(ctx context.Context) error {
+	if err := w.s.checkAliases(ctx, w.deleting); err != nil {
+		return err
+	}
+	refused, err := w.s.send(ctx, w.bulk)
+	w.rejected = append(w.rejected, refused...)
+	w.bulk = request{}
+	clear(w.deleting)
+	return err
+}
+
+// flush sends what is left and makes all visible.
+func (w *writer) flush(ctx context.Context) error {
+	if err := w.send(ctx); err != nil {
+		return err
+	}
+	return w.s.refresh(ctx, w.touched)
 }
 
 func (s *Sink) reject(r plan.Row, reason string) sink.Rejected {

@@ -73,6 +73,14 @@ func (f *faulty) open(t *testing.T, change func(*elastic.Config)) sink.Sink {
 	return s
 }
 
+// begun is open for the first lineage.
+func (f *faulty) begun(t *testing.T, change func(*elastic.Config)) sink.Sink {
+	t.Helper()
+	s := f.open(t, change)
+	require.NoError(t, s.Begin(t.Context(), sinktest.First(), nil))
+	return s
+}
+
 func quizzes(t *testing.T, n int) []plan.Row {
 	t.Helper()
 	rows := make([]plan.Row, n)
@@ -92,7 +100,7 @@ func TestBusyTargetIsTriedAgain(t *testing.T) {
 		w.WriteHeader([]int{http.StatusTooManyRequests, http.StatusServiceUnavailable}[left%2])
 		return true
 	})
-	rejected, err := f.open(t, nil).Publish(t.Context(), sink.Batch{Rows: quizzes(t, 3)})
+	rejected, err := f.begun(t, nil).Publish(t.Context(), sink.Batch{Rows: quizzes(t, 3)})
 	require.NoError(t, err)
 	require.Empty(t, rejected)
 	require.Len(t, f.Rows(t, "quiz"), 3)
@@ -115,7 +123,7 @@ func TestOnlyFailedDocumentsAreSentAgain(t *testing.T) {
 			item(201, nil), item(429, busy), item(400, bad), item(503, busy), item(409, bad),
 		}}) == nil
 	})
-	rejected, err := f.open(t, nil).Publish(t.Context(), sink.Batch{Rows: quizzes(t, 5)})
+	rejected, err := f.begun(t, nil).Publish(t.Context(), sink.Batch{Rows: quizzes(t, 5)})
 	require.NoError(t, err)
 	require.Len(t, rejected, 1)
 	require.Equal(t, "q0002", rejected[0].Row.ID)
@@ -129,7 +137,7 @@ func TestOnlyFailedDocumentsAreSentAgain(t *testing.T) {
 func TestBulksAreSplitByBytes(t *testing.T) {
 	t.Parallel()
 	f := newFaulty(t, 0, nil)
-	s := f.open(t, func(c *elastic.Config) { c.MaxBulkBytes = 8_000 })
+	s := f.begun(t, func(c *elastic.Config) { c.MaxBulkBytes = 8_000 })
 	rejected, err := s.Publish(t.Context(), sink.Batch{Rows: quizzes(t, 100)})
 	require.NoError(t, err)
 	require.Empty(t, rejected)
@@ -142,7 +150,7 @@ func TestBulkTooLargeForTheTargetIsHalved(t *testing.T) {
 	f := newFaulty(t, 10_000, nil) // the sink would send 5 MiB
 	rows := quizzes(t, 100)
 	rows[50].Value = encodeQuiz(t, plan.Cell{Bytes: bytes.Repeat([]byte("x"), 20_000)}, 1)
-	rejected, err := f.open(t, nil).Publish(t.Context(), sink.Batch{Rows: rows})
+	rejected, err := f.begun(t, nil).Publish(t.Context(), sink.Batch{Rows: rows})
 	require.NoError(t, err)
 	require.Len(t, rejected, 1)
 	require.Equal(t, "q0050", rejected[0].Row.ID)
@@ -156,8 +164,7 @@ func TestRefusedCredentialsAreAnError(t *testing.T) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	})
-	_, err := f.open(t, nil).Publish(t.Context(), sink.Batch{Rows: quizzes(t, 1)})
-	require.ErrorContains(t, err, "status 401")
+	require.ErrorContains(t, f.open(t, nil).Begin(t.Context(), sinktest.First(), nil), "status 401")
 	f.answer = nil // the clean-up is let in
 }
 
@@ -170,7 +177,7 @@ func TestOtherServerIsAnError(t *testing.T) {
 		_, err := w.Write([]byte(`{}`))
 		return err == nil
 	})
-	_, err := f.open(t, nil).Publish(t.Context(), sink.Batch{Rows: quizzes(t, 1)})
+	_, err := f.begun(t, nil).Publish(t.Context(), sink.Batch{Rows: quizzes(t, 1)})
 	require.ErrorContains(t, err, "it is not Elasticsearch or OpenSearch")
 }
 
@@ -187,7 +194,7 @@ func TestDeadTargetIsWaitedForUntilTheContextEnds(t *testing.T) {
 		}},
 	})
 	require.NoError(t, err)
-	_, err = s.Publish(ctx, sink.Batch{Rows: quizzes(t, 1)})
+	err = s.Begin(ctx, sinktest.First(), nil)
 	require.ErrorIs(t, err, stop)
 	require.ErrorContains(t, err, "refused")
 	require.NoError(t, s.Close())
@@ -204,7 +211,7 @@ func TestNewColumnIsAddedToAnIndexThatIsThere(t *testing.T) {
 		cells := []plan.Cell{{Bytes: []byte("p")}, {Int: 7}}[:len(columns)]
 		value, err := p.Tables[0].Schema.Append(nil, cells)
 		require.NoError(t, err)
-		s := f.open(t, func(c *elastic.Config) { c.Plan = p })
+		s := f.begun(t, func(c *elastic.Config) { c.Plan = p })
 		row := plan.Row{ID: fmt.Sprint(len(columns)), Rev: 1, Account: "acme", Env: "prod", Value: value}
 		rejected, err := s.Publish(t.Context(), sink.Batch{Rows: []plan.Row{row}})
 		require.NoError(t, err)
@@ -223,7 +230,7 @@ func TestChangedColumnIsAnError(t *testing.T) {
 		p := &plan.Plan{Version: "1", Tables: []plan.Table{{Name: "visit", Schema: plan.Schema{Name: "Visit", Columns: []plan.Column{{Name: "page", Type: typ}}}}}}
 		value, e := p.Tables[0].Schema.Append(nil, []plan.Cell{{}})
 		require.NoError(t, e)
-		_, err = f.open(t, func(c *elastic.Config) { c.Plan = p }).Publish(t.Context(),
+		_, err = f.begun(t, func(c *elastic.Config) { c.Plan = p }).Publish(t.Context(),
 			sink.Batch{Rows: []plan.Row{{ID: "1", Rev: 1, Account: "acme", Env: "prod", Value: value}}})
 	}
 	require.ErrorContains(t, err, "prepare index "+f.index("visit"))

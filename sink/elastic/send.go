@@ -115,7 +115,7 @@ func (s *Sink) call(ctx context.Context, method, path, contentType string, body 
 }
 
 // do is call, repeated while it may help.
-func (s *Sink) do(ctx context.Context, method, path string, body any) error {
+func (s *Sink) do(ctx context.Context, method, path string, body, out any) error {
 	var b []byte
 	if body != nil {
 		var err error
@@ -124,24 +124,37 @@ func (s *Sink) do(ctx context.Context, method, path string, body any) error {
 		}
 	}
 	return retry.Do(ctx, s.policy(method+" "+path), func(ctx context.Context) error {
-		return s.call(ctx, method, path, "application/json", b, nil)
+		return s.call(ctx, method, path, "application/json", b, out)
 	})
 }
 
-// prepare makes an index with its mapping and alias, or brings one that is there up to the table.
+// prepare makes an index with its mapping and alias, or brings one that is there up to the table, and claims it.
 func (s *Sink) prepare(ctx context.Context, t *table, index string) error {
+	fresh := s.newClaim(index, 0)
+	aliases := map[string]any{t.Name: map[string]any{}, fresh.alias: map[string]any{}}
+	if !s.restoring {
+		fresh.settled = true
+		aliases[fresh.settledAlias()] = map[string]any{}
+	}
 	err := s.do(ctx, http.MethodPut, "/"+index, map[string]any{
 		// How long the target remembers the versions of deleted documents, against late duplicates; its default is a minute.
 		"settings": map[string]any{"index": map[string]any{"gc_deletes": "1h"}},
 		"mappings": t.mapping,
-		"aliases":  map[string]any{t.Name: map[string]any{}},
-	})
-	var status *statusError
-	if errors.As(err, &status) && status.typ == "resource_already_exists_exception" {
-		if err = s.do(ctx, http.MethodPut, "/"+index+"/_mapping", t.mapping); err == nil {
-			err = s.do(ctx, http.MethodPost, "/_aliases", map[string]any{"actions": []any{
-				map[string]any{"add": map[string]string{"index": index, "alias": t.Name}},
-			}})
+		"aliases":  aliases,
+	}, nil)
+	switch {
+	case err == nil:
+		s.claims[index] = fresh
+		// A later lineage that began meanwhile did not see the index.
+		if err := s.stillFirst(ctx); err != nil {
+			return errors.Join(err, s.do(ctx, http.MethodDelete, "/"+index, nil, nil))
+		}
+	case is(err, "resource_already_exists_exception"):
+		if err = s.do(ctx, http.MethodPut, "/"+index+"/_mapping", t.mapping, nil); err == nil {
+			err = s.do(ctx, http.MethodPost, "/_aliases", map[string]any{"actions": []any{addAlias(index, t.Name)}}, nil)
+		}
+		if _, claimed := s.claims[index]; err == nil && !claimed {
+			err = s.adopt(ctx, index)
 		}
 	}
 	if err != nil {
@@ -151,11 +164,17 @@ func (s *Sink) prepare(ctx context.Context, t *table, index string) error {
 	return nil
 }
 
+// is reports an answer with an error of the type.
+func is(err error, typ string) bool {
+	var status *statusError
+	return errors.As(err, &status) && status.typ == typ
+}
+
 // refresh makes what was written visible.
 func (s *Sink) refresh(ctx context.Context, indices map[string]bool) error {
 	names := slices.Sorted(maps.Keys(indices))
 	for some := range slices.Chunk(names, 20) { // a URL has at most 4 KB
-		if err := s.do(ctx, http.MethodPost, "/"+strings.Join(some, ",")+"/_refresh", nil); err != nil {
+		if err := s.do(ctx, http.MethodPost, "/"+strings.Join(some, ",")+"/_refresh", nil, nil); err != nil {
 			return fmt.Errorf("refresh index %s: %w", strings.Join(some, ","), err)
 		}
 	}
@@ -222,7 +241,7 @@ func (s *Sink) attempt(ctx context.Context, q *request) (rejected []sink.Rejecte
 		} `json:"items"`
 	}
 	s.bytes.Add(float64(len(q.body)))
-	if err := s.call(ctx, http.MethodPost, "/_bulk", "application/x-ndjson", q.body, &answer); err != nil {
+	if err := s.call(ctx, http.MethodPost, "/_bulk?require_alias=true", "application/x-ndjson", q.body, &answer); err != nil {
 		return nil, again, err
 	}
 	s.seconds.Observe(s.config.Now().Sub(start).Seconds())
@@ -235,6 +254,8 @@ func (s *Sink) attempt(ctx context.Context, q *request) (rejected []sink.Rejecte
 			switch {
 			case r.Error == nil || r.Status == http.StatusConflict:
 				s.documents.WithLabelValues(outcome(q.rows[i], r.Status)).Inc()
+			case r.Error.Type == "index_not_found_exception":
+				return nil, again, retry.Permanent(s.lost(ctx, r.Error))
 			case passes(r.Status):
 				if retried = append(retried, i); again.first == nil {
 					again.first = fmt.Errorf("document %s: status %d %s", q.rows[i].ID, r.Status, r.Error)

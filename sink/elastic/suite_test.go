@@ -44,12 +44,13 @@ func embedded(t testing.TB) string {
 	return server.URL
 }
 
-// openSearch returns the address of a real server, or skips the test.
-func openSearch(t testing.TB) string {
+// server returns the address of a real server, or skips the test.
+func server(t testing.TB, name string) string {
 	t.Helper()
-	url := os.Getenv("MILLRACE_OPENSEARCH")
+	variable := "MILLRACE_" + strings.ToUpper(name)
+	url := os.Getenv(variable)
 	if url == "" {
-		t.Skip("MILLRACE_OPENSEARCH is not set: scripts/servers/opensearch.sh starts a server for it")
+		t.Skipf("%s is not set: scripts/servers/%s.sh starts a server for it", variable, name)
 	}
 	return url
 }
@@ -192,9 +193,15 @@ func TestSinkOnEmbeddedIndex(t *testing.T) {
 	sinktest.Run(t, features(t), func(t testing.TB) sinktest.Harness { return newHarness(t, embedded(t)) })
 }
 
+func TestSinkOnElasticsearch(t *testing.T) {
+	t.Parallel()
+	url := server(t, "elasticsearch")
+	sinktest.Run(t, features(t), func(t testing.TB) sinktest.Harness { return newHarness(t, url) })
+}
+
 func TestSinkOnOpenSearch(t *testing.T) {
 	t.Parallel()
-	url := openSearch(t)
+	url := server(t, "opensearch")
 	sinktest.Run(t, features(t), func(t testing.TB) sinktest.Harness { return newHarness(t, url) })
 }
 
@@ -202,6 +209,7 @@ func TestNotANumberIsRejected(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, embedded(t))
 	s := h.Open(t)
+	require.NoError(t, s.Begin(t.Context(), sinktest.First(), nil))
 	for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 		r := sinktest.Quiz(t, "bad", 1, 1)
 		r.Value = encodeQuiz(t, plan.Cell{Bytes: []byte("s")}, bad)

@@ -100,8 +100,8 @@ func IndexName(table, account, env, dataVersion string) string {
 	return fmt.Sprintf("%s--%016x", name[:min(len(name), limit)], xxh3.HashString(key))
 }
 
-// index is the index that r belongs to.
-func (s *Sink) index(r plan.Row) string {
+// index is the index that a row of a table belongs to.
+func (s *Sink) index(table string, r plan.Row) string {
 	account, env := r.Account, r.Env
 	if account == "" {
 		account = s.config.Account
@@ -109,5 +109,5 @@ func (s *Sink) index(r plan.Row) string {
 	if env == "" {
 		env = s.config.Env
 	}
-	return IndexName(s.tables[r.Table].Name, account, env, s.config.DataVersion)
+	return IndexName(table, account, env, s.config.DataVersion)
 }

@@ -4,8 +4,11 @@
 // rows, and Publish leaves out what a table already has. So a batch may be published again, alone or in a larger one, after
 // any crash, and a table that a batch has no rows for is not touched.
 //
-// As the only writer of its tables it also keeps them in shape: it sweeps what an earlier process left when it opens, and
-// compacts a table after every 32 commits. It does not retract what another lineage has published, and refuses to publish beside it.
+// It is the archive of its job (sink.Archive): Begin claims each of the app's tables in the namespace and takes it back to its
+// snapshot of the point where the lineage began, in one commit of the table. Snapshots for points to come are held by tags.
+//
+// As the only writer of its tables it also keeps them in shape: it sweeps what an earlier process left when a lineage begins,
+// and compacts a table after every 32 commits.
 package iceberg
 
 import (
@@ -17,13 +20,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"millrace/internal/retry"
 	"millrace/lake"
 	"millrace/plan"
 	"millrace/sink"
 )
-
-// ErrLineage means that a table holds rows of another lineage of the instance.
-var ErrLineage = errors.New("continue that lineage, or write to a new data version")
 
 // compactEvery is how many commits of a table go between two looks at whether its files should be joined.
 const compactEvery = 32
@@ -70,17 +71,19 @@ func (c Config) validate() error {
 // the sink relies on the runner publishing the revisions of an id in rising order.
 type Sink struct {
 	cfg     Config
+	lineage sink.Lineage
 	tables  []*lake.Table // by index into Plan.Tables
+	others  []*lake.Table // of the app, that the plan does not have any more
 	commits []int         // of each table since it was last compacted
 	rows    *prometheus.CounterVec
 	skipped prometheus.Counter
+	retries prometheus.Counter
 }
 
-var _ sink.Sink = (*Sink)(nil)
+var _ sink.Archive = (*Sink)(nil)
 
-// Open makes the plan's tables in the lake where they are missing, adds the nullable columns that are new, and removes files
-// that an earlier process wrote and did not commit. It fails if a table has changed in any other way. No other process may
-// write to the namespace.
+// Open makes the plan's tables in the lake where they are missing and adds the nullable columns that are new. It fails if a
+// table has changed in any other way. Another process that writes to the tables is fenced off by Begin.
 func Open(ctx context.Context, cfg Config) (*Sink, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -94,20 +97,20 @@ func Open(ctx context.Context, cfg Config) (*Sink, error) {
 		skipped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "millrace_iceberg_skipped_rows_total", Help: "Rows left out because an earlier try had published them.",
 		}),
+		retries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "millrace_iceberg_retries_total", Help: "Steps of a publication that were repeated because the lake's server was not available.",
+		}),
 	}
 	for _, t := range cfg.Plan.Tables {
 		table, err := cfg.Lake.Table(ctx, cfg.Namespace, t)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := table.Sweep(ctx, 0); err != nil {
-			return nil, err
-		}
 		s.tables = append(s.tables, table)
 	}
 	s.commits = make([]int, len(s.tables))
 	if cfg.Registerer != nil {
-		cfg.Registerer.MustRegister(s.rows, s.skipped)
+		cfg.Registerer.MustRegister(s.rows, s.skipped, s.retries)
 	}
 	return s, nil
 }
@@ -119,11 +122,14 @@ func (s *Sink) Name() string { return "iceberg" }
 func (s *Sink) Gather() (bytes int64, every time.Duration) { return s.cfg.FlushBytes, s.cfg.Flush }
 
 // Publish commits the batch's rows to their tables, one snapshot for each table that has any. Rejected are rows with text
-// that is not valid UTF-8, which Parquet cannot hold. After an error some tables may have their rows and others not;
-// publishing again completes them. The error matches ErrLineage when a table holds rows of another lineage.
+// that is not valid UTF-8, which Parquet cannot hold. For a lake's server that is away it waits until ctx ends. After an error some tables may have their rows and others not;
+// publishing again completes them.
 func (s *Sink) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
+	}
+	if s.lineage.ID == "" {
+		return nil, errors.New("iceberg: Publish before Begin")
 	}
 	byTable, err := s.byTable(b.Rows)
 	if err != nil {
@@ -186,17 +192,37 @@ func (s *Sink) compact(ctx context.Context) {
 	}
 }
 
+// await does one step of a publication, again while the lake's server is not available. The steps are those of the lake, each of which
+// may be repeated whatever became of it.
+func (s *Sink) await(ctx context.Context, t *lake.Table, step func(context.Context) error) error {
+	policy := retry.Policy{Max: 5 * time.Second, OnRetry: func(attempt int, err error, wait time.Duration) {
+		s.retries.Inc()
+		s.cfg.Logger.Warn("retry", "table", t.Name().String(), "attempt", attempt, "wait", wait, "error", err)
+	}}
+	return retry.Do(ctx, policy, func(ctx context.Context) error {
+		err := step(ctx)
+		if !errors.Is(err, lake.ErrUnavailable) {
+			return retry.Permanent(err)
+		}
+		return err
+	})
+}
+
 func (s *Sink) publish(ctx context.Context, t *lake.Table, rows []plan.Row, b sink.Batch) ([]sink.Rejected, error) {
-	last, ok, err := t.Published(ctx)
+	var last lake.Position
+	var ok bool
+	err := s.await(ctx, t, func(ctx context.Context) (err error) {
+		last, ok, err = t.Published(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	if ok && last.Lineage != b.Lineage {
-		// Its rows would stand beside those of the same records that the other lineage published.
-		return nil, fmt.Errorf("publish to table %s: it holds epochs up to %d of lineage %s and the job is of lineage %s: %w",
-			t.Name(), last.ToEpoch, last.Lineage, b.Lineage, ErrLineage)
+	if ok && !s.lineage.Holds(sink.Point{Lineage: last.Lineage, Epoch: last.ToEpoch}) {
+		// Since Begin: only the writer of a later claim can have taken the table there.
+		return nil, fmt.Errorf("publish to table %s: it holds epoch %d of lineage %s: %w", t.Name(), last.ToEpoch, last.Lineage, sink.ErrFenced)
 	}
-	from := b.FromEpoch
+	from := b.FromEpoch // epochs of one history: those of an ancestor come before the lineage's own
 	if ok && last.ToEpoch >= from {
 		if last.ToEpoch >= b.ToEpoch {
 			s.skipped.Add(float64(len(rows)))
@@ -216,13 +242,17 @@ func (s *Sink) publish(ctx context.Context, t *lake.Table, rows []plan.Row, b si
 			return nil, nil
 		}
 	}
-	pending, err := t.Write(ctx, rows, b.Lineage, s.cfg.Plan.Version)
+	var pending *lake.Pending
+	err = s.await(ctx, t, func(ctx context.Context) (err error) {
+		pending, err = t.Write(ctx, rows, b.Lineage, s.cfg.Plan.Version)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	pos := lake.Position{Lineage: b.Lineage, FromEpoch: from, ToEpoch: b.ToEpoch, Offsets: b.ToOffsets}
-	if err := t.Commit(ctx, pending, pos); err != nil {
-		return nil, err
+	if err := s.await(ctx, t, func(ctx context.Context) error { return t.Commit(ctx, pending, pos) }); err != nil {
+		return nil, fenced(err)
 	}
 	s.rows.WithLabelValues(t.Name().Table).Add(float64(pending.Rows))
 	s.cfg.Logger.Debug("table committed", "table", t.Name().String(), "rows", pending.Rows, "bytes", pending.Bytes, "epoch", b.ToEpoch)

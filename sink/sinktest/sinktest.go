@@ -47,8 +47,11 @@ const (
 	TableRaw          // append-only
 )
 
-// Lineage is that of the suite's batches.
+// Lineage is that of the suite's batches, as long as a test does not go back.
 const Lineage = "L1"
+
+// First is the lineage called Lineage.
+func First() sink.Lineage { return sink.Lineage{ID: Lineage, Token: 1} }
 
 // Plan is what the suite publishes rows of.
 func Plan() *plan.Plan {
@@ -144,8 +147,16 @@ func batch(from, to uint64, rows ...plan.Row) sink.Batch {
 // open opens the harness's sink for the time of the test.
 func open(t *testing.T, h Harness) sink.Sink {
 	t.Helper()
-	s := h.Open(t)
+	s := begun(t, h)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// begun opens the harness's sink for the first lineage.
+func begun(t *testing.T, h Harness) sink.Sink {
+	t.Helper()
+	s := h.Open(t)
+	require.NoError(t, s.Begin(context.Background(), First(), nil))
 	return s
 }
 
@@ -192,6 +203,13 @@ func Run(t *testing.T, features Features, newHarness func(t testing.TB) Harness)
 		{"crash between publishing and remembering it", testCrash},
 		{"publishing ends with its context", testCancelled},
 		{"many rows", testMany},
+		{"going back", testRewind},
+		{"going back again, and to before that", testRewindChain},
+		{"going back from where nothing was published", testRewindNothing},
+		{"the archive is behind", testArchiveBehind},
+		{"crash while going back", testRewindCrash},
+		{"a writer of an older lineage", testZombie},
+		{"a late start of an older lineage", testLateZombie},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -346,7 +364,7 @@ func testRejects(t *testing.T, f Features, h Harness) {
 
 func testReopen(t *testing.T, _ Features, h Harness) {
 	for i, r := range []plan.Row{Quiz(t, "a", 1, 1), Quiz(t, "b", 1, 2), Quiz(t, "a", 2, 3)} {
-		s := h.Open(t)
+		s := begun(t, h)
 		publish(t, s, batch(uint64(i+1), uint64(i+1), r))
 		require.NoError(t, s.Close())
 	}
@@ -357,10 +375,10 @@ func testReopen(t *testing.T, _ Features, h Harness) {
 func testCrash(t *testing.T, _ Features, h Harness) {
 	all := []plan.Row{Quiz(t, "a", 1, 1), Visit(t, "v", 1), Quiz(t, "b", 1, 2), Quiz(t, "a", 2, 2), Raw(t, "r", 2), Quiz(t, "b", 2, 3)}
 	for to := uint64(1); to <= 3; to++ {
-		s := h.Open(t)
+		s := begun(t, h)
 		publish(t, s, batch(1, to, all...))
 		require.NoError(t, s.Close())
-		s = h.Open(t)
+		s = begun(t, h)
 		publish(t, s, batch(1, to, all...))
 		require.NoError(t, s.Close())
 	}

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"millrace/engine"
+)
+
+// savepointsDir holds a folder of savepoints for each instance, by its unique id.
+const savepointsDir = "savepoints"
+
+func savepointCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "savepoint",
+		Short: "States of the jobs that are kept on purpose, to go back to",
+		Args:  unknownCommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(savepointCreateCommand(), savepointListCommand(), savepointVerifyCommand(), savepointRestoreCommand())
+	return cmd
+}
+
+var savepointName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+
+func checkSavepointName(name string) error {
+	if !savepointName.MatchString(name) {
+		return usagef("%q cannot name a savepoint: use 1 to 100 letters, digits, ., _ and -, beginning with a letter or digit", name)
+	}
+	return nil
+}
+
+func savepointCreateCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "create [NAME]",
+		Short: "Make a savepoint of every job of a stopped data directory",
+		Long: `Make a savepoint of every job of a stopped data directory. NAME is the time, unless given.
+A savepoint shares files with the job's state until that changes, and the lake holds the snapshots that going back takes, as long as it is
+there: remove its folders below ` + savepointsDir + `/ to let go of it.`,
+		Args: atMostOneArg("name"),
+	}
+	cfg := stoppedConfig()
+	serverFlags(cmd, &cfg)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		name := time.Now().UTC().Format("20060102T150405Z")
+		if len(args) > 0 {
+			name = args[0]
+		}
+		if err := checkSavepointName(name); err != nil {
+			return err
+		}
+		if _, err := readDataDir(dataDirFlag(cmd)); err != nil { // not made for this
+			return err
+		}
+		return withStack(cmd, cfg, slog.LevelWarn, func(ctx context.Context, s *stack) error {
+			jobs := []*stackJob{s.raw, s.etl}
+			for _, j := range jobs {
+				dir := s.cfg.dir.join(savepointsDir, j.instance.UniqueID(), name)
+				if _, err := os.Stat(dir); err == nil {
+					return fmt.Errorf("savepoint %s of %s exists already; choose another name, or remove %s", name, j.instance.UniqueID(), dir)
+				}
+			}
+			for _, j := range jobs {
+				if err := j.Savepoint(ctx, s.cfg.dir.join(savepointsDir, j.instance.UniqueID(), name)); err != nil {
+					return err
+				}
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), name)
+			return nil
+		})
+	}
+	return cmd
+}
+
+// stoppedConfig is for commands that open a stack and do not serve: it listens where nobody looks.
+func stoppedConfig() stackConfig {
+	return stackConfig{listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute}
+}
+
+func atMostOneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usagef("%s: %q is one argument too many, it takes a %s", cmd.CommandPath(), args[1], what)
+		}
+		return nil
+	}
+}
+
+// savepoint is one of an instance, as list and verify show it.
+type savepoint struct {
+	Name     string    `json:"name"`
+	Instance string    `json:"instance"`
+	Made     time.Time `json:"made,omitzero"`
+	Version  string    `json:"version,omitempty"`
+	Lineage  string    `json:"lineage,omitempty"`
+	Epoch    uint64    `json:"epoch"`
+	Bytes    int64     `json:"bytes"`
+	Dir      string    `json:"dir"`
+	Damage   string    `json:"damage,omitempty"`
+
+	err error
+}
+
+// savepoints are those of a data directory: by instance, the newest first.
+func savepoints(dir *dataDir) ([]savepoint, error) {
+	instances, err := os.ReadDir(dir.join(savepointsDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read %s: %w", dir.join(savepointsDir), cause(err))
+	}
+	all := []savepoint{}
+	for _, i := range instances {
+		listed, err := engine.ListCheckpoints(nil, dir.join(savepointsDir, i.Name()))
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range listed {
+			p := savepoint{Name: filepath.Base(l.Dir), Instance: i.Name(), Dir: l.Dir}
+			p.Made, p.Version, p.Lineage, p.Epoch = l.Manifest.Made, l.Manifest.Version, l.Manifest.Lineage, l.Manifest.Epoch
+			for _, f := range l.Manifest.Files {
+				p.Bytes += f.Bytes
+			}
+			p.fail(l.Err)
+			all = append(all, p)
+		}
+	}
+	return all, nil
+}
+
+func (p *savepoint) fail(err error) {
+	if err != nil {
+		p.err, p.Damage = err, err.Error()
+	}
+}
+
+// named keeps those of a name, all of them when it is empty. There must be one.
+func named(all []savepoint, name string, dir *dataDir) ([]savepoint, error) {
+	if name != "" {
+		all = slices.DeleteFunc(all, func(p savepoint) bool { return p.Name != name })
+	}
+	if len(all) == 0 && name != "" {
+		return nil, fmt.Errorf("data directory %s has no savepoint %s; 'millrace savepoint list' shows those it has", dir.path, name)
+	}
+	return all, nil
+}
+
+func savepointListCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List the savepoints of a data directory", Args: exactArgs()}
+	output := outputFlag(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		format, err := output()
+		if err != nil {
+			return err
+		}
+		dir, err := readDataDir(dataDirFlag(cmd))
+		if err != nil {
+			return err
+		}
+		all, err := savepoints(dir)
+		if err != nil {
+			return err
+		}
+		if format == "json" {
+			return printJSON(cmd, all)
+		}
+		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "NAME\tINSTANCE\tMADE\tVERSION\tLINEAGE\tEPOCH\tMB")
+		for _, p := range all {
+			if p.err != nil {
+				fmt.Fprintf(w, "%s\t%s\tdamaged: %s\n", p.Name, p.Instance, p.err)
+				continue
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%.1f\n", p.Name, p.Instance, p.Made.Format(time.RFC3339), p.Version, p.Lineage, p.Epoch, float64(p.Bytes)/1e6)
+		}
+		return w.Flush()
+	}
+	return cmd
+}
+
+func savepointVerifyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "verify [NAME]",
+		Short: "Read savepoints whole; exit 1 when one is not what was written",
+		Args:  atMostOneArg("name"),
+	}
+	output := outputFlag(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		format, err := output()
+		if err != nil {
+			return err
+		}
+		dir, err := readDataDir(dataDirFlag(cmd))
+		if err != nil {
+			return err
+		}
+		all, err := savepoints(dir)
+		if err != nil {
+			return err
+		}
+		if all, err = named(all, append(args, "")[0], dir); err != nil {
+			return err
+		}
+		var damaged []error
+		for i := range all {
+			_, err := engine.Verify(nil, all[i].Dir)
+			if all[i].fail(err); err != nil {
+				damaged = append(damaged, err)
+				continue
+			}
+			if format == "text" {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s of %s is good: epoch %d, %d bytes\n", all[i].Name, all[i].Instance, all[i].Epoch, all[i].Bytes)
+			}
+		}
+		if format == "json" {
+			if err := printJSON(cmd, all); err != nil {
+				return err
+			}
+		}
+		return errors.Join(damaged...)
+	}
+	return cmd
+}
+
+func savepointRestoreCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "restore NAME",
+		Short: "Take the jobs of a stopped data directory back to a savepoint",
+		Long: `Take the jobs of a stopped data directory back to a savepoint. A new lineage begins there: at the next start each job takes back what it
+has published since to lake, index and topics, and reads the log again from the savepoint on.
+The state that a job had is kept beside it, in jobs/<instance>.old, until the next restore.`,
+		Args: exactArgs("the name of a savepoint"),
+	}
+	instance := cmd.Flags().String("instance", "", "take back this instance alone; default: all that have the savepoint")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if _, err := readDataDir(dataDirFlag(cmd)); err != nil {
+			return err
+		}
+		dir, err := openDataDir(dataDirFlag(cmd))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, dir.Close()) }()
+		all, err := savepoints(dir)
+		if err != nil {
+			return err
+		}
+		if all, err = named(all, args[0], dir); err != nil {
+			return err
+		}
+		if *instance != "" {
+			all = slices.DeleteFunc(all, func(p savepoint) bool { return p.Instance != *instance })
+			if len(all) == 0 {
+				return fmt.Errorf("there is no savepoint %s of %s; 'millrace savepoint list' shows whose there are", args[0], *instance)
+			}
+		}
+		for _, p := range all { // before anything is changed
+			if _, err := engine.Verify(nil, p.Dir); err != nil {
+				return err
+			}
+		}
+		for _, p := range all {
+			if err := engine.Rewind(nil, p.Dir, dir.join("jobs", p.Instance), time.Now()); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is back at epoch %d, of %s\n", p.Instance, p.Epoch, p.Made.Format(time.RFC3339))
+		}
+		return nil
+	}
+	return cmd
+}
