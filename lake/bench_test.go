@@ -2,10 +2,17 @@ package lake_test
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"millrace/lake"
+	"millrace/plan"
 )
 
 // BenchmarkCommit commits small batches with a correction each, as a table with a short flush time does, and compares the
@@ -34,4 +41,108 @@ func BenchmarkCommit(b *testing.B) {
 	n := min(100, len(took))
 	b.ReportMetric(mean(took[:n]), "first100-ms/commit")
 	b.ReportMetric(mean(took[len(took)-n:]), "last100-ms/commit")
+}
+
+// BenchmarkWrite writes rows like those of quiz_submission, in the order in which the engine's stages leave them, as one file. It
+// reports what a row costs without the commit: microseconds of all processors, allocations and bytes on disk.
+func BenchmarkWrite(b *testing.B) {
+	for _, n := range []int{1_000, 100_000} {
+		b.Run(fmt.Sprintf("rows=%d", n), func(b *testing.B) {
+			rows := submissionRows(n)
+			tbl, err := openLake(b, lake.Config{}).Table(b.Context(), "v1", submissions)
+			require.NoError(b, err)
+			var used time.Duration
+			var before, after runtime.MemStats
+			var allocated, stored uint64
+			epoch := uint64(0)
+			for b.Loop() {
+				epoch++
+				runtime.ReadMemStats(&before)
+				start := cpu(b)
+				p, err := tbl.Write(b.Context(), rows, "0193e5a1", "1.0.34")
+				used += cpu(b) - start
+				runtime.ReadMemStats(&after)
+				require.NoError(b, err)
+				require.EqualValues(b, n, p.Rows)
+				allocated += after.TotalAlloc - before.TotalAlloc
+				stored += uint64(p.Bytes)
+				require.NoError(b, tbl.Commit(b.Context(), p, lake.Position{Lineage: "L", FromEpoch: epoch, ToEpoch: epoch}))
+			}
+			total := float64(n) * float64(b.N)
+			b.ReportMetric(float64(used.Nanoseconds())/1000/total, "cpu-µs/row")
+			b.ReportMetric(float64(allocated)/total, "alloc-B/row")
+			b.ReportMetric(float64(stored)/total, "stored-B/row")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// cpu is the processor time that the process has used.
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// submissions has the columns of quiz_submission.
+var submissions = plan.Table{
+	Name: "quiz_submission",
+	Schema: plan.Schema{Name: "QuizSubmission", Columns: []plan.Column{
+		{Name: "action", Type: plan.String, Nullable: true},
+		{Name: "activityId", Type: plan.String},
+		{Name: "activityType", Type: plan.String, Nullable: true},
+		{Name: "attemptId", Type: plan.String, Nullable: true},
+		{Name: "courseId", Type: plan.String, Nullable: true},
+		{Name: "sectionId", Type: plan.String, Nullable: true},
+		{Name: "dateAndTime", Type: plan.Timestamp},
+		{Name: "role", Type: plan.String, Nullable: true},
+		{Name: "score", Type: plan.Double},
+		{Name: "maxScore", Type: plan.Double, Nullable: true},
+		{Name: "studentId", Type: plan.String},
+	}},
+}
+
+// submissionRows are n of one day, by 20,000 students in 1,000 sections. The stages sort each epoch's by a hash.
+func submissionRows(n int) []plan.Row {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	rows := make([]plan.Row, 0, n)
+	text := func(format string, args ...any) plan.Cell { return plan.Cell{Bytes: fmt.Appendf(nil, format, args...)} }
+	start := time.Date(2026, 9, 14, 8, 0, 0, 0, time.UTC).UnixMicro()
+	const epoch = 20_000
+	for len(rows) < n {
+		from := len(rows)
+		for _, i := range rnd.Perm(min(epoch, n-from)) {
+			i += from
+			student := rnd.IntN(20_000)
+			section := student % 1_000
+			course := fmt.Sprintf("https://example.edu/terms/202609/courses/%d", section/10)
+			at := start + int64(i)*1000
+			value, err := submissions.Schema.Append(nil, []plan.Cell{
+				text("Graded"),
+				text("%s/sections/%d/assign/1", course, section),
+				text("quiz"),
+				text("%s/sections/%d/assign/1/users/%d/attempts/%d", course, section, student, i),
+				text("%s", course),
+				text("%s/sections/%d", course, section),
+				{Int: at},
+				text("Learner"),
+				{Float: float64(i % 100)},
+				{Null: true},
+				text("https://example.edu/users/%d", student),
+			})
+			if err != nil {
+				panic(err)
+			}
+			rows = append(rows, plan.Row{
+				ID: fmt.Sprintf("%016x%016x", rnd.Uint64(), rnd.Uint64()), First: true, EventTime: at,
+				Account: strings.Clone("deepthought"), Env: strings.Clone("deepthought3"), Value: value, Epoch: uint64(1 + i/epoch),
+				Sources: []string{
+					fmt.Sprintf("event urn:uuid:7b6c2f1e-0000-4000-8000-%012x ingest-prime/0/%d", i, 21_000+i),
+					fmt.Sprintf("entity %s/sections/%d/assign/1 ingest-prime/0/%d", course, section, section),
+					fmt.Sprintf("entity https://example.edu/terms/202609/sections/%d/rosters/%d ingest-prime/0/%d", section, student, 1_000+student),
+				},
+			})
+		}
+	}
+	return rows
 }

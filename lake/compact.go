@@ -174,7 +174,7 @@ func (t *Table) copyRows(ctx context.Context, tbl *table.Table, tasks []table.Fi
 		if err == nil {
 			err = w.add(cells)
 		}
-		if err == nil && w.out.written() >= targetFile {
+		if err == nil && w.written() >= targetFile {
 			err = finish()
 		}
 		if err != nil {

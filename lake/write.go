@@ -1,6 +1,7 @@
 package lake
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -9,8 +10,8 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"strings"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/apache/iceberg-go"
 	"golang.org/x/sync/errgroup"
@@ -70,7 +71,7 @@ func (t *Table) Write(ctx context.Context, rows []plan.Row, lineage, appVersion 
 			if err != nil {
 				return err
 			}
-			if err := t.writeRows(w, g.rows, lineage, appVersion); err != nil {
+			if err := t.writeRows(w, rows, g, lineage, appVersion); err != nil {
 				w.abandon()
 				return err
 			}
@@ -95,6 +96,15 @@ func (t *Table) Write(ctx context.Context, rows []plan.Row, lineage, appVersion 
 		t.lake.release(p.locations)
 		return nil, fmt.Errorf("write to table %s: %w", t.name, err)
 	}
+	for i, g := range groups {
+		p.Rejected = append(p.Rejected, g.rejected...)
+		if p.data[i] == nil { // all were
+			t.lake.release(p.locations[i : i+1])
+			p.locations[i] = ""
+		}
+	}
+	p.data = slices.DeleteFunc(p.data, func(f iceberg.DataFile) bool { return f == nil })
+	p.locations = slices.DeleteFunc(p.locations, func(l string) bool { return l == "" })
 	for _, f := range slices.Concat(p.data, p.deletes) {
 		p.Bytes += f.FileSizeBytes()
 		t.lake.metrics.files.Inc()
@@ -109,66 +119,64 @@ func (t *Table) Write(ctx context.Context, rows []plan.Row, lineage, appVersion 
 
 // rowGroup is the rows of one partition.
 type rowGroup struct {
-	key       string
+	key       []byte
 	partition []any // values in the order of the table's partition fields
-	rows      []plan.Row
+	rows      []int32
+	rejected  []Rejected // found when the rows were written
 }
 
-// arrange sorts rows by partition, keeping their order, and finds the ids whose earlier revisions have to go. Rows that
-// cannot be written go to p.Rejected, so that they do not displace an earlier revision that can.
+// arrange divides rows by partition, keeping their order, and finds the ids whose earlier revisions have to go. Of rows that
+// compete for an id those that cannot be written go to p.Rejected, so that they do not displace an earlier revision that can;
+// all others are looked at when they are written.
 func (t *Table) arrange(rows []plan.Row, p *Pending) (groups []*rowGroup, deletes []string, err error) {
+	var revisions *revisions
+	if !t.plan.AppendOnly {
+		if revisions, err = t.revisions(rows, p); err != nil {
+			return nil, nil, err
+		}
+	}
 	var key []byte
 	cells := make([]plan.Cell, len(t.plan.Schema.Columns))
-	byKey := map[string]int{}
-	groupOf := make([]int, len(rows)) // index into groups, or one of:
-	const rejected, withdrawn = -1, -2
-	for i, r := range rows {
-		if r.Deleted {
-			groupOf[i] = withdrawn
+	own := t.partitionedByOwn()
+	byKey := map[string]*rowGroup{}
+	var last *rowGroup
+	for i := range rows {
+		r := &rows[i]
+		if r.Deleted || (revisions != nil && !revisions.newest(i, r.ID)) {
 			continue
 		}
-		if err := t.plan.Schema.Decode(r.Value, cells); err != nil {
-			return nil, nil, fmt.Errorf("row %s: %w", r.ID, err)
-		}
-		if reason := t.fault(r, cells); reason != "" {
-			p.Rejected = append(p.Rejected, Rejected{r, reason})
-			groupOf[i] = rejected
-			continue
+		if own {
+			if err := t.plan.Schema.Decode(r.Value, cells); err != nil {
+				return nil, nil, fmt.Errorf("row %s: %w", r.ID, err)
+			}
 		}
 		key = key[:0]
 		for _, f := range t.partition {
 			key = appendPartitionKey(key, t.partitionCell(f, r, cells), f.Transform)
 		}
-		g, ok := byKey[string(key)]
-		if !ok {
-			g = len(groups)
-			byKey[string(key)] = g
-			groups = append(groups, &rowGroup{key: string(key)})
-			for _, f := range t.partition {
-				groups[g].partition = append(groups[g].partition, partitionValue(t.partitionCell(f, r, cells), f.Transform))
+		if last == nil || !bytes.Equal(key, last.key) {
+			if last = byKey[string(key)]; last == nil {
+				last = &rowGroup{key: bytes.Clone(key)}
+				byKey[string(key)] = last
+				groups = append(groups, last)
+				for _, f := range t.partition {
+					last.partition = append(last.partition, partitionValue(t.partitionCell(f, r, cells), f.Transform))
+				}
 			}
 		}
-		groupOf[i] = g
+		last.rows = append(last.rows, int32(i))
 	}
-	var newest map[string]int
-	if !t.plan.AppendOnly {
-		newest, deletes = newestRevisions(rows, func(i int) bool { return groupOf[i] != rejected })
+	slices.SortFunc(groups, func(a, b *rowGroup) int { return bytes.Compare(a.key, b.key) })
+	if revisions != nil {
+		deletes = revisions.deletes
 	}
-	for i, r := range rows {
-		if groupOf[i] < 0 || (newest != nil && newest[r.ID] != i) {
-			continue
-		}
-		g := groups[groupOf[i]]
-		g.rows = append(g.rows, r)
-	}
-	groups = slices.DeleteFunc(groups, func(g *rowGroup) bool { return len(g.rows) == 0 })
-	slices.SortFunc(groups, func(a, b *rowGroup) int { return strings.Compare(a.key, b.key) })
 	return groups, deletes, nil
 }
 
 // fault says why a table cannot hold a row; empty when it can.
-func (t *Table) fault(r plan.Row, cells []plan.Cell) string {
-	for i, c := range t.plan.Schema.Columns {
+func (t *Table) fault(r *plan.Row, cells []plan.Cell) string {
+	for i := range t.plan.Schema.Columns {
+		c := &t.plan.Schema.Columns[i]
 		switch c.Type {
 		case plan.String:
 			if !utf8.Valid(cells[i].Bytes) {
@@ -185,50 +193,41 @@ func (t *Table) fault(r plan.Row, cells []plan.Cell) string {
 	if t.plan.AppendOnly {
 		return ""
 	}
-	for _, s := range append([]string{r.ID, r.Account, r.Env}, r.Sources...) {
+	for _, s := range [...]string{r.ID, r.Account, r.Env} {
 		if !utf8.ValidString(s) {
-			return fmt.Sprintf("%q, one of id, account, env and sources, is not valid UTF-8", s)
+			return metaFault(s)
+		}
+	}
+	for _, s := range r.Sources {
+		if !utf8.ValidString(s) {
+			return metaFault(s)
 		}
 	}
 	return ""
 }
 
-// newestRevisions returns the index of the newest revision of each id, and the ids, sorted, of which the table has, or may
-// have, an earlier one. Rows that valid refuses do not count.
-func newestRevisions(rows []plan.Row, valid func(int) bool) (newest map[string]int, deletes []string) {
-	newest = make(map[string]int, len(rows))
-	first := make(map[string]bool)
-	for i, r := range rows {
-		if !valid(i) {
-			continue
-		}
-		if r.First {
-			first[r.ID] = true
-		}
-		if last, ok := newest[r.ID]; !ok || rows[last].Rev <= r.Rev {
-			newest[r.ID] = i
-		}
-	}
-	for id := range newest {
-		if !first[id] {
-			deletes = append(deletes, id)
-		}
-	}
-	slices.Sort(deletes)
-	return newest, deletes
+func metaFault(s string) string {
+	return fmt.Sprintf("%q, one of id, account, env and sources, is not valid UTF-8", s)
 }
 
-func (t *Table) partitionCell(f plan.PartitionField, r plan.Row, cells []plan.Cell) plan.Cell {
-	for i, c := range t.plan.Schema.Columns {
-		if c.Name == f.Column {
+// partitionedByOwn is whether the table is partitioned by a column that is in the rows' values.
+func (t *Table) partitionedByOwn() bool {
+	return slices.ContainsFunc(t.partition, func(f plan.PartitionField) bool {
+		return slices.ContainsFunc(t.plan.Schema.Columns, func(c plan.Column) bool { return c.Name == f.Column })
+	})
+}
+
+func (t *Table) partitionCell(f plan.PartitionField, r *plan.Row, cells []plan.Cell) plan.Cell {
+	for i := range t.plan.Schema.Columns {
+		if t.plan.Schema.Columns[i].Name == f.Column {
 			return cells[i]
 		}
 	}
 	switch f.Column {
 	case "account_id":
-		return plan.Cell{Bytes: []byte(r.Account)}
+		return plan.Cell{Bytes: bytesOf(r.Account)}
 	case "env_id":
-		return plan.Cell{Bytes: []byte(r.Env)}
+		return plan.Cell{Bytes: bytesOf(r.Env)}
 	}
 	return plan.Cell{Int: r.EventTime}
 }
@@ -259,12 +258,18 @@ func partitionValue(c plan.Cell, transform plan.Transform) any {
 	return string(c.Bytes)
 }
 
-func (t *Table) writeRows(w *dataWriter, rows []plan.Row, lineage, appVersion string) error {
+// writeRows adds the rows of g that the table can hold.
+func (t *Table) writeRows(w *dataWriter, rows []plan.Row, g *rowGroup, lineage, appVersion string) error {
 	own := len(t.plan.Schema.Columns)
 	cells := make([]plan.Cell, len(t.columns))
-	for _, r := range rows {
+	for _, i := range g.rows {
+		r := &rows[i]
 		if err := t.plan.Schema.Decode(r.Value, cells[:own]); err != nil {
 			return fmt.Errorf("row %s: %w", r.ID, err)
+		}
+		if reason := t.fault(r, cells); reason != "" {
+			g.rejected = append(g.rejected, Rejected{*r, reason})
+			continue
 		}
 		if !t.plan.AppendOnly {
 			metaCells(cells[own:], r, lineage, appVersion)
@@ -277,36 +282,39 @@ func (t *Table) writeRows(w *dataWriter, rows []plan.Row, lineage, appVersion st
 }
 
 // metaCells fills the cells of plan.MetaColumns, in their order.
-func metaCells(cells []plan.Cell, r plan.Row, lineage, appVersion string) {
-	sources := make([][]byte, len(r.Sources))
-	for i, s := range r.Sources {
-		sources[i] = []byte(s)
-	}
-	for i, c := range plan.MetaColumns {
-		switch c.Name {
+func metaCells(cells []plan.Cell, r *plan.Row, lineage, appVersion string) {
+	for i := range plan.MetaColumns {
+		c := &cells[i]
+		switch plan.MetaColumns[i].Name {
 		case "_id":
-			cells[i] = plan.Cell{Bytes: []byte(r.ID)}
+			c.Bytes = bytesOf(r.ID)
 		case "_rev":
-			cells[i] = plan.Cell{Int: int64(r.Rev)}
+			c.Int = int64(r.Rev)
 		case "_epoch":
-			cells[i] = plan.Cell{Int: int64(r.Epoch)}
+			c.Int = int64(r.Epoch)
 		case "_lineage":
-			cells[i] = plan.Cell{Bytes: []byte(lineage)}
+			c.Bytes = bytesOf(lineage)
 		case "_app_version":
-			cells[i] = plan.Cell{Bytes: []byte(appVersion)}
+			c.Bytes = bytesOf(appVersion)
 		case "_sources":
-			cells[i] = plan.Cell{List: sources}
+			c.List = c.List[:0]
+			for _, s := range r.Sources {
+				c.List = append(c.List, bytesOf(s))
+			}
 		case "_event_time":
-			cells[i] = plan.Cell{Int: r.EventTime}
+			c.Int = r.EventTime
 		case "account_id":
-			cells[i] = plan.Cell{Bytes: []byte(r.Account)}
+			c.Bytes = bytesOf(r.Account)
 		case "env_id":
-			cells[i] = plan.Cell{Bytes: []byte(r.Env)}
+			c.Bytes = bytesOf(r.Env)
 		default:
-			panic("meta column " + c.Name + " has no value")
+			panic("meta column " + plan.MetaColumns[i].Name + " has no value")
 		}
 	}
 }
+
+// bytesOf are the bytes of s, to be read only: a copy of every text of a row is a good part of what writing it costs.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // writeDeletes writes an equality delete of ids, which are sorted.
 func (t *Table) writeDeletes(location string, ids []string) ([]iceberg.DataFile, error) {

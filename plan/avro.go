@@ -110,19 +110,18 @@ func (s Schema) Append(dst []byte, cells []Cell) ([]byte, error) {
 	return dst, nil
 }
 
-// Decode reads a row that Append wrote into cells, one a column. The cells' bytes are slices of value.
+// Decode reads a row that Append wrote into cells, one a column. The cells' bytes are slices of value, and their lists are
+// those that cells had, filled anew where they have room: copy a list that is to outlive the next call.
 func (s Schema) Decode(value []byte, cells []Cell) error {
 	if len(cells) != len(s.Columns) {
 		return fmt.Errorf("%d cells for the %d columns of %s", len(cells), len(s.Columns), s.Name)
 	}
-	d := decoder{value}
+	d := decoder{rest: value}
 	for i := range s.Columns {
 		col := &s.Columns[i]
-		cell, err := d.cell(col)
-		if err != nil {
+		if err := d.cell(col, &cells[i]); err != nil {
 			return fmt.Errorf("column %s of %s: %w", col.Name, s.Name, err)
 		}
-		cells[i] = cell
 	}
 	if len(d.rest) > 0 {
 		return fmt.Errorf("row of %s has %d bytes too many", s.Name, len(d.rest))
@@ -134,79 +133,97 @@ var errTruncated = errors.New("truncated Avro value")
 
 type decoder struct{ rest []byte }
 
-func (d *decoder) cell(col *Column) (c Cell, err error) {
+func (d *decoder) cell(col *Column, c *Cell) error {
 	if col.Nullable {
-		branch, err := d.long()
-		if err != nil {
-			return c, err
+		branch, ok := d.long()
+		if !ok {
+			return errTruncated
 		}
-		switch branch {
-		case 0:
-			return Cell{Null: true}, nil
-		case 1:
-		default:
-			return c, fmt.Errorf("union branch %d", branch)
+		if branch == 0 {
+			*c = Cell{Null: true, List: c.List[:0]}
+			return nil
+		}
+		if branch != 1 {
+			return fmt.Errorf("union branch %d", branch)
 		}
 	}
+	ok := true
 	switch col.Type {
 	case String, Bytes:
-		c.Bytes, err = d.bytes()
+		var b []byte
+		b, ok = d.bytes()
+		*c = Cell{Bytes: b}
 	case Bool:
 		if len(d.rest) < 1 {
-			return c, errTruncated
+			return errTruncated
 		}
-		c.Bool, d.rest = d.rest[0] != 0, d.rest[1:]
+		*c = Cell{Bool: d.rest[0] != 0}
+		d.rest = d.rest[1:]
 	case Long, Timestamp:
-		c.Int, err = d.long()
+		var n int64
+		n, ok = d.long()
+		*c = Cell{Int: n}
 	case Double:
 		if len(d.rest) < 8 {
-			return c, errTruncated
+			return errTruncated
 		}
-		c.Float, d.rest = math.Float64frombits(binary.LittleEndian.Uint64(d.rest)), d.rest[8:]
+		*c = Cell{Float: math.Float64frombits(binary.LittleEndian.Uint64(d.rest))}
+		d.rest = d.rest[8:]
 	case Strings:
-		for {
-			n, err := d.long()
-			if err != nil {
-				return c, err
-			}
-			if n == 0 {
-				return c, nil
-			}
-			if n < 0 || n > int64(len(d.rest)) {
-				return c, fmt.Errorf("array block of %d", n)
-			}
-			for range n {
-				e, err := d.bytes()
-				if err != nil {
-					return c, err
-				}
-				c.List = append(c.List, e)
-			}
-		}
+		list, err := d.list(c.List[:0])
+		*c = Cell{List: list}
+		return err
 	default:
-		err = fmt.Errorf("type %d", col.Type)
+		return fmt.Errorf("type %d", col.Type)
 	}
-	return c, err
+	if !ok {
+		return errTruncated
+	}
+	return nil
 }
 
-func (d *decoder) long() (int64, error) {
+func (d *decoder) list(list [][]byte) ([][]byte, error) {
+	for {
+		n, ok := d.long()
+		if !ok {
+			return list, errTruncated
+		}
+		if n == 0 {
+			return list, nil
+		}
+		if n < 0 || n > int64(len(d.rest)) {
+			return list, fmt.Errorf("array block of %d", n)
+		}
+		for range n {
+			e, ok := d.bytes()
+			if !ok {
+				return list, errTruncated
+			}
+			list = append(list, e)
+		}
+	}
+}
+
+func (d *decoder) long() (int64, bool) {
+	if len(d.rest) > 0 && d.rest[0] < 0x80 { // nearly all are
+		u := d.rest[0]
+		d.rest = d.rest[1:]
+		return int64(u>>1) ^ -int64(u&1), true
+	}
 	v, n := binary.Varint(d.rest)
 	if n <= 0 {
-		return 0, errTruncated
+		return 0, false
 	}
 	d.rest = d.rest[n:]
-	return v, nil
+	return v, true
 }
 
-func (d *decoder) bytes() ([]byte, error) {
-	n, err := d.long()
-	if err != nil {
-		return nil, err
-	}
-	if n < 0 || n > int64(len(d.rest)) {
-		return nil, errTruncated
+func (d *decoder) bytes() ([]byte, bool) {
+	n, ok := d.long()
+	if !ok || n < 0 || n > int64(len(d.rest)) {
+		return nil, false
 	}
 	b := d.rest[:n:n]
 	d.rest = d.rest[n:]
-	return b, nil
+	return b, true
 }

@@ -131,12 +131,9 @@ func (s *Sink) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, erro
 	if s.lineage.ID == "" {
 		return nil, errors.New("iceberg: Publish before Begin")
 	}
-	byTable := make([][]plan.Row, len(s.tables))
-	for _, r := range b.Rows {
-		if r.Table < 0 || r.Table >= len(s.tables) {
-			return nil, fmt.Errorf("publish row %s: there is no table %d in the plan of %s", r.ID, r.Table, s.cfg.Plan.App)
-		}
-		byTable[r.Table] = append(byTable[r.Table], r)
+	byTable, err := s.byTable(b.Rows)
+	if err != nil {
+		return nil, err
 	}
 	var rejected []sink.Rejected
 	for i, rows := range byTable {
@@ -152,6 +149,33 @@ func (s *Sink) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, erro
 	}
 	s.compact(ctx)
 	return rejected, nil
+}
+
+// byTable divides rows by their tables. A row is large, so rows of one table alone are left where they are.
+func (s *Sink) byTable(rows []plan.Row) ([][]plan.Row, error) {
+	counts := make([]int, len(s.tables))
+	for i := range rows {
+		r := &rows[i]
+		if r.Table < 0 || r.Table >= len(s.tables) {
+			return nil, fmt.Errorf("publish row %s: there is no table %d in the plan of %s", r.ID, r.Table, s.cfg.Plan.App)
+		}
+		counts[r.Table]++
+	}
+	out := make([][]plan.Row, len(s.tables))
+	for i, n := range counts {
+		if n == len(rows) {
+			out[i] = rows
+			return out, nil
+		}
+		if n > 0 {
+			out[i] = make([]plan.Row, 0, n)
+		}
+	}
+	for i := range rows {
+		t := rows[i].Table
+		out[t] = append(out[t], rows[i])
+	}
+	return out, nil
 }
 
 // compact joins the files of tables that had many commits. The rows are published whether it works or not, so its errors
