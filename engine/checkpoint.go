@@ -216,7 +216,10 @@ func (e *Engine) linkAll(dir string) error {
 	if err := syncDir(fs, outbox); err != nil {
 		return err
 	}
-	return e.s.db.Checkpoint(stateDir(fs, dir), pebble.WithFlushedWAL())
+	if err := e.s.beginManifest(); err != nil {
+		return err
+	}
+	return e.s.do(func() error { return e.s.db.Checkpoint(stateDir(fs, dir), pebble.WithFlushedWAL()) })
 }
 
 // file describes a file. The loop makes checkpoints, so a segment does not grow meanwhile.

@@ -238,7 +238,6 @@ func (o *outbox) release(s *state, epoch uint64) error {
 	defer o.mu.Unlock()
 	n := 0
 	b := s.db.NewBatch()
-	defer b.Close()
 	for n < len(o.entries) && o.entries[n].Epoch <= epoch {
 		e := o.entries[n]
 		o.bytes -= e.Bytes
@@ -248,11 +247,15 @@ func (o *outbox) release(s *state, epoch uint64) error {
 		n++
 	}
 	if n == 0 {
-		return nil
+		return b.Close()
 	}
 	o.entries = o.entries[n:]
 	// Not synced: an entry that comes back after a crash is not after the sinks' positions.
-	if err := s.db.Apply(b, pebble.NoSync); err != nil {
+	err := s.do(func() error { return s.db.Apply(b, pebble.NoSync) })
+	if err == nil {
+		err = b.Close()
+	}
+	if err != nil {
 		return err
 	}
 	o.broadcast()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -23,6 +24,9 @@ type position struct {
 	Epoch   uint64       `json:"epoch"`
 	Offsets plan.Offsets `json:"offsets"`
 	Begun   string       `json:"begun,omitempty"` // lineage that the sink has begun, with all that it had to take back
+
+	// Refused is set when a rewind takes the sink back: refusals up to this epoch have been booked, and come again.
+	Refused uint64 `json:"refused,omitempty"`
 }
 
 func sinkKey(name string) []byte { return append([]byte{kindSink}, name...) }
@@ -240,7 +244,8 @@ func (p *publisher) publish(ctx context.Context, entries []entry) error {
 		return fmt.Errorf("publish epochs %d to %d: %w", p.pos.Epoch+1, last.Epoch, err)
 	}
 	p.e.metrics.publish(p.sink.Name(), time.Since(began), len(rows))
-	pos := position{Epoch: last.Epoch, Offsets: last.Offsets, Begun: p.pos.Begun}
+	pos := position{Epoch: last.Epoch, Offsets: last.Offsets, Begun: p.pos.Begun, Refused: p.pos.Refused}
+	rejected = slices.DeleteFunc(rejected, func(r sink.Rejected) bool { return r.Row.Epoch <= p.pos.Refused })
 	if len(rejected) > 0 {
 		if committed := p.advanceRejected(ctx, pos, rejected); !committed {
 			return nil

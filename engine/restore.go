@@ -190,21 +190,21 @@ func beginLineage(c Config, now time.Time, token uint64) error {
 
 // levelSinks gives all sinks the lowest of their positions.
 func (s *state) levelSinks(b *pebble.Batch) error {
-	var names []string
+	all := map[string]position{}
 	var lowest *position
 	err := s.scan([]byte{kindSink}, func(k, v []byte) error {
 		var p position
 		if err := json.Unmarshal(v, &p); err != nil {
 			return fmt.Errorf("read position of sink %s: %w", k[1:], err)
 		}
-		names = append(names, string(k[1:]))
+		all[string(k[1:])] = p
 		if lowest == nil || p.Epoch < lowest.Epoch {
 			lowest = &p
 		}
 		return nil
 	})
-	for _, name := range names {
-		err = errors.Join(err, setJSON(b, sinkKey(name), position{Epoch: lowest.Epoch, Offsets: lowest.Offsets}))
+	for name, p := range all {
+		err = errors.Join(err, setJSON(b, sinkKey(name), position{Epoch: lowest.Epoch, Offsets: lowest.Offsets, Refused: max(p.Refused, p.Epoch)}))
 	}
 	return err
 }

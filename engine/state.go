@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -56,6 +57,7 @@ type state struct {
 	id      identity
 	buckets *buckets
 	closed  bool
+	listed  bool // by beginManifest
 }
 
 // fault is the first error that Pebble reported on its own: from a flush, a compaction, or a commit that cannot be taken
@@ -136,6 +138,9 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 			Enabled: true, MinimumSize: 256, MaxBlobReferenceDepth: 64, RewriteMinimumAge: 10 * time.Minute, TargetGarbageRatio: 0.4,
 		}
 	}
+	if err := checkLogs(c.FS, dir); err != nil {
+		return nil, damage(c.Dir, err)
+	}
 	if !readOnly && anyTornBlob(c.FS, dir) {
 		// Looked at before Pebble compacts in the background, where it would panic.
 		db, err := openDB(c, f, true)
@@ -157,7 +162,7 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 	switch {
 	case errors.As(damage(c.Dir, err), &damaged):
 		return nil, damaged
-	case strings.Contains(err.Error(), "lock"), strings.Contains(err.Error(), "resource temporarily unavailable"):
+	case strings.Contains(err.Error(), "lock held"), strings.Contains(err.Error(), "resource temporarily unavailable"):
 		return nil, fmt.Errorf("job directory %s is in use by another process; stop it first: %w", c.Dir, err)
 	case strings.Contains(err.Error(), "comparer"):
 		return nil, fmt.Errorf("job directory %s was written by a version of the engine that this one cannot read: %w", c.Dir, err)
@@ -212,45 +217,68 @@ func after(prefix []byte) []byte {
 	}
 }
 
-// commit applies b and syncs it. An error is final: the store must not be written again. When Pebble is stuck, waiting
-// for a flush that keeps failing, commit returns the flush's error and leaves its goroutine to the process's end.
+// commit applies b and syncs it. An error is final: the store must not be written again, and Pebble may still hold b.
 func (s *state) commit(b *pebble.Batch) error {
-	if err := s.fault.get(); err != nil {
-		return err
-	}
-	done := make(chan error, 1)
-	go func() {
-		defer func() {
-			if p := recover(); p != nil { // Pebble panics when it cannot write its log
-				done <- fmt.Errorf("state store: %v", p)
-			}
-		}()
-		done <- s.db.Apply(b, pebble.Sync)
-	}()
-	var err error
-	select {
-	case err = <-done:
-	case <-s.fault.raised:
-	}
+	err := s.do(func() error { return s.db.Apply(b, pebble.Sync) })
 	if err != nil {
 		s.fault.raise(err)
 	}
 	return s.fault.get()
 }
 
-func (s *state) getJSON(key []byte, into any) (bool, error) {
-	v, closer, err := s.db.Get(key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return false, nil
+// do calls f, which writes to the store, and returns its error. When the store is stuck, waiting for a write that has failed (see
+// storeFS), do returns the fault and leaves f to the process's end.
+func (s *state) do(f func() error) error {
+	if err := s.fault.get(); err != nil {
+		return err
 	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				s.fault.raise(fmt.Errorf("state store: %v", p))
+			}
+		}()
+		done <- f()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-s.fault.raised:
+		return s.fault.get()
+	}
+}
+
+// beginManifest makes sure, once in a process's life, that Pebble has begun its manifest. It does so at the first flush; a checkpoint
+// before that has an empty one, and cannot be restored.
+func (s *state) beginManifest() error {
+	if s.listed {
+		return nil
+	}
+	b := s.db.NewBatch()
+	if err := setJSON(b, keyIdentity, s.id); err != nil { // nothing is not flushed
+		return err
+	}
+	if err := s.commit(b); err != nil {
+		return err
+	}
+	s.listed = true
+	return errors.Join(b.Close(), s.do(s.db.Flush))
+}
+
+func (s *state) getJSON(key []byte, into any) (found bool, err error) {
+	// Not by Get, which takes a value that it cannot read for an empty one.
+	err = s.scan(key, func(k, v []byte) error {
+		if !bytes.Equal(k, key) {
+			return nil
+		}
+		found = true
+		return json.Unmarshal(v, into)
+	})
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w", key[1:], err)
 	}
-	defer closer.Close()
-	if err := json.Unmarshal(v, into); err != nil {
-		return false, fmt.Errorf("read %s: %w", key[1:], err)
-	}
-	return true, nil
+	return found, nil
 }
 
 func setJSON(b *pebble.Batch, key []byte, v any) error {
@@ -268,7 +296,10 @@ func (s *state) scan(prefix []byte, f func(key, value []byte) error) error {
 		return err
 	}
 	for ok := it.First(); ok && err == nil; ok = it.Next() {
-		err = f(it.Key(), it.Value())
+		var v []byte
+		if v, err = it.ValueAndErr(); err == nil {
+			err = f(it.Key(), v)
+		}
 	}
 	return errors.Join(err, it.Error(), it.Close())
 }
@@ -294,12 +325,5 @@ func (s *state) close() error {
 		return nil
 	}
 	s.closed = true
-	done := make(chan error, 1)
-	go func() { done <- s.db.Close() }()
-	select {
-	case err := <-done:
-		return err
-	case <-s.fault.raised: // by what Pebble still had to write
-		return s.fault.get()
-	}
+	return s.do(s.db.Close)
 }

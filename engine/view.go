@@ -26,7 +26,11 @@ func (s *state) load(keys []keyed) (err error) {
 	for i := range keys {
 		k := &keys[i]
 		if it.SeekPrefixGE(k.stateKey) {
-			k.Value = held.copy(it.Value())
+			v, err := it.ValueAndErr() // from a blob file that may be damaged; the next seek would forget the error
+			if err != nil {
+				return fmt.Errorf("read state: %w", errors.Join(err, it.Close()))
+			}
+			k.Value = held.copy(v)
 		} else if it.Error() != nil {
 			break
 		}
@@ -60,7 +64,11 @@ func (s *state) load(keys []keyed) (err error) {
 				return fmt.Errorf("list of key %q: entry key of %d bytes", k.Key.Key, len(suffix))
 			}
 			k.listEpochs = append(k.listEpochs, binary.BigEndian.Uint64(suffix))
-			if k.List, err = splitList(k.List, held.copy(it.Value())); err != nil {
+			v, err := it.ValueAndErr()
+			if err != nil {
+				return fmt.Errorf("read lists: %w", err)
+			}
+			if k.List, err = splitList(k.List, held.copy(v)); err != nil {
 				return fmt.Errorf("list of key %q: %w", k.Key.Key, err)
 			}
 		}
