@@ -118,6 +118,7 @@ func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer,
 		if ent, err = e.outbox.append(e.c.Plan, next.Epoch, res.rows, next.Offsets); err != nil {
 			return ent, err
 		}
+		ent.Made = next.Processing
 		if err := setJSON(b, appendOutboxKey(nil, ent.Epoch), ent); err != nil {
 			return ent, err
 		}

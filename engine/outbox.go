@@ -35,7 +35,8 @@ type entry struct {
 	At      int64        `json:"at"`    // offset of the block in the segment
 	Bytes   int64        `json:"bytes"` // of the block
 	Rows    int          `json:"rows"`
-	Offsets plan.Offsets `json:"offsets"` // the source's, after the epoch
+	Offsets plan.Offsets `json:"offsets"`        // the source's, after the epoch
+	Made    int64        `json:"made,omitempty"` // the epoch's processing clock, µs since 1970; 0 in entries of older versions
 }
 
 // outbox holds the rows that some sink has not published yet.

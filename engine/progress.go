@@ -48,6 +48,7 @@ type SinkProgress struct {
 	PendingEpochs int    // committed epochs with rows that are not published
 	PendingRows   int64
 	PendingBytes  int64
+	Oldest        int64 // when the oldest of the pending rows was made, µs since 1970; 0 when there is none
 	Publishes     int64 // in this process's life
 	Rejected      int64 // rows refused for good
 }
@@ -112,6 +113,9 @@ func (e *Engine) Progress() Progress {
 
 func (s *SinkProgress) add(entries []entry) {
 	s.PendingEpochs += len(entries)
+	if len(entries) > 0 {
+		s.Oldest = entries[0].Made
+	}
 	for _, e := range entries {
 		s.PendingRows += int64(e.Rows)
 		s.PendingBytes += e.Bytes

@@ -142,7 +142,11 @@ func webJob(j *stackJob, p engine.Progress) web.Job {
 		out.State, out.Error = "FAILED", err.Error()
 	}
 	for _, s := range p.Sinks {
-		out.Sinks = append(out.Sinks, web.Sink{Name: s.Name, BehindEpochs: uint64(s.PendingEpochs)}) //nolint:gosec // a length
+		behind := web.Sink{Name: s.Name, BehindEpochs: uint64(s.PendingEpochs)} //nolint:gosec // a length
+		if s.Oldest > 0 {
+			behind.BehindSeconds = new(max(time.Since(time.UnixMicro(s.Oldest)).Seconds(), 0))
+		}
+		out.Sinks = append(out.Sinks, behind)
 	}
 	return out
 }
