@@ -254,8 +254,14 @@ func (t *Table) Keep(ctx context.Context, marks []Mark) error {
 	})
 }
 
-// Owner is the app that has claimed the table; empty when none has.
-func (t *Table) Owner() string { return t.seen().Properties()[propOwner] }
+// Owner is the app that has claimed the table, with the highest token so far; empty when none has.
+func (t *Table) Owner() (app string, token uint64) {
+	token, err := tokenOf(t.seen())
+	if err != nil {
+		token = 0 // Claim says so
+	}
+	return t.seen().Properties()[propOwner], token
+}
 
 // Base yields the rows that the table held where the lineage that claims it began, with the columns of that time. After an
 // error it ends.

@@ -32,6 +32,9 @@ func (s *Sink) Begin(ctx context.Context, l sink.Lineage, past sink.Past) (err e
 			s.lineage = sink.Lineage{}
 		}
 	}()
+	if err := s.checkForeign(ctx); err != nil {
+		return err
+	}
 	if err := s.register(ctx, l); err != nil {
 		return err
 	}
@@ -61,6 +64,34 @@ func (s *Sink) Begin(ctx context.Context, l sink.Lineage, past sink.Past) (err e
 	}
 	return s.settle(ctx)
 }
+
+// checkForeign keeps a lineage without ancestors off indices with the rows of another one, before it claims them: a job that lost its
+// directory, or was given a wrong one, must not stop the one they belong to.
+func (s *Sink) checkForeign(ctx context.Context) error {
+	if _, forked := s.lineage.Start(); forked {
+		return nil
+	}
+	found, err := s.found(ctx, "/_alias/millrace-"+s.instance+"-*")
+	if err != nil {
+		return err
+	}
+	for _, index := range slices.Sorted(maps.Keys(found)) {
+		if slices.ContainsFunc(found[index], func(c claim) bool { return c.token >= s.lineage.Token }) {
+			continue
+		}
+		ids, err := s.search(ctx, index, s.foreign())
+		if err != nil {
+			return err
+		}
+		if len(ids) > 0 {
+			return fmt.Errorf("index %s holds rows of another lineage, such as %s: continue that lineage, or write to a new data version", index, ids[0])
+		}
+	}
+	return nil
+}
+
+// foreign is the query for documents that are not in the lineage's history.
+func (s *Sink) foreign() object { return object{"bool": object{"must_not": []object{s.held()}}} }
 
 // unsettled are the indices in which something of older lineages may be left.
 func (s *Sink) unsettled() map[string]bool {
@@ -215,7 +246,7 @@ func (s *Sink) fill(ctx context.Context, w *writer, t *table, index string, rows
 // takeBack deletes the documents of an index that are not in the history. What is remembered of them has a lower version than
 // any revision that the lineage may give them.
 func (s *Sink) takeBack(ctx context.Context, index string) error {
-	query := object{"bool": object{"must_not": []object{s.held()}}}
+	query := s.foreign()
 	last := ""
 	for {
 		ids, err := s.search(ctx, index, query)

@@ -170,6 +170,7 @@ func typed(t testing.TB, typ plan.Type, v any) any {
 func features(t *testing.T) sinktest.Features {
 	return sinktest.Features{
 		StaleRevisions: true,
+		RefusesForeign: true,
 		Rejects: func(id string) plan.Row {
 			r := sinktest.Quiz(t, id, 1, 1)
 			r.Value = encodeQuiz(t, plan.Cell{Bytes: []byte(strings.Repeat("x", 40_000))}, 1) // longer than a keyword may be

@@ -62,7 +62,8 @@ func (h harness) Rows(t testing.TB, table string) map[string]map[string]any {
 func TestSuite(t *testing.T) {
 	t.Parallel()
 	sinktest.Run(t, sinktest.Features{
-		AppendOnly: true,
+		AppendOnly:     true,
+		RefusesForeign: true,
 		Rejects: func(id string) plan.Row {
 			r := sinktest.Visit(t, id, 1)
 			value, err := sinktest.Plan().Tables[sinktest.TableVisit].Schema.Append(nil, []plan.Cell{{Bytes: []byte("not\xffUTF-8")}})

@@ -28,6 +28,17 @@ func (s *Sink) Begin(ctx context.Context, l sink.Lineage, _ sink.Past) error {
 	if err := s.findOthers(ctx); err != nil {
 		return err
 	}
+	if claim.Start == (lake.Mark{}) { // before the first claim: a job that lost its directory must not stop another one
+		for _, t := range s.all() {
+			last, ok, err := t.Published(ctx)
+			if err != nil {
+				return err
+			}
+			if _, token := t.Owner(); ok && token < l.Token && !claim.Holds(lake.Mark{Lineage: last.Lineage, Epoch: last.ToEpoch}) {
+				return fmt.Errorf("table %s holds epochs up to %d of lineage %s and the job is of lineage %s: %w", t.Name(), last.ToEpoch, last.Lineage, l.ID, lake.ErrForeign)
+			}
+		}
+	}
 	for _, t := range s.all() {
 		if err := t.Claim(ctx, claim); err != nil {
 			return fenced(err)
@@ -56,7 +67,7 @@ func (s *Sink) findOthers(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if t.Owner() == s.cfg.Plan.App {
+		if app, _ := t.Owner(); app == s.cfg.Plan.App {
 			s.others = append(s.others, t)
 		}
 	}

@@ -273,3 +273,20 @@ func testLateZombie(t *testing.T, _ Features, h Harness) {
 	publish(t, s, batchOf("L2", 4, 4, Quiz(t, "a", 4, 4)))
 	require.Equal(t, map[string]float64{"a": 4, "b": 1, "c": 1}, scores(t, h))
 }
+
+// A job that begins at the beginning, because its directory was lost, neither takes away what there is nor stops who writes it.
+func testForeign(t *testing.T, f Features, h Harness) {
+	if !f.RefusesForeign {
+		return
+	}
+	rows := story(t)
+	s := open(t, h)
+	publish(t, s, batch(1, 2, rows...))
+	stranger := h.Open(t)
+	t.Cleanup(func() { require.NoError(t, stranger.Close()) })
+	err := stranger.Begin(context.Background(), sink.Lineage{ID: "X", Token: 9}, nil)
+	require.ErrorContains(t, err, "lineage")
+	require.NotErrorIs(t, err, sink.ErrFenced)
+	publish(t, s, batch(3, 3, Quiz(t, "z", 1, 3)))
+	require.Equal(t, map[string]float64{"a": 2, "b": 1, "c": 1, "z": 1}, scores(t, h))
+}

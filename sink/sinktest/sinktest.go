@@ -26,6 +26,9 @@ type Features struct {
 	// Rejects makes a row of TableQuiz that the target will never take. Nil: there is no such row.
 	Rejects func(id string) plan.Row
 
+	// RefusesForeign: a lineage without ancestors cannot begin on rows of another one. Sinks without it take them back.
+	RefusesForeign bool
+
 	// AppendOnly: the sink takes tables that are append-only (TableRaw). Others leave their rows out.
 	AppendOnly bool
 }
@@ -209,6 +212,7 @@ func Run(t *testing.T, features Features, newHarness func(t testing.TB) Harness)
 		{"crash while going back", testRewindCrash},
 		{"a writer of an older lineage", testZombie},
 		{"a late start of an older lineage", testLateZombie},
+		{"a history that knows nothing of the rows", testForeign},
 	}
 	if features.StaleRevisions {
 		tests = append(tests, test{"a stale revision in a later epoch", testStale})
