@@ -89,12 +89,18 @@ func (c Config) validate() error {
 	return nil
 }
 
+// catalogue is what knows the newest state of each table.
+type catalogue interface {
+	catalog.Catalog
+	Close() error
+}
+
 // Lake is an open lake. Its methods may be called concurrently.
 type Lake struct {
 	cfg     Config
 	base    string // location of the warehouse
 	db      *sql.DB
-	catalog *icebergsql.Catalog
+	catalog catalogue
 	fsys    fileSystem
 	fsName  string
 	metrics *metrics

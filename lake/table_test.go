@@ -3,6 +3,7 @@ package lake_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -147,6 +148,39 @@ func TestCommitIsRecognised(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, n, "the file of the second try")
 	require.Len(t, scores(t, tbl), 2)
+}
+
+// The catalogue commits, and the writer is told that it failed: the snapshot's summary says that it is there.
+func TestUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	registry := prometheus.NewRegistry()
+	l := openLake(t, lake.Config{Dir: dir, Registerer: registry})
+	tbl := openTable(t, l)
+	lost := 0
+	l.Interrupt(func() error {
+		if lost++; lost%2 == 1 {
+			return errors.New("connection reset by peer")
+		}
+		return nil
+	})
+	want := map[string]float64{}
+	for epoch := uint64(1); epoch <= 6; epoch++ {
+		id := fmt.Sprint("row", epoch)
+		p, err := tbl.Write(ctx, []plan.Row{quiz(id, 1, epoch, 0), quiz("hot", epoch, epoch, 0)}, "L1", "1")
+		require.NoError(t, err)
+		require.NoError(t, tbl.Commit(ctx, p, lake.Position{Lineage: "L1", FromEpoch: epoch, ToEpoch: epoch}))
+		want[id], want["hot"] = 1, float64(epoch)
+		require.Equal(t, want, scores(t, tbl), "epoch %d", epoch)
+		last, _, err := tbl.Published(ctx)
+		require.NoError(t, err)
+		require.Equal(t, epoch, last.ToEpoch)
+	}
+	require.Greater(t, lost, 3)
+	_, err := tbl.Sweep(ctx, 0)
+	require.NoError(t, err)
+	require.Equal(t, want, scores(t, tbl), "the files of commits whose answer was lost are no orphans")
 }
 
 func TestWritersDoNotLoseEachOthersRows(t *testing.T) {
