@@ -5,7 +5,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # Packages whose tests run under the race detector: those that do several things at once.
 RACE := ./record/... ./caliper/... ./plan/... ./etl/... ./engine/... ./eventlog/... ./sink/... ./lake/... ./collect/... ./web/...
 
-.PHONY: help build test race lint generate bench fuzz demo
+.PHONY: help build test long race lint generate bench fuzz demo
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,12 @@ build: ## build the command into bin/millrace
 
 test: ## run the tests that need nothing but Go and a C compiler
 	go test ./...
+
+long: ## the random tests of jobs, log and binary in full: about two hours on two cores
+	MILLRACE_SCHEDULES=40000 go test -count=1 -timeout 1h -run TestOrderDoesNotMatter ./etl
+	MILLRACE_SCHEDULES=10000 go test -count=1 -timeout 4h -run 'TestSimulation$$|TestOrderDoesNotMatter' ./engine
+	MILLRACE_SCHEDULES=100 go test -count=1 -timeout 1h -run TestBrokerFaults ./eventlog
+	MILLRACE_KILLS=1000 go test -count=1 -timeout 4h -v -run TestKill ./test
 
 race: ## run the concurrent packages under the race detector
 	go test -race $(RACE)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,10 +21,30 @@ import (
 // and no quiz is without course and role.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	kills := 20
+	k := newKiller(t, filepath.Join(t.TempDir(), "data"))
+	for n := range k.kills {
+		k.round(n, nil)
+	}
+	for table, n := range k.audit() {
+		require.Positive(t, n, table)
+	}
+}
+
+// killer starts demos on one data directory and kills them.
+type killer struct {
+	t       *testing.T
+	kills   int
+	moments *rand.Rand
+	data    string
+	args    []string
+}
+
+func newKiller(t *testing.T, data string, args ...string) *killer {
+	t.Helper()
+	k := &killer{t: t, kills: 20, data: data, args: args}
 	if s := os.Getenv("MILLRACE_KILLS"); s != "" {
 		var err error
-		kills, err = strconv.Atoi(s)
+		k.kills, err = strconv.Atoi(s)
 		require.NoError(t, err, "MILLRACE_KILLS")
 	}
 	seed := uint64(time.Now().UnixNano())
@@ -33,27 +54,48 @@ func TestKill(t *testing.T) {
 		require.NoError(t, err, "MILLRACE_SEED")
 	}
 	t.Logf("moments of MILLRACE_SEED=%d", seed)
-	moments := rand.New(rand.NewPCG(seed, 0))
-	data := filepath.Join(t.TempDir(), "data")
-	demo := func(args ...string) (*exec.Cmd, *bytes.Buffer) {
-		cmd := exec.Command(millrace, append([]string{"demo", "--data-dir", data, "--listen", "127.0.0.1:0", "--rate", "1500", "--flush", "500ms"}, args...)...)
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		return cmd, &stderr
+	k.moments = rand.New(rand.NewPCG(seed, 0))
+	return k
+}
+
+func (k *killer) demo(args ...string) (*exec.Cmd, *bytes.Buffer) {
+	all := append([]string{"demo", "--data-dir", k.data, "--listen", "127.0.0.1:0", "--rate", "1500", "--flush", "500ms"}, k.args...)
+	cmd := exec.Command(millrace, append(all, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	return cmd, &stderr
+}
+
+// round starts a demo and kills it at any moment: also before everything has started, and in the middle of a recovery. A fault begins
+// at another moment and lasts until the function that it returns is called; with one, the demo may also end by itself.
+func (k *killer) round(n int, fault func() (end func())) {
+	k.t.Helper()
+	cmd, stderr := k.demo()
+	require.NoError(k.t, cmd.Start())
+	life := 50*time.Millisecond + time.Duration(k.moments.Int64N(int64(2500*time.Millisecond)))
+	began := time.Now()
+	if fault != nil {
+		<-time.After(time.Duration(k.moments.Int64N(int64(life))))
+		defer fault()()
 	}
-	for n := range kills {
-		cmd, stderr := demo()
-		require.NoError(t, cmd.Start())
-		// Any moment: also before everything has started, and in the middle of a recovery.
-		timer := time.NewTimer(50*time.Millisecond + time.Duration(moments.Int64N(int64(2500*time.Millisecond))))
-		<-timer.C
-		require.NoError(t, cmd.Process.Kill())
-		err := cmd.Wait()
-		var exit *exec.ExitError
-		require.ErrorAs(t, err, &exit)
-		require.Equal(t, -1, exit.ExitCode(), "run %d ended by itself: %s", n, stderr)
+	<-time.After(life - time.Since(began))
+	if err := cmd.Process.Kill(); fault == nil {
+		require.NoError(k.t, err)
 	}
-	cmd, stderr := demo("--for", "2s", "-o", "json")
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	require.ErrorAs(k.t, err, &exit, "run %d: %s", n, stderr)
+	if fault == nil {
+		require.Equal(k.t, -1, exit.ExitCode(), "run %d ended by itself: %s", n, stderr)
+	}
+	require.NotContains(k.t, stderr.String(), "panic:", "run %d", n)
+}
+
+// audit lets the demo come to rest, checks its ledger, and returns how many rows its tables have.
+func (k *killer) audit() map[string]int64 {
+	t := k.t
+	t.Helper()
+	cmd, stderr := k.demo("--for", "2s", "-o", "json")
 	out, err := cmd.Output()
 	require.NoError(t, err, "%s%s", out, stderr)
 	var ledger struct {
@@ -69,18 +111,14 @@ func TestKill(t *testing.T) {
 	require.Zero(t, ledger.Waiting)
 	require.Zero(t, ledger.DeadLetters)
 	require.Len(t, ledger.Rows, 6)
-	for table, n := range ledger.Rows {
-		require.Positive(t, n, table)
-	}
 
 	// Once more from what is stored, by a process that sent nothing.
-	check := exec.Command(millrace, "check", "--data-dir", data)
-	said, err := check.CombinedOutput()
+	said, err := exec.Command(millrace, append([]string{"check", "--data-dir", k.data}, k.args...)...).CombinedOutput()
 	require.NoError(t, err, "%s", said)
 
-	rows, err := exec.Command(millrace, "rows", "quiz_submission", "--data-dir", data).Output()
+	rows, err := exec.Command(millrace, "rows", "quiz_submission", "--data-dir", k.data).Output()
 	require.NoError(t, err)
-	graded := strings.Split(strings.TrimSpace(string(rows)), "\n")
+	graded := slices.Collect(strings.Lines(string(rows)))
 	require.Len(t, graded, int(ledger.Rows["quiz_submission"]))
 	for _, line := range graded {
 		var row struct{ CourseID, Role *string }
@@ -88,4 +126,5 @@ func TestKill(t *testing.T) {
 		require.NotNil(t, row.CourseID, line)
 		require.NotNil(t, row.Role, line)
 	}
+	return ledger.Rows
 }

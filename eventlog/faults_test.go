@@ -1,0 +1,163 @@
+package eventlog_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"millrace/eventlog"
+	"millrace/record"
+)
+
+// TestBrokerFaults appends to and reads from three brokers whose partitions change their leaders, whose connections break before and
+// after an answer, and which answer late, at random moments: what was appended is there once, and read once, in order.
+// MILLRACE_SCHEDULES says how many runs (default 3); MILLRACE_SEED runs one.
+func TestBrokerFaults(t *testing.T) {
+	t.Parallel()
+	first, n := uint64(0), uint64(3)
+	for name, v := range map[string]*uint64{"MILLRACE_SCHEDULES": &n, "MILLRACE_SEED": &first} {
+		if s := os.Getenv(name); s != "" {
+			var err error
+			*v, err = strconv.ParseUint(s, 10, 64)
+			require.NoError(t, err, name)
+		}
+	}
+	if os.Getenv("MILLRACE_SEED") != "" {
+		n = 1
+	}
+	n = min(n, 200) // a run takes a second, most of it waiting
+	for seed := first; seed < first+n; seed++ {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			brokerFaults(t, rand.New(rand.NewPCG(seed, 0)))
+		})
+	}
+}
+
+func brokerFaults(t *testing.T, rng *rand.Rand) {
+	t.Helper()
+	net := &flaky{after: -1}
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.ListenFn(net.listen))
+	require.NoError(t, err)
+	t.Cleanup(cluster.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	log, err := eventlog.Open(ctx, eventlog.Config{Brokers: cluster.ListenAddrs()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, log.Close()) })
+	reader, err := log.Read(ctx, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, reader.Close()) })
+
+	const batches, size = 25, 8
+	seen, next := map[string]int{}, map[int32]int64{}
+	done := make(chan error, 1)
+	go func() {
+		for len(seen) < batches*size {
+			items, err := reader.Poll(ctx, 100, 1<<20)
+			if err != nil {
+				done <- err
+				return
+			}
+			for _, it := range items {
+				if p := it.Position; p.Offset != next[p.Partition] {
+					done <- fmt.Errorf("partition %d: offset %d comes after %d", p.Partition, p.Offset, next[p.Partition]-1)
+					return
+				}
+				next[it.Position.Partition]++
+				seen[it.ID]++
+			}
+		}
+		done <- nil
+	}()
+	for b := range batches {
+		switch rng.IntN(4) {
+		case 0:
+			cluster.ShufflePartitionLeaders()
+		case 1:
+			net.set(rng.IntN(6), 0) // an answer is lost, or the connection before it
+		case 2:
+			net.set(-1, time.Duration(rng.IntN(40))*time.Millisecond)
+		}
+		var items []record.Item
+		for i := range size {
+			items = append(items, record.Item{
+				Account: "a", Env: "e", SourceType: "LMS", Kind: record.Event, ID: fmt.Sprintf("%d-%d", b, i), ReceivedAt: time.Unix(1, 0), Bytes: []byte("{}"),
+			})
+		}
+		require.NoError(t, log.Append(ctx, items), "batch %d", b)
+	}
+	require.NoError(t, <-done)
+	for id, n := range seen {
+		require.Equal(t, 1, n, "item %s", id)
+	}
+	ends, err := log.Ends(ctx)
+	require.NoError(t, err)
+	total := int64(0)
+	for _, end := range ends {
+		total += end
+	}
+	require.EqualValues(t, batches*size, total)
+}
+
+// flaky is listeners that break a connection in place of an answer, and answer late.
+type flaky struct {
+	mu    sync.Mutex
+	after int // answers until one is lost; below zero: none is
+	late  time.Duration
+}
+
+func (f *flaky) set(after int, late time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.after, f.late = after, late
+}
+
+func (f *flaky) listen(network, address string) (net.Listener, error) {
+	l, err := net.Listen(network, address)
+	return flakyListener{l, f}, err
+}
+
+type flakyListener struct {
+	net.Listener
+	f *flaky
+}
+
+func (l flakyListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return flakyConn{c, l.f}, nil
+}
+
+type flakyConn struct {
+	net.Conn
+	f *flaky
+}
+
+var errLost = errors.New("the connection breaks")
+
+func (c flakyConn) Write(p []byte) (int, error) {
+	c.f.mu.Lock()
+	lost, late := c.f.after == 0, c.f.late
+	c.f.after--
+	c.f.mu.Unlock()
+	if lost {
+		return 0, errors.Join(errLost, c.Close())
+	}
+	if late > 0 {
+		<-time.After(late)
+	}
+	return c.Conn.Write(p)
+}
