@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"millrace/plan"
 	"millrace/record"
@@ -26,6 +27,11 @@ type App struct {
 	// and sees every event of the source types. Nil extracts none. An event that it fails on is a dead letter.
 	Extract func(in Record, emit func(Value)) error
 
+	// Retention is how long, in processing time, a version of an entity is kept once a newer one has come, for records that come late:
+	// DefaultRetention unless set, for ever when negative. A record that comes later than that takes the earliest version that is kept.
+	// Versions that waiting or corrected records may need are kept longer.
+	Retention time.Duration
+
 	// Renamed says what a table, or a join's state as describe names it, was called in an earlier version: old name → new name.
 	// Records that wait for it follow. The rows of a renamed table that are published stay where they are, under the old name.
 	Renamed map[string]string
@@ -46,7 +52,10 @@ const DeadLetterTable = "dead_letter"
 // Read filters, unwinds and finds keys. dedup lets each event and entity version through once. Joins wait for entities, correct
 // what they joined too early, and hand the record on. base gives corrected records back their events. map runs the app's Map.
 func (a App) Plan() (*plan.Plan, error) {
-	p := &program{app: a, byName: map[string]*transformer{}, counterIndex: map[string]int{}}
+	p := &program{app: a, retention: a.Retention, byName: map[string]*transformer{}, counterIndex: map[string]int{}}
+	if p.retention == 0 {
+		p.retention = DefaultRetention
+	}
 	var errs []error
 	for _, t := range a.Tables {
 		tr, err := t.transformer()
@@ -76,12 +85,13 @@ func (a App) Plan() (*plan.Plan, error) {
 
 // program is an app ready to run.
 type program struct {
-	app     App
-	tables  []*transformer
-	byName  map[string]*transformer
-	layout  *layout
-	head    headSlots
-	harvest []int // slots
+	app       App
+	retention time.Duration
+	tables    []*transformer
+	byName    map[string]*transformer
+	layout    *layout
+	head      headSlots
+	harvest   []int // slots
 
 	extractor *transformer // resolves the paths that Extract asks for
 
@@ -101,7 +111,7 @@ type program struct {
 type headSlots struct{ id, typ, eventTime, action, dateModified int }
 
 type itemCounters struct {
-	read, rejects, unreadable, filtered, duplicates, conflicts, events, entities, harvested, replayed int
+	read, rejects, unreadable, filtered, duplicates, conflicts, events, entities, harvested, replayed, versionsDropped int
 }
 
 type tableCounters struct {
@@ -155,7 +165,7 @@ func (p *program) compile() error {
 		read: p.counter("read"), rejects: p.counter("rejects"), unreadable: p.counter("unreadable"),
 		filtered: p.counter("filtered"), duplicates: p.counter("duplicates"), conflicts: p.counter("conflicts"),
 		events: p.counter("events"), entities: p.counter("entities"), harvested: p.counter("harvested"),
-		replayed: p.counter("replayed"),
+		replayed: p.counter("replayed"), versionsDropped: p.counter("versions_dropped"),
 	}
 	for _, t := range p.tables {
 		t.layout = p.layout

@@ -101,11 +101,10 @@ func (c *joinCall) run() {
 			continue
 		}
 		var added bool
-		c.versions, added = c.versions.add(*versionOf(&c.k.Inputs[i]))
+		c.versions, added = c.versions.add(*versionOf(&c.k.Inputs[i]), c.now)
 		changed = changed || added
 	}
 	if changed {
-		c.k.SetValue = c.versions.append(nil)
 		for _, it := range c.list {
 			c.choose(it)
 		}
@@ -117,6 +116,10 @@ func (c *joinCall) run() {
 	}
 	if len(c.k.Timers) > 0 {
 		c.expire()
+	}
+	if changed {
+		c.trim()
+		c.k.SetValue = c.versions.append(nil)
 	}
 	c.store()
 }

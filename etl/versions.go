@@ -16,6 +16,7 @@ type version struct {
 	fingerprint [16]byte
 	deleted     bool   // the entity ended at validFrom
 	source      string // proof: where it came from
+	since       int64  // processing time, in hours since 1970, at which it had a successor; 0: it has none
 	*content
 }
 
@@ -37,12 +38,14 @@ type versions []version
 
 // add returns vs with v, and whether that changed anything. A description repeated without a change stays a version of its
 // own: whether one came between the two is known only when all have come.
-func (vs versions) add(v version) (versions, bool) {
+func (vs versions) add(v version, now int64) (versions, bool) {
 	i, found := slices.BinarySearchFunc(vs, v, version.compare)
 	if found {
 		return vs, false
 	}
-	return slices.Insert(slices.Clone(vs), i, v), true
+	vs = slices.Insert(slices.Clone(vs), i, v)
+	vs.superseded(i, now)
+	return vs, true
 }
 
 // at returns the version that a record of time t is joined with: the newest one valid at t, or the earliest if all are later.
@@ -64,7 +67,7 @@ func (vs versions) at(t int64) *version {
 	return nil
 }
 
-const versionsFormat = 1
+const versionsFormat = 2
 
 // append encodes vs: the distinct contents, then the versions, each with its content's number. Most descriptions repeat one.
 func (vs versions) append(dst []byte) []byte {
@@ -90,6 +93,7 @@ func (vs versions) append(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, numbers[v.fingerprint])
 		dst = appendBool(dst, v.deleted)
 		dst = appendString(dst, v.source)
+		dst = binary.AppendUvarint(dst, uint64(v.since)) //nolint:gosec // hours
 	}
 	return dst
 }
@@ -123,6 +127,7 @@ func parseVersions(b []byte, s *scratch) (versions, error) {
 		vs[i].validFrom = validFrom
 		vs[i].deleted = r.byte() == 1
 		vs[i].source = r.string()
+		vs[i].since = int64(r.uvarint()) //nolint:gosec // hours
 	}
 	return vs, r.end()
 }

@@ -61,7 +61,8 @@ type row struct {
 
 // plan makes the plan of one version of the app. Versions differ in the paths they ask for, and so in what they store.
 func (a app) plan(version int) (*plan.Plan, error) {
-	out := etl.App{Name: "oracle-job", Version: fmt.Sprintf("1.0.%d", version)}
+	// Schedules jump over years, and the model forgets nothing.
+	out := etl.App{Name: "oracle-job", Version: fmt.Sprintf("1.0.%d", version), Retention: -1}
 	if a.harvest {
 		out.Harvest = []etl.Path{"event.object"}
 	}
