@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"slices"
 
@@ -76,6 +77,9 @@ func (b *buckets) add(stage uint16, at, items, bytes int64) {
 	live[i].changed = true
 }
 
+// stages returns the stages with buckets in one order: the same epoch makes the same commit.
+func (b *buckets) stages() []uint16 { return slices.Sorted(maps.Keys(b.live)) }
+
 // expired is a bucket whose instant has come.
 type expired struct {
 	stage uint16
@@ -84,8 +88,8 @@ type expired struct {
 
 // expire returns the buckets that expire by now, and forgets them. The caller's commit deletes what they hold.
 func (b *buckets) expire(now int64) (gone []expired) {
-	for stage, live := range b.live {
-		n := 0
+	for _, stage := range b.stages() {
+		live, n := b.live[stage], 0
 		for n < len(live) && live[n].at <= now {
 			gone = append(gone, expired{stage, live[n].at})
 			n++
@@ -114,7 +118,8 @@ func (w *effects) dropBuckets(gone []expired) {
 
 // bucketSizes writes the sizes that changed.
 func (w *effects) bucketSizes(b *buckets) {
-	for stage, live := range b.live {
+	for _, stage := range b.stages() {
+		live := b.live[stage]
 		for i := range live {
 			if x := &live[i]; x.changed {
 				x.changed = false
