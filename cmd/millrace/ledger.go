@@ -93,7 +93,6 @@ func (a *auditor) atRest(ctx context.Context) error {
 		a.l.equal(j.instance.Program+" has read the log", total(ends), total(j.p.Offsets))
 		for _, s := range j.p.Sinks {
 			a.l.equal(j.instance.Program+": rows that "+s.Name+" has yet to publish", 0, s.PendingRows)
-			a.l.equal(j.instance.Program+": rows that "+s.Name+" refused", 0, s.Rejected)
 		}
 	}
 	return nil
@@ -133,9 +132,9 @@ func (a *auditor) tables(ctx context.Context) error {
 	a.l.Duplicates = c["duplicates"]
 	a.l.equal("read = events + entities + filtered + rejects + unreadable + replayed",
 		c["read"], c["events"]+c["entities"]+c["filtered"]+c["rejects"]+c["unreadable"]+c["replayed"])
-	letters := map[string]int64{}
-	for _, t := range a.s.etl.plan.Tables {
-		ids, revs, err := a.lakeRows(ctx, t, letters)
+	letters, refused := map[string]int64{}, map[string]map[string]int64{}
+	for _, t := range slices.Backward(a.s.etl.plan.Tables) { // dead letters are the last: the others are compared with them
+		ids, revs, err := a.lakeRows(ctx, t, letters, refused)
 		if err != nil {
 			return err
 		}
@@ -143,9 +142,8 @@ func (a *auditor) tables(ctx context.Context) error {
 		if err != nil && !errors.Is(err, delivery.ErrNotFound) {
 			return err
 		}
-		a.l.equal(t.Name+": rows of the lake are in the index", ids, inIndex.Rows)
-		a.l.equal(t.Name+": sum of the revisions of the lake's rows is the index's", revs, inIndex.RevSum)
-		if err := a.topic(ctx, t.Name, ids, revs); err != nil {
+		a.same(t.Name, "index", ids, revs, inIndex.Rows, inIndex.RevSum, refused[t.Name]["iceberg"], refused[t.Name]["elastic"])
+		if err := a.topic(ctx, t.Name, ids, revs, refused[t.Name]); err != nil {
 			return err
 		}
 		if t.Name == etl.DeadLetterTable {
@@ -157,14 +155,23 @@ func (a *auditor) tables(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(a.l.Rows)) {
 		prefix := "table." + name + "."
 		a.l.Waiting += c[prefix+"waiting"]
-		a.records[name] = a.l.Rows[name] + letters[name] + c[prefix+"waiting"] + c[prefix+"dropped"] + c[prefix+"deleted"]
+		a.records[name] = a.l.Rows[name] + refused[name]["iceberg"] + letters[name] + c[prefix+"waiting"] + c[prefix+"dropped"] + c[prefix+"deleted"]
 		a.l.equal(name+": records = rows + dead letters + waiting + dropped + deleted", c[prefix+"in"], a.records[name])
 	}
 	return nil
 }
 
+// same checks that another target holds the rows that the lake holds, but for those of which a dead letter says that one of the two has
+// refused them.
+func (a *auditor) same(table, target string, ids, revs, otherIDs, otherRevs, lakeRefused, otherRefused int64) {
+	a.l.equal(table+": rows of the lake are in the "+target, ids+lakeRefused, otherIDs+otherRefused)
+	if lakeRefused+otherRefused == 0 {
+		a.l.equal(table+": sum of the revisions of the lake's rows is the "+target+"'s", revs, otherRevs)
+	}
+}
+
 // topic checks that a table's topic holds what the lake holds, when the directory has table topics.
-func (a *auditor) topic(ctx context.Context, table string, ids, revs int64) error {
+func (a *auditor) topic(ctx context.Context, table string, ids, revs int64, refused map[string]int64) error {
 	if !a.s.cfg.dir.head.TableTopics {
 		return nil
 	}
@@ -172,21 +179,21 @@ func (a *auditor) topic(ctx context.Context, table string, ids, revs int64) erro
 	if err != nil {
 		return err
 	}
-	a.l.equal(table+": rows of the lake are in the table topic", ids, t.Rows)
-	a.l.equal(table+": sum of the revisions of the lake's rows is the table topic's", revs, t.RevSum)
+	a.same(table, "table topic", ids, revs, t.Rows, t.RevSum, refused["iceberg"], refused["topic"])
 	a.l.equal(table+": messages of the table topic that are there twice", 0, t.Repeated)
 	return nil
 }
 
-// lakeRows reads a table from the lake. A row that is there twice counts as one, and makes a check fail.
-func (a *auditor) lakeRows(ctx context.Context, t plan.Table, letters map[string]int64) (ids, revs int64, err error) {
+// lakeRows reads a table from the lake. Of dead letters it counts those of records that became no row, by table, and those of rows that a
+// sink refused, by table and sink. A row that is there twice counts as one, and makes a check fail.
+func (a *auditor) lakeRows(ctx context.Context, t plan.Table, letters map[string]int64, refused map[string]map[string]int64) (ids, revs int64, err error) {
 	table, err := a.s.lake.Lookup(ctx, lake.Name{Namespace: a.s.etl.instance.Namespace(), Table: t.Name})
 	if err != nil {
 		return 0, 0, err
 	}
 	columns := []string{"_id", "_rev"}
 	if t.Name == etl.DeadLetterTable {
-		columns = append(columns, "table_name")
+		columns = append(columns, "table_name", "stage")
 	}
 	seen, rows := map[string]struct{}{}, int64(0)
 	for row, err := range table.Scan(ctx, lake.ScanOptions{Columns: columns}) {
@@ -196,8 +203,17 @@ func (a *auditor) lakeRows(ctx context.Context, t plan.Table, letters map[string
 		rows++
 		seen[row["_id"].(string)] = struct{}{}
 		revs += row["_rev"].(int64)
-		if name, ok := row["table_name"].(string); ok {
+		name, ok := row["table_name"].(string)
+		if !ok {
+			continue
+		}
+		stage, _ := row["stage"].(string)
+		if sink, ok := strings.CutPrefix(stage, "sink/"); !ok {
 			letters[name]++
+		} else if refused[name] == nil {
+			refused[name] = map[string]int64{sink: 1}
+		} else {
+			refused[name][sink]++
 		}
 	}
 	a.l.equal(t.Name+": rows of the lake, each once", int64(len(seen)), rows)
