@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"millrace/lake"
+	"millrace/lake/laketest"
 	"millrace/plan"
 )
 
@@ -19,7 +20,7 @@ func duck(t *testing.T, dir, query string, into ...any) {
 	db, err := sql.Open("duckdb", "")
 	require.NoError(t, err)
 	defer db.Close()
-	files := filepath.Join(dir, "warehouse", "*", "*", "data", "data-*.parquet")
+	files := filepath.Join(laketest.Copy(t, dir), "*", "*", "data", "data-*.parquet")
 	require.NoError(t, db.QueryRow(fmt.Sprintf(query, "'"+files+"'")).Scan(into...))
 }
 

@@ -91,6 +91,21 @@ func Local(t testing.TB, name string) string {
 	return copied
 }
 
+// Copy is a folder with the files of dir's warehouse: its own, or a copy.
+func Copy(t testing.TB, dir string) string {
+	t.Helper()
+	if !OnS3() {
+		return filepath.Join(dir, "warehouse")
+	}
+	copied := t.TempDir()
+	for _, name := range Files(t, dir) {
+		at := filepath.Join(copied, filepath.FromSlash(name))
+		require.NoError(t, os.MkdirAll(filepath.Dir(at), 0o755))
+		require.NoError(t, os.WriteFile(at, content(t, prefix(dir)+"/"+name), 0o600))
+	}
+	return copied
+}
+
 // Cut takes away the second half of a file that Files has named.
 func Cut(t testing.TB, dir, name string) {
 	t.Helper()
