@@ -85,12 +85,11 @@ type simulation struct {
 	}
 	said []string // what happened, a line each
 
-	log     map[int32][]record.Item // what the source holds
-	moved   time.Duration           // by the clock, in this phase
-	saved   []string                // savepoints and checkpoints of this phase
-	made    int                     // directories
-	memory  uint64
-	workers int
+	log    map[int32][]record.Item // what the source holds
+	moved  time.Duration           // by the clock, in this phase
+	saved  []string                // savepoints and checkpoints of this phase
+	made   int                     // directories
+	memory uint64
 
 	// What survives a life:
 	mem   *vfs.MemFS

@@ -1,7 +1,9 @@
 package etl_test
 
 import (
+	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"testing"
@@ -22,9 +24,9 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	var ids map[string]string // of the universe's rows, in the schedules before
 	for seed, last := seeds(t, 200); seed <= last; seed++ {
 		c := oracletest.New(seed, []int{8, 24, 60}[seed/3%3])
-		if c.Run(inMemory) != nil {
-			small := c.Minimise(func(c *oracletest.Case) bool { return c.Run(inMemory) != nil })
-			require.NoError(t, small.Run(inMemory), "replay: MILLRACE_SEED=%d go test ./etl -run TestOrderDoesNotMatter\n%s", seed, small)
+		if run(c) != nil {
+			small := c.Minimise(func(c *oracletest.Case) bool { return run(c) != nil })
+			require.NoError(t, run(small), "replay: MILLRACE_SEED=%d go test ./etl -run TestOrderDoesNotMatter\n%s", seed, small)
 		}
 		if seed%3 == 0 {
 			ids = map[string]string{}
@@ -36,6 +38,16 @@ func TestOrderDoesNotMatter(t *testing.T) {
 			ids[what] = id
 		}
 	}
+}
+
+// run runs a case. A panic is an error, so that it too comes with its seed and is made smaller.
+func run(c *oracletest.Case) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return c.Run(inMemory)
 }
 
 // seeds returns the first and the last seed to run.
