@@ -35,7 +35,7 @@ func damage(dir string, err error) error {
 	case pebble.IsCorruptionError(err), errors.Is(err, fs.ErrNotExist):
 		return &damageError{dir, err}
 	}
-	for _, said := range []string{"on-disk corruption", "object size mismatch", "malformed manifest", "invalid key=value syntax"} {
+	for _, said := range []string{"on-disk corruption", "merger name from file", "object size mismatch", "malformed manifest", "invalid key=value syntax"} {
 		if strings.Contains(err.Error(), said) {
 			return &damageError{dir, err}
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -25,14 +24,13 @@ type disk struct {
 
 	failAt  string // "blob write 3"; empty for none
 	full    bool   // from there on all writes fail
-	crashAt int    // which sync; 0 for none
+	crashAt string // "log sync 3"; empty for none
 	onCrash func()
 
 	mu     sync.Mutex
 	cond   *sync.Cond
 	held   bool
 	counts map[string]int
-	syncs  int
 	failed bool
 	over   bool                // the life is; what it still does does not count
 	files  map[string]*written // made in this life
@@ -177,14 +175,12 @@ func (d *disk) inject(op errorfs.Op) error {
 	}
 	what := kind + " " + doing
 	d.counts[what]++
-	if doing == "sync" || doing == "rename" {
-		if d.syncs++; d.syncs == d.crashAt {
-			d.onCrash()
-			d.over = true
-			return nil
-		}
-	}
-	if fmt.Sprint(what, " ", d.counts[what]) == d.failAt || d.full && d.failed && doing != "read" && doing != "sync" {
+	switch at := fmt.Sprint(what, " ", d.counts[what]); {
+	case at == d.crashAt:
+		d.onCrash()
+		d.over = true
+		return nil
+	case at == d.failAt, d.full && d.failed && doing != "read" && doing != "sync":
 		d.failed = true
 		return &vfsError{doing, op.Path}
 	}
@@ -208,14 +204,6 @@ func (d *disk) hold(held bool) {
 	defer d.mu.Unlock()
 	d.held = held
 	d.cond.Broadcast()
-}
-
-// count says what was done in the life. Reads depend on caches.
-func (d *disk) count() string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	maps.DeleteFunc(d.counts, func(what string, _ int) bool { return strings.HasSuffix(what, "read") })
-	return fmt.Sprint(d.counts)
 }
 
 // end ends the life and returns the disk as the next one finds it: after a crash of the machine, or only of the process.

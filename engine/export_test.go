@@ -83,6 +83,9 @@ func (s *Stepper) Publish(ctx context.Context, i, n int) (some bool, err error) 
 	}
 }
 
+// BeginManifest does what the first checkpoint of a life does first.
+func (s *Stepper) BeginManifest() error { return s.named(s.e.s.beginManifest()) }
+
 // Savepoint makes a savepoint.
 func (s *Stepper) Savepoint(dir string) error { return s.named(s.e.checkpoint(dir)) }
 
