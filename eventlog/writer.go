@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/internal/retry"
 )
 
 // ErrFenced is matched by the error of a Writer that another one with the same name has taken the place of, or whose
@@ -90,13 +92,16 @@ func (w *Writer) Topic(ctx context.Context, name string, partitions int32) error
 	if err != nil {
 		return err
 	}
-	want := map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 	resources, err := admin.DescribeTopicConfigs(ctx, name)
 	if err == nil && len(resources) == 1 && resources[0].Err == nil { // who may not ask takes the operator's word
+		has := map[string]string{}
 		for _, c := range resources[0].Configs {
-			if v := c.MaybeValue(); want[c.Key] != "" && v != want[c.Key] {
+			has[c.Key] = c.MaybeValue()
+		}
+		for _, want := range [][2]string{{"cleanup.policy", "delete"}, {"retention.ms", "-1"}, {"retention.bytes", "-1"}} {
+			if v, ok := has[want[0]]; ok && v != want[1] {
 				return fmt.Errorf("topic %s of the log at %s has %s=%s and forgets what a rewind must bring back; set it to %s",
-					name, w.log.address(), c.Key, v, want[c.Key])
+					name, w.log.address(), want[0], v, want[1])
 			}
 		}
 	}
@@ -204,8 +209,8 @@ func (w *Writer) abort(ctx context.Context, client *kgo.Client, torn map[string]
 	return nil
 }
 
-// Commit writes the messages in one transaction, in order within each partition. It blocks while the broker is away, until ctx
-// ends. After any error the messages are there as a whole or not at all, and only Take and Last tell which; an error that
+// Commit writes the messages in one transaction, in order within each partition, and returns once committed readers see them.
+// It blocks while the broker is away, until ctx ends. After any error the messages are there as a whole or not at all, and only Take and Last tell which; an error that
 // matches ErrFenced says that there may be another writer in this one's place, which Take would push aside.
 func (w *Writer) Commit(ctx context.Context, messages []Message) (err error) {
 	if w.client == nil {
@@ -248,7 +253,45 @@ func (w *Writer) Commit(ctx context.Context, messages []Message) (err error) {
 	if f := a.failed.Load(); f != nil {
 		return f.err
 	}
-	return w.client.EndTransaction(ctx, kgo.TryCommit)
+	if err := w.client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		return err
+	}
+	written := map[place]int64{}
+	for i := range records {
+		at := place{records[i].Topic, records[i].Partition}
+		written[at] = max(written[at], records[i].Offset)
+	}
+	return w.log.awaitCommitted(ctx, written)
+}
+
+// awaitCommitted waits until committed readers see the records at the given offsets. A cluster answers the end of a transaction once it
+// has noted it, and only then tells the partitions, behind which readers stay until it has. They stay as well behind
+// a transaction that another writer has open, which its timeout ends.
+func (l *Log) awaitCommitted(ctx context.Context, offsets map[place]int64) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*transactionTimeout,
+		fmt.Errorf("the transaction is committed, and after %s readers do not see it yet", 2*transactionTimeout))
+	defer cancel()
+	topics := map[string]bool{}
+	for at := range offsets {
+		topics[at.topic] = true
+	}
+	names := slices.Sorted(maps.Keys(topics))
+	return retry.Do(ctx, retry.Policy{Min: 4 * time.Millisecond, Max: 250 * time.Millisecond}, func(ctx context.Context) error {
+		ends, err := l.admin.ListCommittedOffsets(ctx, names...)
+		if err == nil {
+			err = ends.Error()
+		}
+		if err != nil {
+			return fmt.Errorf("ask for the committed offsets of %v: %w", names, err)
+		}
+		for at, offset := range offsets {
+			end, ok := ends.Lookup(at.topic, at.partition)
+			if !ok || end.Offset <= offset {
+				return fmt.Errorf("partition %d of %s ends at %d for committed readers, and offset %d was written", at.partition, at.topic, end.Offset, offset)
+			}
+		}
+		return nil
+	})
 }
 
 // drop leaves the place without settling anything, as a crash would.
