@@ -147,7 +147,7 @@ func (l *Log) topic(ctx context.Context, admin *kadm.Client, name string, partit
 	// A cluster answers a creation before every broker knows of it and before the partitions have leaders.
 	policy := retry.Policy{Min: 20 * time.Millisecond, Max: 500 * time.Millisecond}
 	err = retry.Do(ctx, policy, func(ctx context.Context) error {
-		topics, err := admin.ListTopics(ctx, name)
+		topics, err := admin.ListTopics(kadm.WithAuthorizedOps(ctx), name) // asks the cluster, not the client's memory of a moment ago
 		if err == nil {
 			err = topics.Error()
 		}
