@@ -76,7 +76,7 @@ type Config struct {
 	// asked to keep what going back to them takes, as they are for the checkpoints. Default: none.
 	Savepoints string
 
-	CacheBytes    int64 // block cache of the state; default 32 MiB
+	CacheBytes    int64 // block cache of the state; default 64 MiB
 	MemTableBytes int64 // memtable of the state; default 16 MiB; two to four are in memory
 
 	Now        func() time.Time      // the processing clock; default time.Now
@@ -97,7 +97,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.IdleAfter, time.Minute)
 	setDefault(&c.CheckpointEvery, 5*time.Minute)
 	setDefault(&c.CheckpointsKept, 3)
-	setDefault(&c.CacheBytes, 32<<20)
+	setDefault(&c.CacheBytes, 64<<20)
 	setDefault(&c.MemTableBytes, 16<<20)
 	if c.FS == nil {
 		c.FS = vfs.Default

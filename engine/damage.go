@@ -43,6 +43,11 @@ func damage(dir string, err error) error {
 	return err
 }
 
+// corrupt reports whether err, of a job that ran, says that the store found a damaged file.
+func corrupt(err error) bool {
+	return pebble.IsCorruptionError(err) || err != nil && strings.Contains(err.Error(), "on-disk corruption") // of a panic there is the text alone
+}
+
 // guard calls f and returns its error, or what it panics with: Pebble panics at some damaged files. After a panic the
 // store is not used any more, not even closed.
 func (s *state) guard(dir string, f func() error) (err error) {

@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"millrace/plan"
 	"millrace/sink"
 )
@@ -103,6 +101,7 @@ func (e *Engine) restore() error {
 		e.rec.Newest = map[int32]int64{}
 	}
 	e.rec.Sizes = sizesOf(e.s.id.Stages, e.rec.Sizes)
+	e.s.sizes = e.rec.Sizes
 	if e.rec.Rejected == nil {
 		e.rec.Rejected = map[string]int64{}
 	}
@@ -177,7 +176,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	stopPublishing()
 	<-published
-	if pebble.IsCorruptionError(err) {
+	if corrupt(err) {
 		err = damage(e.c.Dir, err)
 	}
 	err = errors.Join(err, e.outbox.closeSegment())

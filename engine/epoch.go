@@ -59,6 +59,7 @@ func (e *Engine) epoch(in *input, a *advance) error {
 	next.Rows += int64(len(res.rows))
 	next.Collapsed += res.collapsed
 	next.measure(e.prog.stageIDs, res.keys)
+	e.s.sizes = next.Sizes
 	for i := range res.rows {
 		res.rows[i].Epoch = next.Epoch
 	}

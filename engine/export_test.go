@@ -5,8 +5,6 @@ import (
 	"errors"
 	"math"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"millrace/record"
 )
 
@@ -34,7 +32,7 @@ func (s *Stepper) Epoch(items []record.Item) error {
 
 // named calls damage so, as Run does.
 func (s *Stepper) named(err error) error {
-	if pebble.IsCorruptionError(err) {
+	if corrupt(err) {
 		err = damage(s.e.c.Dir, err)
 	}
 	return err

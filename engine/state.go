@@ -56,6 +56,7 @@ type state struct {
 	fault   *fault
 	id      identity
 	buckets *buckets
+	sizes   map[uint16]stageSize // of stages as of the last commit, by id
 	closed  bool
 	listed  bool // by beginManifest
 }
@@ -117,7 +118,7 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 		L0CompactionThreshold:       8,
 		L0StopWritesThreshold:       32,
 		LBaseMaxBytes:               64 << 20,
-		MaxOpenFiles:                512,
+		MaxOpenFiles:                2048,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
 		Logger:                      pebbleLogger{c.Logger, f},
 		ReadOnly:                    readOnly,
@@ -127,6 +128,9 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 		},
 	}
 	for i := range opts.Levels {
+		// A file's bloom filter is read as one block. Of files that hold keys alone, or short values, it would be megabytes, and
+		// a few of them would keep everything else out of the cache.
+		opts.TargetFileSizes[i] = min(int64(2<<20)<<i, 8<<20)
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 		opts.Levels[i].BlockSize = 8 << 10
 		// Most of the state lives for an hour and is never read: a better compression costs more than all else together.
@@ -137,6 +141,16 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 		return pebble.ValueSeparationPolicy{
 			Enabled: true, MinimumSize: 256, MaxBlobReferenceDepth: 64, RewriteMinimumAge: 10 * time.Minute, TargetGarbageRatio: 0.4,
 		}
+	}
+	// Except a key's value, which is read with every record that comes to the key.
+	opts.Experimental.SpanPolicyFunc = func(start []byte) (pebble.SpanPolicy, []byte, error) {
+		switch kind := start[0]; {
+		case kind < kindValue:
+			return pebble.SpanPolicy{}, []byte{kindValue}, nil
+		case kind == kindValue:
+			return pebble.SpanPolicy{ValueStoragePolicy: pebble.ValueStorageLowReadLatency}, []byte{kindValue + 1}, nil
+		}
+		return pebble.SpanPolicy{}, nil, nil
 	}
 	if err := checkLogs(c.FS, dir); err != nil {
 		return nil, damage(c.Dir, err)
@@ -236,7 +250,8 @@ func (s *state) do(f func() error) error {
 	go func() {
 		defer func() {
 			if p := recover(); p != nil {
-				s.fault.raise(fmt.Errorf("state store: %v", p))
+				said, _, _ := strings.Cut(fmt.Sprint(p), "\n") // without its stack
+				s.fault.raise(fmt.Errorf("state store: %s", said))
 			}
 		}()
 		done <- f()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -16,37 +17,17 @@ func (s *state) load(keys []keyed) (err error) {
 	}
 	stage := keys[0].stateKey[1:3]
 	var held arena
-
-	prefix := append([]byte{kindValue}, stage...)
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix), UseL6Filters: true})
-	if err != nil {
-		return fmt.Errorf("read state: %w", err)
-	}
-	lists := 0
-	for i := range keys {
-		k := &keys[i]
-		if it.SeekPrefixGE(k.stateKey) {
-			v, err := it.ValueAndErr() // from a blob file that may be damaged; the next seek would forget the error
-			if err != nil {
-				return fmt.Errorf("read state: %w", errors.Join(err, it.Close()))
-			}
-			k.Value = held.copy(v)
-		} else if it.Error() != nil {
-			break
-		}
-		if k.needList {
-			lists++
+	if s.sizes[binary.BigEndian.Uint16(stage)].Keys > 0 {
+		if err := s.loadValues(stage, keys, &held); err != nil {
+			return fmt.Errorf("read state: %w", err)
 		}
 	}
-	if err := errors.Join(it.Error(), it.Close()); err != nil {
-		return fmt.Errorf("read state: %w", err)
-	}
-	if lists == 0 {
+	if !slices.ContainsFunc(keys, func(k keyed) bool { return k.needList }) {
 		return nil
 	}
 
-	prefix[0] = kindList
-	it, err = s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix), UseL6Filters: true})
+	prefix := append([]byte{kindList}, stage...)
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix), UseL6Filters: true})
 	if err != nil {
 		return fmt.Errorf("read lists: %w", err)
 	}
@@ -77,6 +58,29 @@ func (s *state) load(keys []keyed) (err error) {
 		}
 	}
 	return s.loadExpiring(keys, &held)
+}
+
+// loadValues fills the values of keys.
+func (s *state) loadValues(stage []byte, keys []keyed, held *arena) (err error) {
+	prefix := append([]byte{kindValue}, stage...)
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix), UseL6Filters: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for i := range keys {
+		k := &keys[i]
+		if it.SeekPrefixGE(k.stateKey) {
+			v, err := it.ValueAndErr() // it may have to be read; the next seek would forget the error
+			if err != nil {
+				return err
+			}
+			k.Value = held.copy(v)
+		} else if it.Error() != nil {
+			break
+		}
+	}
+	return it.Error()
 }
 
 // A list entry holds what one epoch appended: each item with its length before it.

@@ -90,12 +90,16 @@ func (j *Job) epoch(items []record.Item) {
 	out := plan.NewOutput(p)
 	p.Read(items, out)
 	now := j.Now.UnixMicro()
+	expire := now // timers that are still to fire may find what expires after their instants
+	if next, ok := j.nextTimer(); ok {
+		expire = min(expire, next)
+	}
 	for i, s := range p.Stages {
 		if s.Stateless != nil {
 			s.Stateless(encoded(out.Sent[i]), out)
 			continue
 		}
-		keys := j.batch(i, encoded(out.Sent[i]), now)
+		keys := j.batch(i, encoded(out.Sent[i]), now, expire)
 		s.Keyed(plan.Clock{Processing: now}, keys, out)
 		for _, k := range keys {
 			j.apply(i, k)
@@ -120,7 +124,7 @@ func encoded(in []plan.Element) []plan.Element {
 	return out
 }
 
-func (j *Job) batch(stage int, in []plan.Element, now int64) (keys []*plan.Key) {
+func (j *Job) batch(stage int, in []plan.Element, now, expire int64) (keys []*plan.Key) {
 	byKey := map[string]*plan.Key{}
 	key := func(k string) *plan.Key {
 		if byKey[k] == nil {
@@ -153,7 +157,7 @@ func (j *Job) batch(stage int, in []plan.Element, now int64) (keys []*plan.Key) 
 		}
 		if s := j.stages[stage][string(k.Key)]; load && s != nil {
 			k.List = slices.Clone(s.list)
-			s.expiring = slices.DeleteFunc(s.expiring, func(x plan.Expiring) bool { return x.Until <= now })
+			s.expiring = slices.DeleteFunc(s.expiring, func(x plan.Expiring) bool { return x.Until <= expire })
 			for _, x := range s.expiring {
 				k.List = append(k.List, x.Item)
 			}
