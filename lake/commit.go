@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 	"time"
@@ -115,11 +116,6 @@ func (t *Table) Commit(ctx context.Context, p *Pending, pos Position) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	for _, f := range p.locations {
-		if _, err := t.lake.fsys.Stat(f); err != nil {
-			return fmt.Errorf("commit to table %s: a file of the batch is gone, write the batch again: %w", t.name, err)
-		}
-	}
 	start := t.lake.cfg.Now()
 	known := false
 	err := t.change(context.WithoutCancel(ctx), "commit", func(tbl *table.Table) (*table.Transaction, error) {
@@ -137,6 +133,9 @@ func (t *Table) Commit(ctx context.Context, p *Pending, pos Position) error {
 		if ok && last.ToEpoch >= pos.FromEpoch {
 			return nil, fmt.Errorf("epochs %d to %d are partly in the table, which ends with %d: leave out those it has",
 				pos.FromEpoch, pos.ToEpoch, last.ToEpoch)
+		}
+		if err := t.present(context.WithoutCancel(ctx), p); err != nil {
+			return nil, err
 		}
 		tx := tbl.NewTransaction()
 		if tbl.CurrentSnapshot() == nil {
@@ -162,6 +161,27 @@ func (t *Table) Commit(ctx context.Context, p *Pending, pos Position) error {
 	t.lake.metrics.commits.WithLabelValues(outcome).Inc()
 	t.lake.metrics.seconds.Observe(t.lake.cfg.Now().Sub(start).Seconds())
 	t.expire(context.WithoutCancel(ctx))
+	return nil
+}
+
+// present returns an error when a file of p is gone: swept, perhaps by a writer that has claimed the table since t looked at it.
+func (t *Table) present(ctx context.Context, p *Pending) error {
+	for _, f := range p.locations {
+		_, err := t.lake.fsys.Stat(f)
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("look for the files of the batch: %w", err)
+		}
+		if err := t.load(ctx); err != nil {
+			return err
+		}
+		if err := t.fence(t.seen()); err != nil {
+			return err
+		}
+		return fmt.Errorf("a file of the batch is gone, write the batch again: %w", err)
+	}
 	return nil
 }
 

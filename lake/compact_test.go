@@ -55,7 +55,7 @@ func TestCompactAppliesCorrections(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	dir := t.TempDir()
-	tbl := openTable(t, openLake(t, lake.Config{Dir: dir, KeepSnapshots: 1, KeepFor: time.Nanosecond}))
+	tbl := openTable(t, openLake(t, lake.Config{Dir: dir, KeepSnapshots: 20, KeepFor: time.Nanosecond}))
 	publish(t, tbl, 1, 1, quiz("quiet", 1, 1, 9*day))
 	e := uint64(1)
 	for range 70 {
@@ -95,7 +95,7 @@ func TestCompactBesideAWriter(t *testing.T) {
 		}
 	}()
 	want := map[string]float64{}
-	for e := uint64(1); e <= 80; e++ {
+	for e := uint64(1); e <= 40; e++ {
 		publish(t, writer, e, e, quiz("hot", e, e, 0), quiz(fmt.Sprint(e), 1, e, 0))
 		want["hot"], want[fmt.Sprint(e)] = float64(e), 1
 	}

@@ -117,10 +117,15 @@ func files(t *testing.T, dir string) map[string]int {
 	return n
 }
 
+// The power fails at each change of the disk; on S3, which forgets nothing that it has answered, at every third.
 func TestPowerCutAtEachChange(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	for changes := 0; ; changes++ {
+	step := 1
+	if laketest.OnS3() {
+		step = 3
+	}
+	for changes := 0; ; changes += step {
 		dir := t.TempDir()
 		m := newMachine(changes)
 		l, err := lake.OpenWithFaults(ctx, laketest.In(dir), m.fault)
@@ -168,7 +173,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const killEpochs = 60
+const killEpochs = 40
 
 // publishUntilKilled corrects one row and adds another in each epoch, and says so when the epoch begins to be published.
 func publishUntilKilled(dir string) error {

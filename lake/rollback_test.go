@@ -57,25 +57,25 @@ func TestGoingBackOverCompaction(t *testing.T) {
 	ctx := context.Background()
 	tbl := openTable(t, openLake(t, lake.Config{}))
 	require.NoError(t, tbl.Claim(ctx, claim(first)))
-	hot(t, tbl, "L1", 1, 40)
-	_, err := tbl.Compact(ctx) // has the position of epoch 40
+	hot(t, tbl, "L1", 1, 30)
+	_, err := tbl.Compact(ctx) // has the position of epoch 30
 	require.NoError(t, err)
-	hot(t, tbl, "L1", 41, 80)
-	_, err = tbl.Compact(ctx) // applies corrections of after 40
+	hot(t, tbl, "L1", 31, 66)
+	_, err = tbl.Compact(ctx) // applies corrections of after 30
 	require.NoError(t, err)
-	second := first.Fork(40, "L2", 2)
+	second := first.Fork(30, "L2", 2)
 	require.NoError(t, tbl.Claim(ctx, claim(second)))
-	require.Equal(t, upTo(40), scores(t, tbl))
+	require.Equal(t, upTo(30), scores(t, tbl))
 	last, ok, err := tbl.Published(ctx)
 	require.NoError(t, err)
 	require.True(t, ok)
-	require.EqualValues(t, 40, last.ToEpoch)
-	hot(t, tbl, "L2", 41, 45)
+	require.EqualValues(t, 30, last.ToEpoch)
+	hot(t, tbl, "L2", 31, 35)
 	_, err = tbl.Compact(ctx)
 	require.NoError(t, err)
-	require.Equal(t, upTo(45), scores(t, tbl))
+	require.Equal(t, upTo(35), scores(t, tbl))
 	require.NoError(t, tbl.Claim(ctx, claim(second)), "again")
-	require.Equal(t, upTo(45), scores(t, tbl))
+	require.Equal(t, upTo(35), scores(t, tbl))
 }
 
 func TestGoingBackNeedsASnapshot(t *testing.T) {
@@ -83,19 +83,19 @@ func TestGoingBackNeedsASnapshot(t *testing.T) {
 	ctx := context.Background()
 	tbl := openTable(t, openLake(t, lake.Config{KeepSnapshots: 3, KeepFor: time.Nanosecond}))
 	require.NoError(t, tbl.Claim(ctx, claim(first)))
-	hot(t, tbl, "L1", 1, 20)
-	require.NoError(t, tbl.Keep(ctx, []lake.Mark{{Lineage: "L1", Epoch: 20}, {Lineage: "L1", Epoch: 1}}), "of 1 nothing is left")
-	hot(t, tbl, "L1", 21, 60)
+	hot(t, tbl, "L1", 1, 8)
+	require.NoError(t, tbl.Keep(ctx, []lake.Mark{{Lineage: "L1", Epoch: 8}, {Lineage: "L1", Epoch: 1}}), "of 1 nothing is left")
+	hot(t, tbl, "L1", 9, 24)
 
-	require.ErrorIs(t, tbl.Claim(ctx, claim(first.Fork(30, "L2", 2))), lake.ErrExpired)
+	require.ErrorIs(t, tbl.Claim(ctx, claim(first.Fork(12, "L2", 2))), lake.ErrExpired)
 	require.ErrorIs(t, tbl.Claim(ctx, claim(first.Fork(1, "L2", 2))), lake.ErrExpired)
-	require.Equal(t, upTo(60), scores(t, tbl), "nothing has changed")
-	hot(t, tbl, "L1", 61, 61)
+	require.Equal(t, upTo(24), scores(t, tbl), "nothing has changed")
+	hot(t, tbl, "L1", 25, 25)
 
-	second := first.Fork(20, "L2", 2)
+	second := first.Fork(8, "L2", 2)
 	require.NoError(t, tbl.Claim(ctx, claim(second)))
-	require.Equal(t, upTo(20), scores(t, tbl))
-	hot(t, tbl, "L2", 21, 60)
+	require.Equal(t, upTo(8), scores(t, tbl))
+	hot(t, tbl, "L2", 9, 24)
 
 	// The archive's past is what it was, however much has come since.
 	past := map[string]float64{}
@@ -103,13 +103,13 @@ func TestGoingBackNeedsASnapshot(t *testing.T) {
 		require.NoError(t, err)
 		past[row["_id"].(string)] = row["score"].(float64)
 	}
-	require.Equal(t, upTo(20), past)
+	require.Equal(t, upTo(8), past)
 
 	// Forgotten, it goes.
 	require.NoError(t, tbl.Keep(ctx, nil))
-	hot(t, tbl, "L2", 61, 80)
-	require.ErrorIs(t, tbl.Claim(ctx, claim(second.Fork(20, "L3", 3))), lake.ErrExpired)
-	require.Equal(t, upTo(80), scores(t, tbl))
+	hot(t, tbl, "L2", 25, 36)
+	require.ErrorIs(t, tbl.Claim(ctx, claim(second.Fork(8, "L3", 3))), lake.ErrExpired)
+	require.Equal(t, upTo(36), scores(t, tbl))
 }
 
 func TestGoingBackToAnEmptyTable(t *testing.T) {
@@ -117,7 +117,7 @@ func TestGoingBackToAnEmptyTable(t *testing.T) {
 	ctx := context.Background()
 	tbl := openTable(t, openLake(t, lake.Config{KeepSnapshots: 3, KeepFor: time.Nanosecond}))
 	require.NoError(t, tbl.Claim(ctx, claim(first)))
-	for e := uint64(11); e <= 60; e++ { // its first epochs had no rows for the table, and the snapshots of the next expire
+	for e := uint64(11); e <= 24; e++ { // its first epochs had no rows for the table, and the snapshots of the next expire
 		require.NoError(t, commit(tbl, "L1", e, quiz("a", e, e, 0)))
 	}
 	require.NoError(t, tbl.Claim(ctx, claim(first.Fork(10, "L2", 2))))
@@ -173,6 +173,37 @@ func TestOldWriterIsRefusedHalfWay(t *testing.T) {
 	require.NoError(t, err, "nothing to do")
 	require.ErrorIs(t, tbl.Keep(ctx, nil), lake.ErrFenced)
 	require.Equal(t, upTo(2), scores(t, openTable(t, l)))
+}
+
+// An old writer whose files a new one has swept is told that it is not the writer any more, not to write them again.
+func TestOldWriterWhoseFilesAreGone(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	zombie := openTable(t, openLake(t, lake.Config{Dir: dir}))
+	require.NoError(t, zombie.Claim(ctx, claim(first)))
+	hot(t, zombie, "L1", 1, 2)
+	write := func(tbl *lake.Table) *lake.Pending {
+		p, err := tbl.Write(ctx, []plan.Row{quiz("z", 1, 3, 0)}, "L1", "1.0.0")
+		require.NoError(t, err)
+		return p
+	}
+	p, pos := write(zombie), lake.Position{Lineage: "L1", FromEpoch: 3, ToEpoch: 3}
+
+	tbl := openTable(t, openLake(t, lake.Config{Dir: dir}))
+	swept := func() {
+		n, err := tbl.Sweep(ctx, 0)
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+	}
+	swept()
+	require.ErrorContains(t, zombie.Commit(ctx, p, pos), "a file of the batch is gone, write the batch again")
+
+	p = write(zombie)
+	require.NoError(t, tbl.Claim(ctx, claim(first.Fork(2, "L2", 2))))
+	swept()
+	require.ErrorIs(t, zombie.Commit(ctx, p, pos), lake.ErrFenced)
+	require.Equal(t, upTo(2), scores(t, tbl))
 }
 
 func TestPowerCutAtEachChangeOfGoingBack(t *testing.T) {

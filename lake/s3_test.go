@@ -82,12 +82,12 @@ func TestWarehouseOfOneLake(t *testing.T) {
 	refused(cfg, "has no millrace-lake.json, though tables of the lake in "+dir+" are there")
 }
 
-// The server goes away before, or in the middle of, each third of the requests that publishing takes, and comes back.
+// The server goes away before, or in the middle of, each fifth of the requests that publishing takes, and comes back.
 func TestServerGoesAwayAtEachStep(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	gate := laketest.NewGate(t)
-	for requests := 0; ; requests += 3 {
+	for requests := 0; ; requests += 5 {
 		cfg := laketest.In(t.TempDir())
 		cfg.S3.Endpoint = gate.URL
 		gate.Let(math.MaxInt, false)
