@@ -230,7 +230,8 @@ func randomMetric(r *rand.Rand) oracleAgg {
 	case 3:
 		return metric("value_count", "x", func(docs []oracleDoc) any { return value(len(numbers(docs))) })
 	case 4:
-		return metric("cardinality", "k", func(docs []oracleDoc) any {
+		// Without a threshold Elasticsearch reserves so much for each bucket that a small one answers for some shards only.
+		return oracleAgg{obj{"cardinality": obj{"field": "k", "precision_threshold": 100}}, func(docs []oracleDoc) any {
 			seen := map[string]bool{}
 			for _, d := range docs {
 				for _, k := range d.k {
@@ -238,7 +239,7 @@ func randomMetric(r *rand.Rand) oracleAgg {
 				}
 			}
 			return value(len(seen))
-		})
+		}}
 	}
 	return metric("stats", "x", func(docs []oracleDoc) any {
 		all := numbers(docs)
@@ -389,7 +390,7 @@ func askOracle(t *testing.T, searches int, do func(*http.Request) (int, []byte))
 		text, err := json.Marshal(body)
 		require.NoError(t, err)
 		found := choose(docs, q.match)
-		checkAnswer(t, string(text), call("POST", "/oracle-1,oracle-2/_search", string(text)), found, eval(found), body["sort"])
+		checkAnswer(t, string(text), call("POST", "/oracle-1,oracle-2/_search?allow_partial_search_results=false", string(text)), found, eval(found), body["sort"])
 	}
 	for _, name := range names {
 		call("DELETE", "/"+name, "")

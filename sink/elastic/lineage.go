@@ -154,7 +154,7 @@ func (s *Sink) held() object {
 	return object{"bool": object{"should": should, "minimum_should_match": 1}}
 }
 
-// search returns the ids of at most pageSize documents.
+// search returns the ids of at most pageSize documents. What a shard does not answer for would pass for not being there, so all must answer.
 func (s *Sink) search(ctx context.Context, index string, query object) ([]string, error) {
 	var answer struct {
 		Hits struct {
@@ -163,7 +163,7 @@ func (s *Sink) search(ctx context.Context, index string, query object) ([]string
 			} `json:"hits"`
 		} `json:"hits"`
 	}
-	err := s.do(ctx, http.MethodPost, "/"+index+"/_search", object{"size": pageSize, "_source": false, "query": query}, &answer)
+	err := s.do(ctx, http.MethodPost, "/"+index+"/_search?allow_partial_search_results=false", object{"size": pageSize, "_source": false, "query": query}, &answer)
 	if err != nil {
 		return nil, fmt.Errorf("search index %s: %w", index, err)
 	}

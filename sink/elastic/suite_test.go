@@ -101,7 +101,7 @@ func (h *harness) do(t testing.TB, method, path, body string) (int, []byte) {
 
 func (h *harness) Rows(t testing.TB, table string) map[string]map[string]any {
 	t.Helper()
-	status, answer := h.do(t, http.MethodPost, "/"+h.index(table)+"/_search?ignore_unavailable=true", `{"size":10000}`)
+	status, answer := h.do(t, http.MethodPost, "/"+h.index(table)+"/_search?ignore_unavailable=true&allow_partial_search_results=false", `{"size":10000}`)
 	require.Equal(t, 200, status, string(answer))
 	var found struct {
 		Hits struct {
