@@ -56,9 +56,9 @@ func newMetrics(e *Engine) (*metrics, error) {
 		backpressure: prometheus.NewDesc("millrace_engine_backpressure", "1 while the outbox is over its limit.", nil, nil),
 		stageKeys:    prometheus.NewDesc("millrace_engine_stage_keys", "Keys that a stage has a value for.", []string{"stage"}, nil),
 		stageItems: prometheus.NewDesc("millrace_engine_stage_items",
-			"Items in a stage's lists: records that wait, or may still be corrected.", []string{"stage"}, nil),
+			"Items in a stage's lists, by what: items are records that wait, expiring ones may still be corrected.", []string{"stage", "what"}, nil),
 		stageBytes: prometheus.NewDesc("millrace_engine_stage_bytes",
-			"State of a stage, before compression, by what: values or items.", []string{"stage", "what"}, nil),
+			"State of a stage, before compression, by what: values, items or expiring.", []string{"stage", "what"}, nil),
 		sinkRows:     prometheus.NewDesc("millrace_engine_sink_lag_rows", "Rows that a sink has not published.", []string{"sink"}, nil),
 		sinkRejected: prometheus.NewDesc("millrace_engine_sink_rejected_rows", "Rows that a sink refused for good.", []string{"sink"}, nil),
 	})
@@ -126,7 +126,9 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	send(g.backpressure, backpressure)
 	for _, s := range p.Stages {
 		send(g.stageKeys, float64(s.Keys), s.Name)
-		send(g.stageItems, float64(s.Items), s.Name)
+		send(g.stageItems, float64(s.Items), s.Name, "items")
+		send(g.stageItems, float64(s.ExpiringItems), s.Name, "expiring")
+		send(g.stageBytes, float64(s.ExpiringBytes), s.Name, "expiring")
 		send(g.stageBytes, float64(s.ValueBytes), s.Name, "values")
 		send(g.stageBytes, float64(s.ItemBytes), s.Name, "items")
 	}

@@ -181,12 +181,12 @@ func number(v record.Value) string {
 }
 
 // entityKeys are the keys that an entity is filed under: one for each combination of the alternatives that it has.
-func (j *joinState) entityKeys(values []record.Value, account, env string, s *scratch) [][]byte {
+func (s *joinState) entityKeys(values []record.Value, account, env string, scr *scratch) [][]byte {
 	keys := [][]byte{appendTenant(nil, account, env)}
-	for _, slots := range j.entitySlots {
+	for _, slots := range s.entitySlots {
 		var parts [][]byte
 		for _, slot := range slots {
-			part, ok := s.appendPart(nil, values[slot])
+			part, ok := scr.appendPart(nil, values[slot])
 			if ok && !slices.ContainsFunc(parts, func(p []byte) bool { return bytes.Equal(p, part) }) {
 				parts = append(parts, part)
 			}
@@ -200,7 +200,7 @@ func (j *joinState) entityKeys(values []record.Value, account, env string, s *sc
 		keys = next
 	}
 	for i, k := range keys {
-		keys[i] = s.hash(k)
+		keys[i] = scr.hash(k)
 	}
 	return keys
 }
