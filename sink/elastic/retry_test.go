@@ -236,3 +236,27 @@ func TestChangedColumnIsAnError(t *testing.T) {
 	require.ErrorContains(t, err, "prepare index "+f.index("visit"))
 	require.ErrorContains(t, err, "mapper [page] cannot be changed from type [keyword] to [long]")
 }
+
+// While a shard is away the target finds less, unless it is asked for all or nothing: that is no reason to take an index for one's own.
+func TestShardIsAway(t *testing.T) {
+	t.Parallel()
+	away := 0
+	f := newFaulty(t, 0, func(r *http.Request, _ []byte, w http.ResponseWriter) bool {
+		if !strings.HasSuffix(r.URL.Path, "_search") || away == 0 {
+			return false
+		}
+		away--
+		if r.URL.Query().Get("allow_partial_search_results") == "false" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		}
+		_, _ = io.WriteString(w, `{"hits":{"hits":[]}}`) // the test sees what comes of it
+		return true
+	})
+	_, err := f.begun(t, nil).Publish(t.Context(), sink.Batch{Lineage: sinktest.Lineage, FromEpoch: 1, ToEpoch: 1, Rows: quizzes(t, 3)})
+	require.NoError(t, err)
+	away = 2
+	err = f.open(t, nil).Begin(t.Context(), sink.Lineage{ID: "another", Token: 2}, nil)
+	require.ErrorContains(t, err, "holds rows of another lineage")
+	require.Zero(t, away)
+}
