@@ -90,7 +90,8 @@ func (e *Engine) restore() error {
 	}
 	if !found {
 		now := e.c.Now()
-		e.rec = epochRecord{Lineage: newLineage(now), Token: newToken(now, 0)}
+		token := newToken(now, 0)
+		e.rec = epochRecord{Lineage: newLineage(token), Token: token}
 	}
 	e.history, e.checkpointAt = e.rec.history(), e.rec.Epoch
 	e.rec.Version = e.c.Plan.Version

@@ -9,9 +9,9 @@ import (
 	"millrace/sink"
 )
 
-// newLineage names the history that begins at t.
-func newLineage(t time.Time) string {
-	t = t.UTC()
+// newLineage names the lineage with a token, which says when it began: also two that begin at one instant have different names.
+func newLineage(token uint64) string {
+	t := time.UnixMicro(int64(token)).UTC() //nolint:gosec // of this age
 	return fmt.Sprintf("%s%06d", t.Format("20060102150405"), t.Nanosecond()/1000)
 }
 

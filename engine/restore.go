@@ -174,7 +174,8 @@ func beginLineage(c Config, now time.Time, token uint64) error {
 		if found, err := s.getJSON(keyEpoch, &rec); err != nil || !found {
 			return err
 		}
-		forked := rec.history().Fork(rec.Epoch, newLineage(now), newToken(now, max(rec.Token, token)))
+		token := newToken(now, max(rec.Token, token))
+		forked := rec.history().Fork(rec.Epoch, newLineage(token), token)
 		rec.Lineage, rec.Token, rec.Ancestors = forked.ID, forked.Token, forked.Ancestors
 		b := s.db.NewBatch()
 		if err := setJSON(b, keyEpoch, rec); err != nil {
