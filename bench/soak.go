@@ -77,10 +77,11 @@ func Soak(ctx context.Context, c Config, during time.Duration) (r SoakReport, er
 		})
 		took, err := measure(func() error {
 			err := postFor(posting, s, key)
-			watching.Wait()
 			if posting.Err() != nil && ctx.Err() == nil {
-				return nil // its time is up
+				err = nil // its time is up
 			}
+			stop() // memory at rest shows nothing
+			watching.Wait()
 			return err
 		})
 		r.CPU = took.cpu.Seconds() / took.wall.Seconds()
