@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -186,4 +187,18 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	require.Equal(t, map[string]float64{"created": 1, "conflict": 1, "refused": 1, "deleted": 1}, got)
+}
+
+// A client that goes away in the midst of a search leaves nothing behind that others run into.
+func TestClientsThatGoAway(t *testing.T) {
+	t.Parallel()
+	h := setup(t)
+	ok(t, h, "PUT", "/a/_doc/1", `{"x":1}`)
+	for i := range 300 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*10*time.Microsecond)
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/a/_doc/1", nil)
+		h.ServeHTTP(httptest.NewRecorder(), r)
+		cancel()
+		ok(t, h, "GET", "/a/_doc/1", "")
+	}
 }

@@ -269,10 +269,22 @@ func (s *Server) read(ctx context.Context, f func(snapshot) error) error {
 	defer func() { _ = conn.Close() }() // back to the pool
 	tx, c, err := s.pin(ctx, conn)
 	if err != nil {
+		discard(conn)
 		return err
 	}
-	defer func() { _ = tx.Rollback() }() // nothing was written
+	defer func() {
+		_ = tx.Rollback() // nothing was written
+		if ctx.Err() != nil {
+			discard(conn)
+		}
+	}()
 	return f(snapshot{c, tx, s.config.Now()})
+}
+
+// discard takes conn out of the pool. DuckDB may leave one whose client went away in an aborted transaction, in which every later
+// statement fails.
+func discard(conn *sql.Conn) {
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 }
 
 func (s *Server) pin(ctx context.Context, conn *sql.Conn) (*sql.Tx, *catalog, error) {
