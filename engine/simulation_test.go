@@ -28,7 +28,7 @@ import (
 // step by step and always the same. MILLRACE_SCHEDULES says how many (default 100); MILLRACE_SEED runs one.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	first, n := environ(t, "MILLRACE_SEED", 0), environ(t, "MILLRACE_SCHEDULES", 100)
+	first, n := environ(t, "MILLRACE_SEED", 0), environ(t, "MILLRACE_SCHEDULES", 48)
 	if os.Getenv("MILLRACE_SEED") != "" {
 		n = 1
 	}
