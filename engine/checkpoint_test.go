@@ -122,3 +122,31 @@ func TestCheckpointsKept(t *testing.T) {
 	require.EqualValues(t, 3, p.Read)
 	require.EqualValues(t, 2, p.Counters["events"])
 }
+
+// A savepoint that was made before the first epoch begins a lineage of its own too.
+func TestRestoreOfASavepointBeforeTheFirstEpoch(t *testing.T) {
+	t.Parallel()
+	m := &memory{name: "index"}
+	clock := plantest.NewClock()
+	c := config(t, newLog(), m)
+	c.Now = clock.Now
+	j := start(t, c)
+	require.NoError(t, c.FS.MkdirAll("saved", 0o755))
+	require.NoError(t, j.e.Savepoint(t.Context(), "saved/empty"))
+	j.stop()
+	manifest, err := engine.ReadManifest(c.FS, "saved/empty")
+	require.NoError(t, err)
+	require.Zero(t, manifest.Epoch)
+
+	require.NoError(t, engine.Restore(c.FS, "saved/empty", "again", clock.Now()))
+	c.Dir = "again"
+	j = start(t, c)
+	require.NotEqual(t, manifest.Lineage, j.e.Progress().Lineage)
+	items := plantest.ToyItems(50, 3)
+	j.log.append(0, items...)
+	j.settle()
+	clock.Move(2 * plantest.Wait)
+	j.settle()
+	j.stop()
+	requireTables(t, items, m)
+}

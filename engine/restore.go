@@ -130,7 +130,7 @@ func restoreTo(fs vfs.FS, from, dir, target string, now time.Time, token uint64)
 	if err := errors.Join(fs.RemoveAll(tmp), copyCheckpoint(fs, m, from, tmp)); err != nil {
 		return err
 	}
-	if err := beginLineage(Config{FS: fs, Dir: tmp}.withDefaults(), now, token); err != nil {
+	if err := beginLineage(Config{FS: fs, Dir: tmp}.withDefaults(), m, now, token); err != nil {
 		return err
 	}
 	if err := syncDir(fs, tmp); err != nil {
@@ -163,15 +163,16 @@ func copyCheckpoint(fs vfs.FS, m Manifest, from, dir string) error {
 
 // beginLineage forks the history of the job in Config.Dir. Sinks go back to the position of the one that was furthest behind: what
 // one of them has to restore from another one's target may be that old.
-func beginLineage(c Config, now time.Time, token uint64) error {
+func beginLineage(c Config, m Manifest, now time.Time, token uint64) error {
 	s := &state{fault: newFault()}
 	var err error
 	if s.db, err = openDB(c, s.fault, false); err != nil {
 		return err
 	}
 	err = s.guard(c.Dir, func() error {
-		var rec epochRecord
-		if found, err := s.getJSON(keyEpoch, &rec); err != nil || !found {
+		// Before the first epoch there is no record. What the lineage made after that is not the new one's either.
+		rec := epochRecord{Lineage: m.Lineage, Token: m.Token}
+		if _, err := s.getJSON(keyEpoch, &rec); err != nil {
 			return err
 		}
 		token := newToken(now, max(rec.Token, token))
