@@ -3,6 +3,7 @@ package engine_test
 import (
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func create(t *testing.T, fs vfs.FS, name string, content []byte) {
 	t.Helper()
 	f, err := fs.Create(name, "test")
 	require.NoError(t, err)
-	_, err = f.Write(content)
+	_, err = f.Write(slices.Clone(content)) // under the race detector Pebble's file system changes what it was given
 	require.NoError(t, errors.Join(err, f.Close()))
 }
 
