@@ -125,3 +125,10 @@ func (s *Stepper) End() error {
 	}
 	return errors.Join(err, s.e.outbox.closeSegment(), s.e.Close())
 }
+
+// Raised is what the job in dir ends with when Pebble reports err on its own.
+func Raised(dir string, err error) error {
+	f := newFault(dir)
+	f.raise(err)
+	return f.get()
+}

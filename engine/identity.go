@@ -111,7 +111,7 @@ func readIdentity(c Config, f func(*state) error) (found bool, err error) {
 	if _, err := c.FS.Stat(stateDir(c.FS, c.Dir)); err != nil {
 		return false, nil //nolint:nilerr // there is none
 	}
-	s := &state{fault: newFault()}
+	s := &state{fault: newFault(c.Dir)}
 	if s.db, err = openDB(c, s.fault, true); err != nil {
 		if errors.Is(err, pebble.ErrDBDoesNotExist) {
 			err = nil

@@ -164,7 +164,7 @@ func copyCheckpoint(fs vfs.FS, m Manifest, from, dir string) error {
 // beginLineage forks the history of the job in Config.Dir. Sinks go back to the position of the one that was furthest behind: what
 // one of them has to restore from another one's target may be that old.
 func beginLineage(c Config, m Manifest, now time.Time, token uint64) error {
-	s := &state{fault: newFault()}
+	s := &state{fault: newFault(c.Dir)}
 	var err error
 	if s.db, err = openDB(c, s.fault, false); err != nil {
 		return err
@@ -213,7 +213,7 @@ func (s *state) levelSinks(b *pebble.Batch) error {
 
 // readRecord reads whose job a directory holds and its last commit.
 func readRecord(fs vfs.FS, dir string) (id identity, rec epochRecord, err error) {
-	s := &state{fault: newFault()}
+	s := &state{fault: newFault(dir)}
 	if s.db, err = openDB(Config{FS: fs, Dir: dir}.withDefaults(), s.fault, true); err != nil {
 		return id, rec, err
 	}
@@ -241,7 +241,7 @@ func ReadProgress(fs vfs.FS, dir string) (Progress, error) {
 	if _, err := c.FS.Stat(stateDir(c.FS, dir)); err != nil {
 		return Progress{}, fmt.Errorf("%s is not a job's directory: %w", dir, err)
 	}
-	s := &state{fault: newFault()}
+	s := &state{fault: newFault(c.Dir)}
 	var err error
 	if s.db, err = openDB(c, s.fault, true); err != nil {
 		return Progress{}, err

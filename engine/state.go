@@ -64,13 +64,17 @@ type state struct {
 // fault is the first error that Pebble reported on its own: from a flush, a compaction, or a commit that cannot be taken
 // back. Pebble's contract for the last is to end the process; a job ends instead, and the store is not used any more.
 type fault struct {
+	dir    string // the job's
 	err    atomic.Pointer[error]
 	raised chan struct{}
 }
 
-func newFault() *fault { return &fault{raised: make(chan struct{})} }
+func newFault(dir string) *fault { return &fault{dir: dir, raised: make(chan struct{})} }
 
 func (f *fault) raise(err error) {
+	if corrupt(err) { // whoever meets it: a compaction may, at any time
+		err = damage(f.dir, err)
+	}
 	if f.err.CompareAndSwap(nil, &err) {
 		close(f.raised)
 	}
@@ -209,7 +213,7 @@ func openState(c Config) (*state, error) {
 	if err := checkPlan(c); err != nil {
 		return nil, err
 	}
-	f := newFault()
+	f := newFault(c.Dir)
 	db, err := openDB(c, f, false)
 	if err != nil {
 		return nil, err
