@@ -72,6 +72,9 @@ func (e *Engine) epoch(in *input, a *advance) error {
 	// Committed: make it known.
 	e.mu.Lock()
 	e.rec = next
+	if ent.Bytes > 0 {
+		e.outbox.committed(ent) // with the record, or Progress would say that nothing is left to publish
+	}
 	for i, n := range res.counts {
 		if n != 0 {
 			e.counters[e.c.Plan.Counters[i]] += n
@@ -81,9 +84,6 @@ func (e *Engine) epoch(in *input, a *advance) error {
 	e.live.nextTimer = e.timers.next(plan.ProcessingTime)
 	e.mu.Unlock()
 	e.metrics.epoch(time.Since(began), time.Since(stepped), in, len(res.rows))
-	if ent.Bytes > 0 {
-		e.outbox.committed(ent)
-	}
 	if a != nil {
 		close(a.done)
 	}

@@ -56,6 +56,32 @@ func TestWatermark(t *testing.T) {
 	require.Equal(t, 10*time.Minute, watermark(), "partition 1 is silent")
 }
 
+// A job that says that it has read all and has nothing to publish is believed: rows are pending from the moment on that they are counted.
+func TestProgressMissesNoRow(t *testing.T) {
+	t.Parallel()
+	m := &memory{name: "index", block: make(chan struct{})}
+	c := config(t, newLog(), m)
+	c.DrainTimeout = time.Millisecond
+	j := start(t, c)
+	items := pairs(20)
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		for p := j.e.Progress(); p.Read < int64(len(items)); p = j.e.Progress() {
+			if p.Rows != p.Sinks[0].PendingRows {
+				t.Errorf("%d rows after epoch %d, and %d of them wait for the sink", p.Rows, p.Epoch, p.Sinks[0].PendingRows)
+				return
+			}
+		}
+	}()
+	for i := range items {
+		j.log.append(0, items[i])
+		j.wait("an epoch", func(p engine.Progress) bool { return p.Read > int64(i) })
+	}
+	<-looked
+	j.stop()
+}
+
 func TestProgress(t *testing.T) {
 	t.Parallel()
 	c := config(t, newLog(), &memory{name: "index"})
