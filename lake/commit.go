@@ -24,6 +24,7 @@ const (
 	keyLineage   = keyPrefix + "lineage"
 	keyEpochFrom = keyPrefix + "epoch-from"
 	keyEpochTo   = keyPrefix + "epoch-to"
+	keyHeld      = keyPrefix + "held"    // JSON object: partition → offset up to which the namespace's tables hold everything
 	keyOffsets   = keyPrefix + "offsets" // JSON object: partition → offset of the next record
 )
 
@@ -33,19 +34,28 @@ type Position struct {
 	FromEpoch uint64
 	ToEpoch   uint64
 	Offsets   plan.Offsets // by partition, the offset of the first record that is not in the table
+
+	// Held is how far all tables that the batch's rows go to hold everything once this one is committed, by partition: up to the batch, and with
+	// the last of its commits to its end.
+	Held plan.Offsets
 }
 
 func (p Position) summary() iceberg.Properties {
-	offsets, err := json.Marshal(p.Offsets)
-	if err != nil {
-		panic(err) // a map of integers
-	}
 	return iceberg.Properties{
 		keyLineage:   p.Lineage,
 		keyEpochFrom: strconv.FormatUint(p.FromEpoch, 10),
 		keyEpochTo:   strconv.FormatUint(p.ToEpoch, 10),
-		keyOffsets:   string(offsets),
+		keyOffsets:   offsetsText(p.Offsets),
+		keyHeld:      offsetsText(p.Held),
 	}
+}
+
+func offsetsText(o plan.Offsets) string {
+	text, err := json.Marshal(o)
+	if err != nil {
+		panic(err) // a map of integers
+	}
+	return string(text)
 }
 
 // positionOf reads the position of the newest snapshot that has one.
@@ -68,10 +78,13 @@ func positionOf(tbl *table.Table) (Position, bool, error) {
 
 func parsePosition(summary iceberg.Properties) (Position, error) {
 	p := Position{Lineage: summary[keyLineage]}
-	var errs [3]error
+	var errs [4]error
 	p.FromEpoch, errs[0] = strconv.ParseUint(summary[keyEpochFrom], 10, 64)
 	p.ToEpoch, errs[1] = strconv.ParseUint(summary[keyEpochTo], 10, 64)
 	errs[2] = json.Unmarshal([]byte(summary[keyOffsets]), &p.Offsets)
+	if held, ok := summary[keyHeld]; ok { // commits of before say nothing of it
+		errs[3] = json.Unmarshal([]byte(held), &p.Held)
+	}
 	return p, errors.Join(errs[:]...)
 }
 

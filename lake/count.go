@@ -12,6 +12,8 @@ type File struct {
 	Rows    int64  // before corrections
 	Bytes   int64
 	Deletes int // files of corrections that apply to it
+
+	location string
 }
 
 // Files lists the data files of the table's current snapshot.
@@ -25,12 +27,17 @@ func (t *Table) Files(ctx context.Context) ([]File, error) {
 	}
 	files := make([]File, len(tasks))
 	for i, task := range tasks {
-		files[i] = File{
-			Path: t.lake.fsys.readable(task.File.FilePath()), Rows: task.File.Count(), Bytes: task.File.FileSizeBytes(),
-			Deletes: len(task.EqualityDeleteFiles),
-		}
+		files[i] = t.file(task)
 	}
 	return files, nil
+}
+
+func (t *Table) file(task table.FileScanTask) File {
+	location := task.File.FilePath()
+	return File{
+		Path: t.lake.fsys.readable(location), Rows: task.File.Count(), Bytes: task.File.FileSizeBytes(),
+		Deletes: len(task.EqualityDeleteFiles), location: location,
+	}
 }
 
 // Count returns the number of the table's rows after corrections. Files without corrections are counted from the manifests

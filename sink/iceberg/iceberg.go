@@ -136,11 +136,19 @@ func (s *Sink) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, erro
 		return nil, err
 	}
 	var rejected []sink.Rejected
+	last := len(byTable) - 1
+	for last >= 0 && len(byTable[last]) == 0 {
+		last--
+	}
 	for i, rows := range byTable {
 		if len(rows) == 0 {
 			continue
 		}
-		refused, err := s.publish(ctx, s.tables[i], rows, b)
+		held := b.FromOffsets
+		if i == last {
+			held = b.ToOffsets
+		}
+		refused, err := s.publish(ctx, s.tables[i], rows, b, held)
 		if err != nil {
 			return nil, err
 		}
@@ -208,7 +216,8 @@ func (s *Sink) await(ctx context.Context, t *lake.Table, step func(context.Conte
 	})
 }
 
-func (s *Sink) publish(ctx context.Context, t *lake.Table, rows []plan.Row, b sink.Batch) ([]sink.Rejected, error) {
+// publish commits the rows of one table; held is how far all tables hold everything then.
+func (s *Sink) publish(ctx context.Context, t *lake.Table, rows []plan.Row, b sink.Batch, held plan.Offsets) ([]sink.Rejected, error) {
 	var last lake.Position
 	var ok bool
 	err := s.await(ctx, t, func(ctx context.Context) (err error) {
@@ -250,7 +259,7 @@ func (s *Sink) publish(ctx context.Context, t *lake.Table, rows []plan.Row, b si
 	if err != nil {
 		return nil, err
 	}
-	pos := lake.Position{Lineage: b.Lineage, FromEpoch: from, ToEpoch: b.ToEpoch, Offsets: b.ToOffsets}
+	pos := lake.Position{Lineage: b.Lineage, FromEpoch: from, ToEpoch: b.ToEpoch, Offsets: b.ToOffsets, Held: held}
 	if err := s.await(ctx, t, func(ctx context.Context) error { return t.Commit(ctx, pending, pos) }); err != nil {
 		return nil, fenced(err)
 	}
