@@ -110,8 +110,8 @@ func (l *tape) len() int64 {
 
 func (l *tape) Ends(context.Context) (plan.Offsets, error) { return plan.Offsets{0: l.len()}, nil }
 
-func (l *tape) Read(_ context.Context, from plan.Offsets) (engine.Reader, error) {
-	return &tapeReader{l, from[0]}, nil
+func (l *tape) Read(_ context.Context, from plan.Position) (engine.Reader, error) {
+	return &tapeReader{l, from.Offsets[0]}, nil
 }
 
 type tapeReader struct {
@@ -119,7 +119,7 @@ type tapeReader struct {
 	next int64
 }
 
-func (r *tapeReader) Poll(ctx context.Context, n, _ int) ([]record.Item, error) {
+func (r *tapeReader) Poll(ctx context.Context, n, _ int) (plan.Batch, error) {
 	for {
 		r.l.mu.Lock()
 		some, changed := r.l.items[r.next:], r.l.changed
@@ -127,12 +127,12 @@ func (r *tapeReader) Poll(ctx context.Context, n, _ int) ([]record.Item, error) 
 		if len(some) > 0 {
 			some = some[:min(len(some), n, 7)] // small epochs
 			r.next += int64(len(some))
-			return some, nil
+			return plan.Batch{Items: some}, nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return plan.Batch{}, ctx.Err()
 		}
 	}
 }

@@ -9,18 +9,21 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"millrace/engine"
 	"millrace/eventlog"
+	"millrace/ingest"
 	"millrace/lake"
 	"millrace/plan"
 	"millrace/sink"
 	"millrace/sink/elastic"
 	"millrace/sink/iceberg"
 	"millrace/sink/topic"
+	"millrace/source"
 )
 
 // Unversioned is the data version of an instance that has none: a singleton's.
@@ -58,6 +61,10 @@ type JobConfig struct {
 	Namespace string // of the job's tables in the lake; default: Instance.Namespace()
 	IndexURL  string // of the index; empty for a job whose tables are all append-only
 
+	// Seed makes a job that has committed nothing begin with a range of the raw lake, and then follow the log from where that ends. Source types
+	// that it does not name are the plan's. Default: the job begins with the oldest record of the log.
+	Seed *plan.SeedRange
+
 	TableTopics bool // publish the tables to topics of the log too: table.<namespace>.<table>
 
 	Flush time.Duration // how long rows gather for one lake snapshot; default 60 s
@@ -73,7 +80,11 @@ type JobConfig struct {
 // Job is one run of an instance on this machine.
 type Job struct {
 	*engine.Engine
-	sinks []sink.Sink
+	source *source.Source
+	sinks  []sink.Sink
+
+	seeding   bool           // when the last epoch was committed
+	releasing sync.WaitGroup // the lake from what it held for the seeding
 }
 
 // OpenJob opens the job's state and its sinks. Close the job after Run.
@@ -121,9 +132,12 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 		}
 		j.sinks = append(j.sinks, toTopics)
 	}
+	if j.source, err = source.New(cfg.source(id)); err != nil {
+		return fail(err)
+	}
 	j.Engine, err = engine.Open(ctx, engine.Config{
-		Dir: cfg.Dir, Plan: cfg.Plan, Instance: id, Job: cfg.Instance.Program,
-		Source: source{cfg.Log}, Sinks: j.sinks, CacheBytes: cfg.CacheBytes, Savepoints: cfg.Savepoints,
+		Dir: cfg.Dir, Plan: cfg.Plan, Instance: id, Job: cfg.Instance.Program, OnEpoch: j.release(cfg.Logger),
+		Source: jobSource{j.source}, Sinks: j.sinks, CacheBytes: cfg.CacheBytes, Savepoints: cfg.Savepoints,
 		Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
 	if err != nil {
@@ -132,8 +146,44 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 	return j, nil
 }
 
+// source is what the job reads. The job that writes the raw lake cannot read what the log has lost from there.
+func (cfg JobConfig) source(id string) source.Config {
+	c := source.Config{Log: cfg.Log, Instance: id, Logger: cfg.Logger}
+	if cfg.Namespace != ingest.Namespace {
+		c.Lake, c.Namespace = cfg.Lake, ingest.Namespace
+	}
+	if cfg.Seed != nil {
+		seed := *cfg.Seed
+		if len(seed.SourceTypes) == 0 {
+			seed.SourceTypes = cfg.Plan.SourceTypes
+		}
+		c.Seed = &seed
+	}
+	return c
+}
+
+// release lets go of what the lake holds for a seeding, once its end is committed. When that fails, the next start does it.
+func (j *Job) release(logger *slog.Logger) func(engine.Progress) {
+	return func(p engine.Progress) {
+		ended := j.seeding && !p.Seeds()
+		if j.seeding = p.Seeds(); !ended {
+			return
+		}
+		j.releasing.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			if err := j.source.Release(ctx); err != nil && logger != nil {
+				logger.Warn("files that a seeding needed are still held; the next start lets go of them", "error", err)
+			}
+		})
+	}
+}
+
 // Close releases the job's state and sinks. Call it when Run has returned.
-func (j *Job) Close() error { return errors.Join(j.Engine.Close(), j.closeSinks()) }
+func (j *Job) Close() error {
+	j.releasing.Wait()
+	return errors.Join(j.Engine.Close(), j.closeSinks())
+}
 
 func (j *Job) closeSinks() error {
 	var errs []error
@@ -143,17 +193,17 @@ func (j *Job) closeSinks() error {
 	return errors.Join(errs...)
 }
 
-// source is a log as the engine reads it.
-type source struct{ *eventlog.Log }
+// jobSource is a source as the engine reads it.
+type jobSource struct{ *source.Source }
 
-func (s source) Read(ctx context.Context, from plan.Offsets) (engine.Reader, error) {
-	r, err := s.Log.Read(ctx, from)
+func (s jobSource) Read(ctx context.Context, from plan.Position) (engine.Reader, error) {
+	r, err := s.Source.Read(ctx, from)
 	if err != nil {
 		return nil, err
 	}
 	return reader{r}, nil
 }
 
-type reader struct{ *eventlog.Reader }
+type reader struct{ *source.Reader }
 
 func (r reader) Close() { _ = r.Reader.Close() } // nothing was written

@@ -161,8 +161,8 @@ func (s *keySource) Ends(context.Context) (plan.Offsets, error) {
 	return plan.Offsets{0: int64(s.from + s.n)}, nil
 }
 
-func (s *keySource) Read(_ context.Context, from plan.Offsets) (engine.Reader, error) {
-	return &keyReader{s: s, at: int(from[0]), rnd: rand.New(rand.NewPCG(1, uint64(from[0])))}, nil
+func (s *keySource) Read(_ context.Context, from plan.Position) (engine.Reader, error) {
+	return &keyReader{s: s, at: int(from.Offsets[0]), rnd: rand.New(rand.NewPCG(1, uint64(from.Offsets[0])))}, nil
 }
 
 type keyReader struct {
@@ -171,11 +171,11 @@ type keyReader struct {
 	rnd *rand.Rand
 }
 
-func (r *keyReader) Poll(ctx context.Context, maxRecords, _ int) ([]record.Item, error) {
+func (r *keyReader) Poll(ctx context.Context, maxRecords, _ int) (plan.Batch, error) {
 	n := min(r.s.from+r.s.n-r.at, maxRecords)
 	if n == 0 {
 		<-ctx.Done()
-		return nil, ctx.Err()
+		return plan.Batch{}, ctx.Err()
 	}
 	items := make([]record.Item, n)
 	for i := range items {
@@ -189,7 +189,7 @@ func (r *keyReader) Poll(ctx context.Context, maxRecords, _ int) ([]record.Item,
 		}
 		r.at++
 	}
-	return items, nil
+	return plan.Batch{Items: items}, nil
 }
 
 func (r *keyReader) Close() {}

@@ -86,8 +86,8 @@ func (w *window) Ends(context.Context) (plan.Offsets, error) {
 }
 
 // Read implements engine.Source.
-func (w *window) Read(_ context.Context, from plan.Offsets) (engine.Reader, error) {
-	return &windowReader{w, int(from[0] - w.from)}, nil
+func (w *window) Read(_ context.Context, from plan.Position) (engine.Reader, error) {
+	return &windowReader{w, int(from.Offsets[0] - w.from)}, nil
 }
 
 type windowReader struct {
@@ -95,7 +95,7 @@ type windowReader struct {
 	at int
 }
 
-func (r *windowReader) Poll(ctx context.Context, maxRecords, maxBytes int) ([]record.Item, error) {
+func (r *windowReader) Poll(ctx context.Context, maxRecords, maxBytes int) (plan.Batch, error) {
 	n, size := 0, 0
 	for r.at+n < r.w.len() && n < maxRecords && size < maxBytes {
 		size += len(r.w.bytes(r.at + n))
@@ -103,14 +103,14 @@ func (r *windowReader) Poll(ctx context.Context, maxRecords, maxBytes int) ([]re
 	}
 	if n == 0 {
 		<-ctx.Done()
-		return nil, ctx.Err()
+		return plan.Batch{}, ctx.Err()
 	}
 	items := make([]record.Item, n)
 	for i := range items {
 		items[i] = item(r.w.bytes(r.at), r.w.metas[r.at], r.w.from+int64(r.at))
 		r.at++
 	}
-	return items, nil
+	return plan.Batch{Items: items}, nil
 }
 
 func (r *windowReader) Close() {}
@@ -124,8 +124,8 @@ func (d descriptions) Ends(context.Context) (plan.Offsets, error) {
 }
 
 // Read implements engine.Source.
-func (d descriptions) Read(_ context.Context, from plan.Offsets) (engine.Reader, error) {
-	return &descriptionReader{d.load, int(from[0])}, nil
+func (d descriptions) Read(_ context.Context, from plan.Position) (engine.Reader, error) {
+	return &descriptionReader{d.load, int(from.Offsets[0])}, nil
 }
 
 type descriptionReader struct {
@@ -133,7 +133,7 @@ type descriptionReader struct {
 	at int
 }
 
-func (r *descriptionReader) Poll(ctx context.Context, maxRecords, maxBytes int) ([]record.Item, error) {
+func (r *descriptionReader) Poll(ctx context.Context, maxRecords, maxBytes int) (plan.Batch, error) {
 	var items []record.Item
 	for size := 0; r.at < r.l.keys && len(items) < maxRecords && size < maxBytes; r.at++ {
 		b, m := r.l.describe(nil, r.at)
@@ -142,9 +142,9 @@ func (r *descriptionReader) Poll(ctx context.Context, maxRecords, maxBytes int) 
 	}
 	if len(items) == 0 {
 		<-ctx.Done()
-		return nil, ctx.Err()
+		return plan.Batch{}, ctx.Err()
 	}
-	return items, nil
+	return plan.Batch{Items: items}, nil
 }
 
 func (r *descriptionReader) Close() {}

@@ -111,11 +111,11 @@ func read(p *plan.Plan, w *window) (usage, error) {
 	return measure(func() error {
 		r := &windowReader{w: w}
 		for r.at < w.len() {
-			items, err := r.Poll(context.Background(), 256, 1<<30)
+			b, err := r.Poll(context.Background(), 256, 1<<30)
 			if err != nil {
 				return err
 			}
-			p.Read(items, plan.NewOutput(p))
+			p.Read(b.Items, plan.NewOutput(p))
 		}
 		return nil
 	})

@@ -12,26 +12,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"millrace/plan"
-	"millrace/record"
 	"millrace/sink"
 )
 
-// Source is the log that a job reads.
+// Source is what a job reads: a log, or a part of the lake and then the log.
 type Source interface {
 	// Ends returns, for every partition, the offset that the next record appended to it will have. Called about once a
 	// second, concurrently with reading.
 	Ends(ctx context.Context) (plan.Offsets, error)
 
-	// Read starts reading at from; a partition that from does not name is read from its beginning.
-	Read(ctx context.Context, from plan.Offsets) (Reader, error)
+	// Read starts reading at from, which is zero for a job that has committed nothing.
+	Read(ctx context.Context, from plan.Position) (Reader, error)
 }
 
 // Reader reads records in order of offset within each partition. It is used from one goroutine.
 type Reader interface {
-	// Poll blocks until there is at least one record or ctx ends, and returns what is there: at most maxRecords, and not
-	// much more than maxBytes of Item.Bytes. It retries what is worth retrying; an error stops the job. What it returns
-	// once ctx has ended is ignored.
-	Poll(ctx context.Context, maxRecords, maxBytes int) ([]record.Item, error)
+	// Poll blocks until there is at least one record, or a change of the seeding or of where the log is read from, or ctx ends, and returns what is there: at most
+	// maxRecords, and not much more than maxBytes of Item.Bytes. It retries what is worth retrying; an error stops the job. What it
+	// returns once ctx has ended is ignored.
+	Poll(ctx context.Context, maxRecords, maxBytes int) (plan.Batch, error)
 	Close()
 }
 

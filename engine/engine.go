@@ -144,7 +144,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	reading, stopReading := context.WithCancel(ctx)
 	defer stopReading()
 	feed := newFeed(e.c, e.outbox.size)
-	from := maps.Clone(e.rec.Offsets)
+	from := plan.Position{Offsets: maps.Clone(e.rec.Offsets), Seeding: e.rec.Seeding}
 	var readers sync.WaitGroup
 	readers.Go(func() {
 		if err := feed.run(reading, from); err != nil {

@@ -100,6 +100,9 @@ func (e *Engine) epoch(in *input, a *advance) error {
 func (e *Engine) take(in *input, next *epochRecord) {
 	next.Read += int64(in.records)
 	next.Skipped += in.skipped
+	if in.seeding != nil {
+		next.Seeding = in.seeding
+	}
 	for p, o := range in.offsets {
 		next.Offsets[p] = o
 		h := e.last[p]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 
+	"millrace/plan"
 	"millrace/record"
 )
 
@@ -24,7 +25,7 @@ func (e *Engine) Stepper() *Stepper {
 // Epoch makes one epoch of what a poll brought.
 func (s *Stepper) Epoch(items []record.Item) error {
 	in := newInput()
-	if err := s.f.parse(in, items); err != nil {
+	if err := s.f.parse(in, plan.Batch{Items: items}); err != nil {
 		return err
 	}
 	return s.named(s.e.epoch(in, nil))

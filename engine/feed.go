@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,6 +25,7 @@ type input struct {
 	records int
 	bytes   int
 	skipped int64
+	seeding *plan.Seeding   // after the last record of the lake; nil when none was read
 	read    []*plan.Output  // of Plan.Read, by chunk, in order
 	offsets plan.Offsets    // by partition, after the last record
 	newest  map[int32]int64 // by partition, the newest event time that Read emitted, µs
@@ -53,7 +55,7 @@ func newFeed(c Config, room func() (int64, <-chan struct{})) *feed {
 }
 
 // run reads from the given offsets, which it hands over, until ctx ends, which is not an error.
-func (f *feed) run(ctx context.Context, from plan.Offsets) error {
+func (f *feed) run(ctx context.Context, from plan.Position) error {
 	reader, err := f.c.Source.Read(ctx, from)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -62,7 +64,7 @@ func (f *feed) run(ctx context.Context, from plan.Offsets) error {
 		return err
 	}
 	defer reader.Close()
-	polled := make(chan []record.Item)
+	polled := make(chan plan.Batch)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.poll(gctx, reader, polled) })
 	g.Go(func() error { return f.gather(gctx, polled) })
@@ -72,7 +74,7 @@ func (f *feed) run(ctx context.Context, from plan.Offsets) error {
 	return nil
 }
 
-func (f *feed) poll(ctx context.Context, r Reader, polled chan<- []record.Item) error {
+func (f *feed) poll(ctx context.Context, r Reader, polled chan<- plan.Batch) error {
 	// A quarter of an epoch at a time, so that parsing starts before the epoch is all there.
 	records, size := max(f.c.MaxEpochRecords/4, 1), max(f.c.MaxEpochBytes/4, 1)
 	for {
@@ -87,18 +89,18 @@ func (f *feed) poll(ctx context.Context, r Reader, polled chan<- []record.Item) 
 				return nil
 			}
 		}
-		items, err := r.Poll(ctx, records, size)
+		b, err := r.Poll(ctx, records, size)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if len(items) == 0 {
+		if len(b.Items) == 0 && b.Seeding == nil && b.From == nil {
 			continue
 		}
 		select {
-		case polled <- items:
+		case polled <- b:
 		case <-ctx.Done():
 			return nil
 		}
@@ -107,7 +109,7 @@ func (f *feed) poll(ctx context.Context, r Reader, polled chan<- []record.Item) 
 
 // gather parses records into an input and offers it once it is closed: when the source is quiet, or MaxEpoch has
 // passed, or it is full. A closed input that is not full still takes what comes until the engine takes it.
-func (f *feed) gather(ctx context.Context, polled <-chan []record.Item) error {
+func (f *feed) gather(ctx context.Context, polled <-chan plan.Batch) error {
 	var (
 		in       *input
 		deadline = time.NewTimer(time.Hour)
@@ -125,13 +127,13 @@ func (f *feed) gather(ctx context.Context, polled <-chan []record.Item) error {
 			out = nil
 		}
 		select {
-		case items := <-from:
+		case b := <-from:
 			if in == nil {
 				in, closed = newInput(), false
 				deadline.Reset(f.c.MaxEpoch)
 			}
 			idle.Reset(min(quiet, f.c.MaxEpoch))
-			if err := f.parse(in, items); err != nil {
+			if err := f.parse(in, b); err != nil {
 				return err
 			}
 		case out <- in:
@@ -146,16 +148,25 @@ func (f *feed) gather(ctx context.Context, polled <-chan []record.Item) error {
 	}
 }
 
-// parse adds items to in. Chunks are of one partition, so that the newest event time of each partition is known.
-func (f *feed) parse(in *input, items []record.Item) error {
+// parse adds a batch to in. Chunks are of one partition, so that the newest event time of each partition is known.
+//
+// Records of the lake come in the order of its files: they say nothing of how far the log is read, nor of how old the next record will be.
+func (f *feed) parse(in *input, b plan.Batch) error {
+	items := b.Items
 	in.records += len(items)
+	maps.Copy(in.offsets, b.From)
+	if b.Seeding != nil {
+		in.seeding = b.Seeding
+	}
 	count := make(map[int32]int)
 	var order []int32 // partitions, as they come
 	for i := range items {
 		it := &items[i]
 		in.bytes += len(it.Bytes)
 		p := it.Position.Partition
-		in.offsets[p] = it.Position.Offset + 1
+		if b.Seeding == nil {
+			in.offsets[p] = it.Position.Offset + 1
+		}
 		if !f.reads(it) {
 			in.skipped++
 			continue
@@ -205,7 +216,7 @@ func (f *feed) parse(in *input, items []record.Item) error {
 	}
 	in.read = append(in.read, outs...)
 	for i, c := range chunks {
-		if newest[i] != 0 {
+		if newest[i] != 0 && b.Seeding == nil {
 			in.newest[c.partition] = max(in.newest[c.partition], newest[i])
 		}
 	}

@@ -54,8 +54,8 @@ func (l *log) Ends(context.Context) (plan.Offsets, error) {
 	return maps.Clone(l.ends), nil
 }
 
-func (l *log) Read(_ context.Context, from plan.Offsets) (engine.Reader, error) {
-	return &reader{l: l, from: from}, nil
+func (l *log) Read(_ context.Context, from plan.Position) (engine.Reader, error) {
+	return &reader{l: l, from: from.Offsets}, nil
 }
 
 type reader struct {
@@ -64,12 +64,12 @@ type reader struct {
 	next int
 }
 
-func (r *reader) Poll(ctx context.Context, maxRecords, _ int) ([]record.Item, error) {
+func (r *reader) Poll(ctx context.Context, maxRecords, _ int) (plan.Batch, error) {
 	for {
 		r.l.mu.Lock()
 		if err := r.l.fail; err != nil {
 			r.l.mu.Unlock()
-			return nil, err
+			return plan.Batch{}, err
 		}
 		for r.next < len(r.l.batches) {
 			var items []record.Item
@@ -83,7 +83,7 @@ func (r *reader) Poll(ctx context.Context, maxRecords, _ int) ([]record.Item, er
 				r.from[last.Partition] = last.Offset + 1
 				r.l.polls++
 				r.l.mu.Unlock()
-				return items, nil
+				return plan.Batch{Items: items}, nil
 			}
 			r.next++
 		}
@@ -92,7 +92,7 @@ func (r *reader) Poll(ctx context.Context, maxRecords, _ int) ([]record.Item, er
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return plan.Batch{}, ctx.Err()
 		}
 	}
 }

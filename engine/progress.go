@@ -17,6 +17,7 @@ type Progress struct {
 	Offsets    plan.Offsets     // next record to read, by partition
 	Ends       plan.Offsets     // of the source, as of about a second ago
 	Lag        int64            // records between the two
+	Seeding    *plan.Seeding    // how far the lake is read; nil for a job that only reads the log
 	Processing int64            // the last epoch's processing clock, µs since 1970
 	Watermark  int64            // event time, µs since 1970; 0 when not known yet
 	Newest     int64            // newest event time seen, µs since 1970
@@ -62,8 +63,11 @@ func (p Progress) Settled(now time.Time) bool {
 			return false
 		}
 	}
-	return p.Ends != nil && p.Lag == 0 && p.NextTimer > now.UnixMicro()
+	return p.Ends != nil && p.Lag == 0 && !p.Seeds() && p.NextTimer > now.UnixMicro()
 }
+
+// Seeds reports whether the job still reads the lake.
+func (p Progress) Seeds() bool { return p.Seeding != nil && !p.Seeding.Done }
 
 // live is what Progress shows beside the last commit.
 type live struct {
@@ -125,7 +129,7 @@ func (s *SinkProgress) add(entries []entry) {
 // progress is the part of Progress that the last commit holds.
 func (r epochRecord) progress() Progress {
 	p := Progress{
-		Version: r.Version, Lineage: r.Lineage, Epoch: r.Epoch, Offsets: maps.Clone(r.Offsets),
+		Version: r.Version, Lineage: r.Lineage, Epoch: r.Epoch, Offsets: maps.Clone(r.Offsets), Seeding: r.Seeding,
 		Processing: r.Processing, Watermark: r.Watermark,
 		Read: r.Read, Skipped: r.Skipped, Rows: r.Rows, Collapsed: r.Collapsed, Fired: r.Fired,
 		NextTimer: math.MaxInt64,

@@ -32,7 +32,8 @@ type epochRecord struct {
 	Processing int64            `json:"processing"` // the processing clock, µs since 1970
 	Watermark  int64            `json:"watermark"`
 	Offsets    plan.Offsets     `json:"offsets"`
-	Newest     map[int32]int64  `json:"newest"` // newest event time by partition, µs
+	Seeding    *plan.Seeding    `json:"seeding,omitempty"` // replaced, never written to
+	Newest     map[int32]int64  `json:"newest"`            // newest event time by partition, µs
 	Read       int64            `json:"read"`
 	Skipped    int64            `json:"skipped"`
 	Rows       int64            `json:"rows"`

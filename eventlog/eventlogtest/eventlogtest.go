@@ -276,8 +276,8 @@ func waits(t *testing.T, cfg eventlog.Config) {
 	require.Error(t, <-closed)
 }
 
-// deleteBefore makes the log forget the records of a partition before an offset, as retention does.
-func deleteBefore(t *testing.T, cfg eventlog.Config, log *eventlog.Log, partition int32, offset int64) {
+// DeleteBefore makes the log forget the records of a partition before an offset, as retention does.
+func DeleteBefore(t *testing.T, cfg eventlog.Config, log *eventlog.Log, partition int32, offset int64) {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(cfg.Brokers...))
 	require.NoError(t, err)
@@ -293,7 +293,7 @@ func gap(t *testing.T, cfg eventlog.Config) {
 	cfg.Partitions = 1
 	log := Open(t, cfg)
 	require.NoError(t, log.Append(Context(t), events("e", 50)))
-	deleteBefore(t, cfg, log, 0, 42)
+	DeleteBefore(t, cfg, log, 0, 42)
 	starts, err := log.Starts(Context(t))
 	require.NoError(t, err)
 	require.Equal(t, plan.Offsets{0: 42}, starts)
@@ -333,7 +333,7 @@ func gapUnderReader(t *testing.T, cfg eventlog.Config) {
 	require.NoError(t, err)
 	defer r.Close()
 	// Before the first poll the reader may have fetched the beginning and nothing behind it.
-	deleteBefore(t, cfg, log, 0, n)
+	DeleteBefore(t, cfg, log, 0, n)
 	next := int64(0)
 	for {
 		items, err := r.Poll(Context(t), 1, 0)

@@ -102,7 +102,7 @@ var layers = []struct {
 	{"lake", []string{"lake", "plan", "record", "internal"}, "the lake keeps rows of a schema and knows no sink and no job"},
 	{"index", []string{"index", "internal"}, "the embedded index speaks a public protocol to whoever asks; nothing of ours is special to it"},
 	{"sink", []string{"sink", "plan", "record", "lake", "eventlog", "internal"}, "a sink takes rows to its target; who made them is not its concern"},
-	{"source", []string{"source", "plan", "record", "lake", "eventlog", "internal"}, "a source gives items; what becomes of them is not its concern"},
+	{"source", []string{"source", "plan", "record", "ingest", "lake", "eventlog", "internal"}, "a source gives items, of the log or of the rows that ingest made of them; what becomes of them is not its concern"},
 	{"collect", []string{"collect", "record", "caliper", "internal"}, "the collector checks and appends; the log comes in by interface"},
 	{"delivery", []string{"delivery", "plan", "record", "internal"}, "reports read what sinks wrote, as anybody could"},
 	{"sim", []string{"sim", "record", "caliper", "internal"}, "the simulator posts over HTTP like a sensor: it must not know the inside"},

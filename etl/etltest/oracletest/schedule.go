@@ -59,6 +59,9 @@ func New(seed uint64, size int) *Case {
 	return c
 }
 
+// Timeless reports whether everything arrives within every WaitFor and CorrectFor, so that the final tables depend on the records alone.
+func (c *Case) Timeless() bool { return c.family == within }
+
 func (c *Case) schedule(r *rand.Rand) {
 	count := 1
 	if c.family == phases || c.family == chaos {
