@@ -117,6 +117,21 @@ func TestWhereItemsGo(t *testing.T) {
 	require.Equal(t, []byte("\x00\xff not JSON"), rows["rejects"][4]["bytes"])
 }
 
+func TestAnotherPartitioningIsRefused(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	l, err := lake.Open(ctx, lake.Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	older := ingest.Plan("1.0.0").Tables[ingest.Events]
+	older.Partition = []plan.PartitionField{{Column: "source_type", Transform: plan.Identity}, {Column: "event_time", Transform: plan.Day}}
+	_, err = l.Table(ctx, ingest.Namespace, older)
+	require.NoError(t, err)
+	_, err = iceberg.Open(ctx, iceberg.Config{Lake: l, Namespace: ingest.Namespace, Plan: ingest.Plan("1.0.0")})
+	require.ErrorContains(t, err, "table raw.events is not partitioned by identity(source_type), identity(account), identity(env), day(event_time) as the plan asks: "+
+		"keep its partitioning, or write to a new data version")
+}
+
 func TestFixturesSurviveByteForByte(t *testing.T) {
 	t.Parallel()
 	dir := os.Getenv("MILLRACE_SHARED")

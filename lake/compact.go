@@ -87,7 +87,7 @@ func (t *Table) compactable(ctx context.Context, tbl *table.Table) ([][]table.Fi
 		if int(task.File.SpecID()) != spec.ID() {
 			continue
 		}
-		key := fmt.Sprint(task.File.Partition()) // a map prints in order of its keys
+		key := fmt.Sprintf("%#v", task.File.Partition()) // a map prints in order of its keys; its texts are quoted, so no two partitions print alike
 		switch {
 		case apply && len(task.EqualityDeleteFiles) > 0:
 			forced[key] = true

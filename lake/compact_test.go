@@ -3,6 +3,7 @@ package lake_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +72,43 @@ func TestCompactAppliesCorrections(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, files, 1)
 	require.Zero(t, files[0].Deletes)
+}
+
+// The values of a partition are what somebody sent, and may look like those of another one.
+func TestCompactKeepsPartitionsApart(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	text := func(name string) plan.Column { return plan.Column{Name: name, Type: plan.String} }
+	visits := plan.Table{
+		Name: "visits", AppendOnly: true,
+		Schema:    plan.Schema{Name: "Visit", Columns: []plan.Column{text("account"), text("env"), text("page")}},
+		Partition: []plan.PartitionField{{Column: "account", Transform: plan.Identity}, {Column: "env", Transform: plan.Identity}},
+	}
+	tbl, err := openLake(t, lake.Config{}).Table(ctx, "v1", visits)
+	require.NoError(t, err)
+	want := map[string]int{}
+	for e := uint64(1); e <= 8; e++ {
+		var rows []plan.Row
+		for i, tenant := range [][2]string{{"a 1001:b", "c"}, {"a", "b 1001:c"}} {
+			value, err := visits.Schema.Append(nil, []plan.Cell{{Bytes: []byte(tenant[0])}, {Bytes: []byte(tenant[1])}, {Bytes: fmt.Append(nil, i)}})
+			require.NoError(t, err)
+			rows = append(rows, plan.Row{ID: fmt.Sprint(e, i), Rev: 1, First: true, Value: value, Epoch: e})
+			want[tenant[0]+"|"+tenant[1]]++
+		}
+		publish(t, tbl, e, e, rows...)
+	}
+	done, err := tbl.Compact(ctx)
+	require.NoError(t, err)
+	require.Equal(t, lake.Compacted{Removed: 16, Added: 2}, done)
+	got := map[string]int{}
+	for tenant := range want {
+		account, env, _ := strings.Cut(tenant, "|")
+		for _, err := range tbl.Scan(ctx, lake.ScanOptions{Where: map[string]any{"account": account, "env": env}}) {
+			require.NoError(t, err)
+			got[tenant]++
+		}
+	}
+	require.Equal(t, want, got)
 }
 
 func TestCompactBesideAWriter(t *testing.T) {
