@@ -56,7 +56,8 @@ type Selection struct {
 // ErrEmptyRange is matched by the error for a Selection whose range can hold no record.
 var ErrEmptyRange = errors.New("empty range")
 
-func (s Selection) validate() error {
+// Check returns an error that matches ErrEmptyRange when the range can hold no record.
+func (s Selection) Check() error {
 	if s.From.IsZero() || s.To.IsZero() || s.From.Before(s.To) {
 		return nil
 	}
@@ -83,7 +84,7 @@ func (e *UnknownError) Error() string {
 // Contents answers what each table of a namespace of raw tables holds of a selection, in order of the tables' names. Of each it is one
 // snapshot. The error is an *UnknownError when none of the tables, at any time, has records of what is selected by name.
 func (l *Lake) Contents(ctx context.Context, namespace string, sel Selection) ([]Contents, error) {
-	if err := sel.validate(); err != nil {
+	if err := sel.Check(); err != nil {
 		return nil, err
 	}
 	names, err := l.Tables(ctx)
@@ -116,7 +117,7 @@ func (l *Lake) Contents(ctx context.Context, namespace string, sel Selection) ([
 
 // Contents is Lake.Contents of one table. A name that it has no records of is no error: another table may have some.
 func (t *Table) Contents(ctx context.Context, sel Selection) (Contents, error) {
-	if err := sel.validate(); err != nil {
+	if err := sel.Check(); err != nil {
 		return Contents{}, err
 	}
 	if err := t.load(ctx); err != nil {

@@ -153,6 +153,9 @@ func findTable(ctx context.Context, l *lake.Lake, name string) (*lake.Table, err
 	return nil, fmt.Errorf("table %q is in several namespaces; name one: %s", name, strings.Join(all, ", "))
 }
 
+// rawTables are the tables of the raw lake by the kind of their items, from record.Event on.
+var rawTables = []string{"events", "entities", "rejects"}
+
 func rawCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "raw",
@@ -171,7 +174,7 @@ sent; where they are not UTF-8 it is "bytes_base64" instead.`,
 		if *limit < 0 {
 			return usagef("--limit %d: want a number of rows, or 0 for all", *limit)
 		}
-		tables := []string{"events", "entities", "rejects"}
+		tables := rawTables
 		if *kind != "" {
 			k, ok := record.ParseKind(*kind)
 			if !ok {
