@@ -89,3 +89,19 @@ func (t *Table) Enter(ctx context.Context, pos Position, entries ...Entry) error
 	}
 	return t.Commit(ctx, p, pos)
 }
+
+// Compactable are the sizes of the files that Compact would make one of, for each that it would make.
+func (t *Table) Compactable(ctx context.Context) (groups [][]int64, err error) {
+	if err := t.load(ctx); err != nil {
+		return nil, err
+	}
+	tasks, err := t.compactable(ctx, t.seen())
+	for _, g := range tasks {
+		var sizes []int64
+		for _, task := range g {
+			sizes = append(sizes, task.File.FileSizeBytes())
+		}
+		groups = append(groups, sizes)
+	}
+	return groups, err
+}
