@@ -44,6 +44,7 @@ func (t *Table) Compact(ctx context.Context) (Compacted, error) {
 	if err := t.load(ctx); err != nil {
 		return done, err
 	}
+	start := t.lake.cfg.Now()
 	tbl := t.seen()
 	groups, err := t.compactable(ctx, tbl)
 	if err == nil {
@@ -59,10 +60,14 @@ func (t *Table) Compact(ctx context.Context) (Compacted, error) {
 	if err == nil && len(groups) > 0 {
 		done.Deletes, err = t.dropDeadDeletes(ctx)
 	}
+	m := t.lake.metrics
+	m.compacted.Add(float64(done.Removed))
 	if err != nil {
+		m.upkeepErrors.WithLabelValues("compact").Inc()
 		return done, fmt.Errorf("compact table %s: %w", t.name, err)
 	}
 	if done != (Compacted{}) {
+		m.compactSeconds.Observe(t.lake.cfg.Now().Sub(start).Seconds())
 		t.lake.cfg.Logger.Info("table compacted", "table", t.name.String(), "removed", done.Removed, "added", done.Added, "deletes", done.Deletes)
 	}
 	return done, nil
@@ -164,6 +169,9 @@ func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.Fil
 			return nil, err
 		}
 		tx := now.NewTransaction()
+		if err := tx.SetProperties(iceberg.Properties{propCompacted: t.lake.cfg.Now().UTC().Format(time.RFC3339)}); err != nil {
+			return nil, err
+		}
 		r := tx.NewRewrite(carried(now)).DataSequenceNumber(sequence)
 		for _, task := range tasks {
 			r.DeleteFile(task.File)

@@ -50,7 +50,7 @@ type Config struct {
 	Warehouse string
 	S3        S3 // how an s3:// warehouse is reached
 
-	// ReadOnly opens an existing lake for Scan, Count, Contents, Files and Published while another process may write it.
+	// ReadOnly opens an existing lake for Scan, Count, Contents, Files, Upkeep and Published while another process may write it.
 	ReadOnly bool
 
 	// KeepSnapshots is how many of a table's newest snapshots are kept for readers that have begun on them. Default 100.
