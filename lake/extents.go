@@ -64,6 +64,7 @@ func (t *Table) extents(ctx context.Context) (held, error) {
 		return held{}, t.readError("read the manifests of", err)
 	}
 	h := held{snapshot: snapshot.SnapshotID, manifests: make([]*manifestExtents, len(manifests))}
+	var schemas manifestSchemas
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, m := range manifests {
@@ -74,7 +75,7 @@ func (t *Table) extents(ctx context.Context) (held, error) {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			h.manifests[i], err = columns.read(t.lake.fsys, m)
+			h.manifests[i], err = columns.read(t.lake.fsys, &schemas, m)
 			return err
 		})
 	}
@@ -115,38 +116,42 @@ func (t *Table) partitionColumns(tbl *table.Table) (partitionColumns, error) {
 }
 
 // read decodes a manifest.
-func (c partitionColumns) read(fsys fileSystem, m iceberg.ManifestFile) (*manifestExtents, error) {
+func (c partitionColumns) read(fsys fileSystem, schemas *manifestSchemas, m iceberg.ManifestFile) (*manifestExtents, error) {
+	name := fsys.readable(m.FilePath())
 	if m.ManifestContent() == iceberg.ManifestContentDeletes {
 		return nil, errors.New("it has corrections, and how many records these leave is not in a manifest")
 	}
 	if m.PartitionSpecID() != c.spec {
-		return nil, fmt.Errorf("manifest %s is of another partitioning: rewrite its files under the present one", fsys.readable(m.FilePath()))
+		return nil, fmt.Errorf("manifest %s is of another partitioning: rewrite its files under the present one", name)
+	}
+	content, err := fsys.ReadFile(m.FilePath())
+	if err != nil {
+		return nil, err
+	}
+	r, err := schemas.open(content)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", name, err)
 	}
 	out := &manifestExtents{path: m.FilePath()}
 	at := map[partition]int{}
-	for entry, err := range iceberg.EntriesWithProjection(fsys, m, true, iceberg.ManifestEntryProjection{IncludePruningStats: true}) {
+	records := int64(0)
+	for {
+		entry, err := r.next()
 		if err != nil {
-			return nil, fmt.Errorf("manifest %s: %w", fsys.readable(m.FilePath()), err)
+			return nil, fmt.Errorf("manifest %s: %w", name, err)
 		}
-		f := entry.DataFile()
-		values := f.Partition()
-		var p partition
-		var ok [4]bool
-		var day iceberg.Date
-		p.sourceType, ok[0] = values[c.sourceType].(string)
-		p.account, ok[1] = values[c.account].(string)
-		p.env, ok[2] = values[c.env].(string)
-		day, ok[3] = values[c.day].(iceberg.Date)
-		if slices.Contains(ok[:], false) {
-			return nil, fmt.Errorf("manifest %s names no partition of file %s", fsys.readable(m.FilePath()), fsys.readable(f.FilePath()))
+		if entry == nil {
+			// A manifest that was cut between two blocks looks whole.
+			if files, rows := m.AddedDataFiles()+m.ExistingDataFiles(), m.AddedRows()+m.ExistingRows(); out.files != int(files) || records != rows {
+				return nil, fmt.Errorf("manifest %s has %d records in %d files, and the snapshot says %d in %d", name, records, out.files, rows, files)
+			}
+			return out, nil
 		}
-		p.day = int32(day)
-		e := extent{records: f.Count(), bytes: f.FileSizeBytes(), oldest: int64(day) * microsPerDay, newest: (int64(day)+1)*microsPerDay - 1}
-		// Engines may leave bounds out.
-		if lower, upper := f.LowerBoundValues()[c.time], f.UpperBoundValues()[c.time]; len(lower) == 8 && len(upper) == 8 {
-			e.oldest, e.newest = int64(binary.LittleEndian.Uint64(lower)), int64(binary.LittleEndian.Uint64(upper)) //nolint:gosec // as it was written
-			e.bounded = true
+		p, ok := c.partition(r)
+		if !ok {
+			return nil, fmt.Errorf("manifest %s has a file whose partition it does not name", name)
 		}
+		e := c.extent(entry, p.day)
 		i, seen := at[p]
 		if !seen {
 			i = len(out.parts)
@@ -155,8 +160,29 @@ func (c partitionColumns) read(fsys fileSystem, m iceberg.ManifestFile) (*manife
 		}
 		out.parts[i].files = append(out.parts[i].files, e)
 		out.files++
+		records += e.records
 	}
-	return out, nil
+}
+
+func (c partitionColumns) partition(r *manifestReader) (p partition, ok bool) {
+	var all [4]bool
+	p.sourceType, all[0] = r.text(c.sourceType)
+	p.account, all[1] = r.text(c.account)
+	p.env, all[2] = r.text(c.env)
+	p.day, all[3] = r.day(c.day)
+	return p, !slices.Contains(all[:], false)
+}
+
+func (c partitionColumns) extent(entry *manifestEntry, day int32) extent {
+	f := &entry.File
+	e := extent{records: f.Records, bytes: f.Bytes}
+	lower, upper := bound(f.Lower, c.time), bound(f.Upper, c.time)
+	if e.bounded = len(lower) == 8 && len(upper) == 8; e.bounded {
+		e.oldest, e.newest = int64(binary.LittleEndian.Uint64(lower)), int64(binary.LittleEndian.Uint64(upper)) //nolint:gosec // as it was written
+	} else { // engines may leave them out
+		e.oldest, e.newest = int64(day)*microsPerDay, (int64(day)+1)*microsPerDay-1
+	}
+	return e
 }
 
 // extentCache keeps the extents of the manifests of each table's newest snapshot that was asked for.
