@@ -208,7 +208,7 @@ func (p *overviewPage) steps() {
 	p.Chart = newChart(end, p.Now, []string{"items collected", "rows published"}, []string{"accent", "busy"}, []series{collected, rows})
 }
 
-// lakeNote says of how many files the lake's rows are, and when these were last joined.
+// lakeNote says of how many files the lake's rows are, and when these were last compacted.
 func lakeNote(tables []LakeTable, now time.Time) string {
 	if len(tables) == 0 {
 		return "rows committed"
@@ -223,7 +223,7 @@ func lakeNote(tables []LakeTable, now time.Time) string {
 	}
 	note := fmt.Sprintf("rows in %s %s", formatCount(files), plural(files, "file", "files"))
 	if !compacted.IsZero() {
-		note += fmt.Sprintf(", joined %s ago", formatSeconds(new(max(now.Sub(compacted).Seconds(), 0))))
+		note += fmt.Sprintf(", compacted %s ago", formatSeconds(new(max(now.Sub(compacted).Seconds(), 0))))
 	}
 	return note
 }
