@@ -81,8 +81,11 @@ func table(name, schema, doc, day, timeDoc string) plan.Table {
 			{Name: "reason", Type: plan.String, Nullable: true, Doc: "why it is a reject"},
 			{Name: "bytes", Type: plan.Bytes, Doc: "exactly what was sent"},
 		}},
+		// So the manifests know how many records each tenant has of each day, and who reads one env opens none of another's files.
 		Partition: []plan.PartitionField{
 			{Column: "source_type", Transform: plan.Identity},
+			{Column: "account", Transform: plan.Identity},
+			{Column: "env", Transform: plan.Identity},
 			{Column: day, Transform: plan.Day},
 		},
 	}

@@ -117,6 +117,82 @@ func TestWhereItemsGo(t *testing.T) {
 	require.Equal(t, []byte("\x00\xff not JSON"), rows["rejects"][4]["bytes"])
 }
 
+// A file is of one tenant and one day, so the manifests alone say how many records each has, and late data lands in its day.
+func TestPartitions(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	l, err := lake.Open(ctx, lake.Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	p := ingest.Plan("1.0.0")
+	s, err := iceberg.Open(ctx, iceberg.Config{Lake: l, Namespace: ingest.Namespace, Plan: p})
+	require.NoError(t, err)
+	require.NoError(t, s.Begin(ctx, sink.Lineage{ID: "L", Token: 1}, nil))
+	epoch := uint64(0)
+	publish := func(items ...record.Item) {
+		t.Helper()
+		epoch++
+		out := plan.NewOutput(p)
+		p.Read(items, out)
+		for i := range out.Rows {
+			out.Rows[i].Epoch = epoch
+		}
+		_, err := s.Publish(ctx, sink.Batch{Lineage: "L", FromEpoch: epoch, ToEpoch: epoch, Rows: out.Rows})
+		require.NoError(t, err)
+	}
+	event := func(offset int64, account, env, at string) record.Item {
+		i := item(record.Event, offset, `{"type":"ViewEvent","eventTime":"`+at+`"}`)
+		i.Account, i.Env = account, env
+		return i
+	}
+	publish(
+		event(1, "acme", "prod", "2020-02-03T00:00:00Z"),
+		event(2, "acme", "prod", "2020-02-03T23:59:59.999999Z"),
+		event(3, "acme", "test", "2020-02-03T00:00:00Z"),
+		event(4, "other", "prod", "2020-02-03T00:00:00Z"),
+		event(5, "acme", "prod", "2020-02-04T00:00:00Z"),
+	)
+	publish(event(6, "acme", "prod", "2020-02-03T12:00:00Z")) // a day late
+	records := func(sel lake.Selection) (n int64) {
+		all, err := l.Contents(ctx, ingest.Namespace, sel)
+		require.NoError(t, err)
+		for _, table := range all {
+			for _, s := range table.Shares {
+				require.True(t, s.Records.Exact(), "a file has records of one day alone")
+				n += s.Records.Estimate
+			}
+		}
+		return n
+	}
+	require.EqualValues(t, 6, records(lake.Selection{}))
+	require.EqualValues(t, 1, records(lake.Selection{Account: "other"}))
+	day := time.Date(2020, 2, 3, 0, 0, 0, 0, time.UTC)
+	acme := lake.Selection{SourceType: "EDGENUITY_LMS", Account: "acme", Env: "prod", From: day, To: day.AddDate(0, 0, 1)}
+	require.EqualValues(t, 3, records(acme), "the late one included")
+	acme.From, acme.To = acme.To, time.Time{}
+	require.EqualValues(t, 1, records(acme))
+	tbl, err := l.Lookup(ctx, lake.Name{Namespace: ingest.Namespace, Table: "events"})
+	require.NoError(t, err)
+	files, err := tbl.Files(ctx)
+	require.NoError(t, err)
+	require.Len(t, files, 4+1, "one for each tenant and day of a batch")
+}
+
+func TestAnotherPartitioningIsRefused(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	l, err := lake.Open(ctx, lake.Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	older := ingest.Plan("1.0.0").Tables[ingest.Events]
+	older.Partition = []plan.PartitionField{{Column: "source_type", Transform: plan.Identity}, {Column: "event_time", Transform: plan.Day}}
+	_, err = l.Table(ctx, ingest.Namespace, older)
+	require.NoError(t, err)
+	_, err = iceberg.Open(ctx, iceberg.Config{Lake: l, Namespace: ingest.Namespace, Plan: ingest.Plan("1.0.0")})
+	require.ErrorContains(t, err, "table raw.events is not partitioned by identity(source_type), identity(account), identity(env), day(event_time) as the plan asks: "+
+		"keep its partitioning, or write to a new data version")
+}
+
 func TestFixturesSurviveByteForByte(t *testing.T) {
 	t.Parallel()
 	dir := os.Getenv("MILLRACE_SHARED")

@@ -146,3 +146,62 @@ func submissionRows(n int) []plan.Row {
 	}
 	return rows
 }
+
+// BenchmarkContents asks a lake of 10,000 raw files, of 20 envs and 500 days, for everything and for a range that cuts files: as the first
+// question after the lake was opened, and as any later one.
+func BenchmarkContents(b *testing.B) {
+	ctx := b.Context()
+	dir := b.TempDir()
+	tbl := openRaw(b, openLake(b, lake.Config{Dir: dir}))
+	for e := range uint64(50) {
+		var entries []lake.Entry
+		for i := range 200 {
+			at := time.Date(2017, 8, 1, 7, 0, i, 0, time.UTC).AddDate(0, 0, int(e)*10+i/20)
+			entries = append(entries, lake.Entry{
+				SourceType: lms, Account: fmt.Sprint("district-", i%20/3), Env: fmt.Sprint("env-", i%20), Oldest: at, Newest: at.Add(10 * time.Hour), Records: 100_000, Bytes: 100 << 20,
+			})
+		}
+		require.NoError(b, tbl.Enter(ctx, lake.Position{Lineage: "L", FromEpoch: e + 1, ToEpoch: e + 1}, entries...))
+	}
+	ranged := lake.Selection{From: time.Date(2017, 12, 1, 12, 0, 0, 0, time.UTC), To: time.Date(2018, 6, 1, 12, 0, 0, 0, time.UTC)}
+	var used time.Duration
+	ask := func(b *testing.B, l *lake.Lake, sel lake.Selection) {
+		start := cpu(b)
+		all, err := l.Contents(ctx, "raw", sel)
+		used += cpu(b) - start
+		require.NoError(b, err)
+		files := 0
+		for _, s := range all[0].Shares {
+			files += s.Files
+		}
+		require.Equal(b, sel == (lake.Selection{}), files == 10_000)
+	}
+	report := func(b *testing.B) {
+		b.ReportMetric(float64(used.Microseconds())/1000/float64(b.N), "cpu-ms/op") // of all processors
+		used = 0
+	}
+	b.Run("first", func(b *testing.B) {
+		defer report(b)
+		for b.Loop() {
+			b.StopTimer()
+			l, err := lake.Open(ctx, lake.Config{Dir: dir, ReadOnly: true})
+			require.NoError(b, err)
+			b.StartTimer()
+			ask(b, l, lake.Selection{})
+			b.StopTimer()
+			require.NoError(b, l.Close())
+			b.StartTimer()
+		}
+	})
+	l := openLake(b, lake.Config{Dir: dir, ReadOnly: true})
+	for name, sel := range map[string]lake.Selection{"all": {}, "range": ranged} {
+		b.Run(name, func(b *testing.B) {
+			ask(b, l, sel)
+			defer report(b)
+			used = 0
+			for b.Loop() {
+				ask(b, l, sel)
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package lake
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -15,11 +16,11 @@ import (
 )
 
 const (
-	smallFile    = 32 << 20 // bytes; smaller files of a partition are joined
-	targetFile   = 128 << 20
-	smallFiles   = 8  // of a partition, from which on they are joined
-	deleteFiles  = 64 // of the table, from which on every file they apply to is written anew without the rows
-	compactTasks = 256
+	smallFile   = 64 << 20 // bytes; smaller files of a partition are joined
+	targetFile  = 128 << 20
+	largestFile = 256 << 20
+	smallFiles  = 8  // of a partition, from which on they are joined; fewer are when there is enough in them for a file that is not small
+	deleteFiles = 64 // of the table, from which on every file they apply to is written anew without the rows
 )
 
 // Compacted says what Compact did.
@@ -29,9 +30,9 @@ type Compacted struct {
 	Deletes int // delete files that nothing needs any more
 }
 
-// Compact joins the small data files of each partition with eight or more of them, and when 64 or more files of corrections
-// have gathered, applies them for good. Each partition is one commit, made beside those of a writer: readers see the same
-// rows before and after. What is replaced stays on disk until its snapshots expire.
+// Compact joins small data files, and when 64 or more files of corrections have gathered, applies them for good. After it the files
+// of a partition have 64 to 256 MB, but for small ones that do not make up another one together. Each new file is one commit, made beside
+// those of a writer: readers see the same rows before and after. What is replaced stays on disk until its snapshots expire.
 func (t *Table) Compact(ctx context.Context) (Compacted, error) {
 	var done Compacted
 	if t.lake.cfg.ReadOnly {
@@ -43,6 +44,7 @@ func (t *Table) Compact(ctx context.Context) (Compacted, error) {
 	if err := t.load(ctx); err != nil {
 		return done, err
 	}
+	start := t.lake.cfg.Now()
 	tbl := t.seen()
 	groups, err := t.compactable(ctx, tbl)
 	if err == nil {
@@ -58,16 +60,20 @@ func (t *Table) Compact(ctx context.Context) (Compacted, error) {
 	if err == nil && len(groups) > 0 {
 		done.Deletes, err = t.dropDeadDeletes(ctx)
 	}
+	m := t.lake.metrics
+	m.compacted.Add(float64(done.Removed))
 	if err != nil {
+		m.upkeepErrors.WithLabelValues("compact").Inc()
 		return done, fmt.Errorf("compact table %s: %w", t.name, err)
 	}
 	if done != (Compacted{}) {
+		m.compactSeconds.Observe(t.lake.cfg.Now().Sub(start).Seconds())
 		t.lake.cfg.Logger.Info("table compacted", "table", t.name.String(), "removed", done.Removed, "added", done.Added, "deletes", done.Deletes)
 	}
 	return done, nil
 }
 
-// compactable returns the files to rewrite, by partition.
+// compactable returns the files to rewrite: each group becomes one file.
 func (t *Table) compactable(ctx context.Context, tbl *table.Table) ([][]table.FileScanTask, error) {
 	tasks, err := tbl.Scan().PlanFiles(ctx)
 	if err != nil {
@@ -80,34 +86,69 @@ func (t *Table) compactable(ctx context.Context, tbl *table.Table) ([][]table.Fi
 		}
 	}
 	apply := len(deletes) >= deleteFiles
-	partitions := map[string][]table.FileScanTask{}
+	small := map[string][]table.FileScanTask{} // by partition
 	forced := map[string]bool{}
+	var groups [][]table.FileScanTask
 	spec := tbl.Spec()
 	for _, task := range tasks {
 		if int(task.File.SpecID()) != spec.ID() {
 			continue
 		}
-		key := fmt.Sprint(task.File.Partition()) // a map prints in order of its keys
+		key := fmt.Sprintf("%#v", task.File.Partition()) // a map prints in order of its keys; its texts are quoted, so no two partitions print alike
+		corrected := apply && len(task.EqualityDeleteFiles) > 0
 		switch {
-		case apply && len(task.EqualityDeleteFiles) > 0:
-			forced[key] = true
-		case task.File.FileSizeBytes() >= smallFile:
-			continue
+		case task.File.FileSizeBytes() < smallFile:
+			small[key] = append(small[key], task)
+			forced[key] = forced[key] || corrected
+		case corrected:
+			groups = append(groups, []table.FileScanTask{task})
 		}
-		partitions[key] = append(partitions[key], task)
 	}
-	var groups [][]table.FileScanTask
-	for key, files := range partitions {
-		if len(files) < smallFiles && !forced[key] {
-			continue
-		}
-		slices.SortFunc(files, func(a, b table.FileScanTask) int { return strings.Compare(a.File.FilePath(), b.File.FilePath()) })
-		groups = slices.AppendSeq(groups, slices.Chunk(files, compactTasks))
+	for key, files := range small {
+		groups = append(groups, joinable(files, forced[key])...)
+	}
+	for _, g := range groups {
+		slices.SortFunc(g, func(a, b table.FileScanTask) int { return strings.Compare(a.File.FilePath(), b.File.FilePath()) })
 	}
 	slices.SortFunc(groups, func(a, b []table.FileScanTask) int {
 		return strings.Compare(a[0].File.FilePath(), b[0].File.FilePath())
 	})
 	return groups, nil
+}
+
+// joinable divides the small files of a partition into groups, each of which makes a file that is neither small nor too large, but for the
+// last one when there is not enough. Forced files are all in a group. Nothing is joined for little: a file that is larger than the rest
+// together, which do not make it a full one, is left alone, so that a partition to which little comes is not written over and over.
+func joinable(files []table.FileScanTask, forced bool) (groups [][]table.FileScanTask) {
+	size := func(f table.FileScanTask) int64 { return f.File.FileSizeBytes() }
+	total := int64(0)
+	for _, f := range files {
+		total += size(f)
+	}
+	if !forced && total < smallFile {
+		slices.SortFunc(files, func(a, b table.FileScanTask) int {
+			return cmp.Or(cmp.Compare(size(b), size(a)), strings.Compare(a.File.FilePath(), b.File.FilePath()))
+		})
+		for len(files) > 0 && size(files[0]) > total-size(files[0]) {
+			total -= size(files[0])
+			files = files[1:]
+		}
+		if len(files) < smallFiles {
+			return nil
+		}
+	}
+	var group []table.FileScanTask
+	joined, rest := int64(0), total
+	for _, f := range files {
+		group = append(group, f)
+		joined += size(f)
+		rest -= size(f)
+		if joined >= targetFile && rest >= smallFile { // what is left makes a file of its own; less goes with this one
+			groups = append(groups, group)
+			group, joined = nil, 0
+		}
+	}
+	return append(groups, group)
 }
 
 // rewrite replaces files of one partition of tbl by files with the rows that are left of them.
@@ -128,6 +169,9 @@ func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.Fil
 			return nil, err
 		}
 		tx := now.NewTransaction()
+		if err := tx.SetProperties(iceberg.Properties{propCompacted: t.lake.cfg.Now().UTC().Format(time.RFC3339)}); err != nil {
+			return nil, err
+		}
 		r := tx.NewRewrite(carried(now)).DataSequenceNumber(sequence)
 		for _, task := range tasks {
 			r.DeleteFile(task.File)
@@ -174,7 +218,7 @@ func (t *Table) copyRows(ctx context.Context, tbl *table.Table, tasks []table.Fi
 		if err == nil {
 			err = w.add(cells)
 		}
-		if err == nil && w.written() >= targetFile {
+		if err == nil && w.written() >= largestFile-2*rowGroupBytes { // what is in memory comes on top
 			err = finish()
 		}
 		if err != nil {

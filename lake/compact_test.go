@@ -3,6 +3,9 @@ package lake_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +74,117 @@ func TestCompactAppliesCorrections(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, files, 1)
 	require.Zero(t, files[0].Deletes)
+}
+
+// Compaction leaves files of 64 to 256 MB, and small ones only where there is not enough for another.
+func TestCompactedSizes(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	const mb = 1 << 20
+	many := func(n int, size int64) (sizes []int64) { return append(sizes, slices.Repeat([]int64{size}, n)...) }
+	plan := func(t *testing.T, sizes []int64) [][]int64 {
+		t.Helper()
+		tbl := openRaw(t, openLake(t, lake.Config{}))
+		noon := time.Date(2018, 11, 30, 12, 0, 0, 0, time.UTC)
+		var entries []lake.Entry
+		for _, size := range sizes {
+			entries = append(entries, lake.Entry{SourceType: lms, Account: "a", Env: "x", Oldest: noon, Newest: noon, Records: 1, Bytes: size})
+		}
+		require.NoError(t, tbl.Enter(ctx, lake.Position{Lineage: "L", FromEpoch: 1, ToEpoch: 1}, entries...))
+		groups, err := tbl.Compactable(ctx)
+		require.NoError(t, err)
+		return groups
+	}
+	for name, test := range map[string]struct{ sizes, want []int64 }{
+		"nothing is small":                        {[]int64{64 * mb, 100 * mb, 256 * mb}, nil},
+		"few and little":                          {many(7, mb), nil},
+		"many and little":                         {many(8, mb), []int64{8 * mb}},
+		"few that make up a file":                 {[]int64{40 * mb, 30 * mb}, []int64{70 * mb}},
+		"many that make up two":                   {many(24, 10*mb), []int64{130 * mb, 110 * mb}},
+		"a rest that is too little for a file":    {many(18, 10*mb), []int64{180 * mb}},
+		"the largest that are possible":           {append(many(2, 63*mb), 63*mb, 63*mb), []int64{252 * mb}},
+		"one that is larger than the rest":        {append(many(8, mb), 20*mb), []int64{8 * mb}},
+		"one that the rest makes a full file of":  {append(many(8, mb), 60*mb), []int64{68 * mb}},
+		"each larger than all that came after it": {[]int64{32 * mb, 15 * mb, 7 * mb, 3 * mb, mb, 1000, 400, 100, 40, 10}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var got []int64
+			for _, g := range plan(t, test.sizes) {
+				sum := int64(0)
+				for _, size := range g {
+					sum += size
+				}
+				got = append(got, sum)
+			}
+			require.ElementsMatch(t, test.want, got)
+		})
+	}
+	t.Run("random", func(t *testing.T) {
+		t.Parallel()
+		rnd := rand.New(rand.NewPCG(3, 4))
+		for range 20 {
+			sizes := make([]int64, 1+rnd.IntN(60))
+			small := int64(0)
+			for i := range sizes {
+				sizes[i] = 1 + rnd.Int64N(1<<(10+rnd.IntN(17)))
+				if sizes[i] < 64*mb {
+					small += sizes[i]
+				}
+			}
+			groups := plan(t, sizes)
+			for _, g := range groups {
+				sum := int64(0)
+				for _, size := range g {
+					require.Less(t, size, int64(64*mb), "what is full is left alone")
+					sum += size
+				}
+				require.Less(t, sum, int64(256*mb))
+				if small >= 64*mb {
+					require.GreaterOrEqual(t, sum, int64(64*mb))
+				}
+				small -= sum
+			}
+			require.Less(t, small, int64(64*mb), "what is left makes up no file: %v of %v", groups, sizes)
+		}
+	})
+}
+
+// The values of a partition are what somebody sent, and may look like those of another one.
+func TestCompactKeepsPartitionsApart(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	text := func(name string) plan.Column { return plan.Column{Name: name, Type: plan.String} }
+	visits := plan.Table{
+		Name: "visits", AppendOnly: true,
+		Schema:    plan.Schema{Name: "Visit", Columns: []plan.Column{text("account"), text("env"), text("page")}},
+		Partition: []plan.PartitionField{{Column: "account", Transform: plan.Identity}, {Column: "env", Transform: plan.Identity}},
+	}
+	tbl, err := openLake(t, lake.Config{}).Table(ctx, "v1", visits)
+	require.NoError(t, err)
+	want := map[string]int{}
+	for e := uint64(1); e <= 8; e++ {
+		var rows []plan.Row
+		for i, tenant := range [][2]string{{"a 1001:b", "c"}, {"a", "b 1001:c"}} {
+			value, err := visits.Schema.Append(nil, []plan.Cell{{Bytes: []byte(tenant[0])}, {Bytes: []byte(tenant[1])}, {Bytes: fmt.Append(nil, i)}})
+			require.NoError(t, err)
+			rows = append(rows, plan.Row{ID: fmt.Sprint(e, i), Rev: 1, First: true, Value: value, Epoch: e})
+			want[tenant[0]+"|"+tenant[1]]++
+		}
+		publish(t, tbl, e, e, rows...)
+	}
+	done, err := tbl.Compact(ctx)
+	require.NoError(t, err)
+	require.Equal(t, lake.Compacted{Removed: 16, Added: 2}, done)
+	got := map[string]int{}
+	for tenant := range want {
+		account, env, _ := strings.Cut(tenant, "|")
+		for _, err := range tbl.Scan(ctx, lake.ScanOptions{Where: map[string]any{"account": account, "env": env}}) {
+			require.NoError(t, err)
+			got[tenant]++
+		}
+	}
+	require.Equal(t, want, got)
 }
 
 func TestCompactBesideAWriter(t *testing.T) {

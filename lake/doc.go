@@ -11,6 +11,9 @@
 // A correction is an equality delete on _id beside the new row, in one snapshot. Scan and Count apply the deletes; Compact
 // folds them in and joins small files.
 //
+// Files of the raw tables are of one tenant and one day each. So Contents answers from the manifests alone what there is of each, and opens
+// no data file.
+//
 // The layout on disk is docs/formats/lake.md. The package does not decide when to write, and knows no epochs beyond those it
 // is told: that is sink/iceberg's part.
 package lake

@@ -2,8 +2,14 @@ package lake
 
 import (
 	"context"
+	"encoding/binary"
+	"fmt"
+	"time"
 
+	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
+
+	"millrace/plan"
 )
 
 // OpenWithFaults opens a lake whose file system asks fault before each change; see fileSystem.
@@ -26,4 +32,76 @@ func (c interrupted) CommitTable(ctx context.Context, name table.Identifier, req
 		err = c.after()
 	}
 	return meta, location, err
+}
+
+// Entry is a data file in a manifest, without the file.
+type Entry struct {
+	SourceType, Account, Env string
+	Oldest, Newest           time.Time // of one day
+	Records, Bytes           int64
+	Unbounded                bool // the manifest says nothing of Oldest and Newest but their day
+}
+
+// Enter commits entries to a raw table, with statistics like those of written files.
+func (t *Table) Enter(ctx context.Context, pos Position, entries ...Entry) error {
+	p := &Pending{}
+	tbl := t.seen()
+	spec, schema := tbl.Spec(), tbl.Schema()
+	for i, e := range entries {
+		values, logical := map[int]any{}, map[int]string{}
+		var day int
+		for _, f := range spec.Fields() {
+			c, _ := schema.FindFieldByID(f.SourceID())
+			switch c.Name {
+			case "source_type":
+				values[f.FieldID] = e.SourceType
+			case "account":
+				values[f.FieldID] = e.Account
+			case "env":
+				values[f.FieldID] = e.Env
+			default:
+				values[f.FieldID], logical[f.FieldID], day = iceberg.Date(dayOf(e.Oldest.UnixMicro())), "date", f.SourceID()
+			}
+		}
+		path := fmt.Sprintf("%s/data/data-%012x%012x.parquet", tbl.Location(), pos.ToEpoch, i)
+		b, err := iceberg.NewDataFileBuilder(spec, iceberg.EntryContentData, path, iceberg.ParquetFile, values, logical, nil, e.Records, e.Bytes)
+		if err != nil {
+			return err
+		}
+		counts, nulls, sizes := map[int]int64{}, map[int]int64{}, map[int]int64{}
+		lower, upper := map[int][]byte{}, map[int][]byte{}
+		for _, f := range schema.Fields() {
+			counts[f.ID], nulls[f.ID], sizes[f.ID] = e.Records, 0, e.Bytes/int64(schema.NumFields())
+			switch planType(f.Type) {
+			case plan.Timestamp, plan.Long:
+				lower[f.ID] = binary.LittleEndian.AppendUint64(nil, uint64(e.Oldest.UnixMicro()))
+				upper[f.ID] = binary.LittleEndian.AppendUint64(nil, uint64(e.Newest.UnixMicro()))
+			case plan.String:
+				lower[f.ID], upper[f.ID] = fmt.Appendf(nil, "%016x", i), fmt.Appendf(nil, "%016x", i*7919)
+			}
+		}
+		if e.Unbounded {
+			delete(lower, day)
+			delete(upper, day)
+		}
+		b.ValueCounts(counts).NullValueCounts(nulls).ColumnSizes(sizes).LowerBoundValues(lower).UpperBoundValues(upper).SplitOffsets([]int64{4})
+		p.data = append(p.data, b.Build())
+	}
+	return t.Commit(ctx, p, pos)
+}
+
+// Compactable are the sizes of the files that Compact would make one of, for each that it would make.
+func (t *Table) Compactable(ctx context.Context) (groups [][]int64, err error) {
+	if err := t.load(ctx); err != nil {
+		return nil, err
+	}
+	tasks, err := t.compactable(ctx, t.seen())
+	for _, g := range tasks {
+		var sizes []int64
+		for _, task := range g {
+			sizes = append(sizes, task.File.FileSizeBytes())
+		}
+		groups = append(groups, sizes)
+	}
+	return groups, err
 }

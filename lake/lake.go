@@ -50,7 +50,7 @@ type Config struct {
 	Warehouse string
 	S3        S3 // how an s3:// warehouse is reached
 
-	// ReadOnly opens an existing lake for Scan, Count, Files and Published while another process may write it.
+	// ReadOnly opens an existing lake for Scan, Count, Contents, Files, Upkeep and Published while another process may write it.
 	ReadOnly bool
 
 	// KeepSnapshots is how many of a table's newest snapshots are kept for readers that have begun on them. Default 100.
@@ -104,6 +104,7 @@ type Lake struct {
 	fsys    fileSystem
 	fsName  string
 	metrics *metrics
+	extents extentCache
 
 	mu      sync.Mutex
 	pending map[string]struct{} // locations of files that are written and not committed
@@ -156,6 +157,7 @@ func Open(ctx context.Context, cfg Config) (*Lake, error) {
 	return &Lake{
 		cfg: cfg, base: base, db: db, catalog: cat, fsys: fsys, fsName: fsName,
 		metrics: newMetrics(cfg.Registerer),
+		extents: extentCache{tables: map[Name]map[string]*manifestExtents{}},
 		pending: map[string]struct{}{},
 	}, nil
 }

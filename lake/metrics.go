@@ -10,6 +10,14 @@ type metrics struct {
 	files     prometheus.Counter
 	bytes     prometheus.Counter
 	swept     prometheus.Counter
+
+	// Of upkeep.
+	compacted      prometheus.Counter
+	compactSeconds prometheus.Histogram
+	compactedAt    *prometheus.GaugeVec
+	expired        prometheus.Counter
+	snapshots      *prometheus.GaugeVec
+	upkeepErrors   *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -39,9 +47,30 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "millrace_lake_swept_files_total", Help: "Files removed because no snapshot refers to them.",
 		}),
+		compacted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "millrace_lake_compacted_files_total", Help: "Data files that compaction has replaced.",
+		}),
+		compactSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "millrace_lake_compaction_seconds",
+			Help:    "Time of a compaction that replaced files.",
+			Buckets: prometheus.ExponentialBuckets(0.05, 3, 10),
+		}),
+		compactedAt: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "millrace_lake_compacted_timestamp_seconds", Help: "When files of a table were last joined; absent when they never were.",
+		}, []string{"table"}),
+		expired: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "millrace_lake_expired_snapshots_total", Help: "Snapshots dropped because of their age and number.",
+		}),
+		snapshots: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "millrace_lake_snapshots", Help: "Snapshots of a table that are kept.",
+		}, []string{"table"}),
+		upkeepErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "millrace_lake_upkeep_errors_total", Help: "Failures of compact, expire and sweep. Rows are not concerned; it is tried again later.",
+		}, []string{"what"}),
 	}
 	if r != nil {
-		r.MustRegister(m.commits, m.conflicts, m.seconds, m.rows, m.files, m.bytes, m.swept)
+		r.MustRegister(m.commits, m.conflicts, m.seconds, m.rows, m.files, m.bytes, m.swept,
+			m.compacted, m.compactSeconds, m.compactedAt, m.expired, m.snapshots, m.upkeepErrors)
 	}
 	return m
 }

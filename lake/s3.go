@@ -109,6 +109,8 @@ func (f *s3Files) do(what, location string, request func(context.Context) error)
 		err = fmt.Errorf("%w: %s: %w", ErrUnavailable, f.name, err)
 	case isAnswer && answer.Code == minio.NoSuchKey, isAnswer && answer.StatusCode == http.StatusNotFound && answer.Code != minio.NoSuchBucket:
 		err = fs.ErrNotExist
+	case isAnswer && answer.StatusCode == http.StatusPreconditionFailed:
+		err = fs.ErrExist
 	case isAnswer && answer.Code == minio.NoSuchBucket:
 		err = fmt.Errorf("%s has no bucket %s: make it, or name another", f.name, f.bucket)
 	case isAnswer && (answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusUnauthorized):
@@ -121,7 +123,7 @@ func (f *s3Files) do(what, location string, request func(context.Context) error)
 func passes(err error) bool {
 	var answer minio.ErrorResponse
 	if errors.As(err, &answer) {
-		return answer.StatusCode >= 500 || answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout
+		return answer.StatusCode >= 500 || answer.StatusCode == http.StatusConflict || answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout
 	}
 	var network net.Error
 	return errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded)
@@ -197,8 +199,25 @@ func (f *s3Files) Remove(location string) error {
 	})
 }
 
-// put stores a whole file. Never in parts: those of an upload that a crash ended would stay, unseen.
+// create stores a whole file unless there is one: of several that try at once, one does. The error matches fs.ErrExist for the others, and
+// for one that has done it without being told.
+func (f *s3Files) create(location string, content []byte) error {
+	if err := f.fault.check("create", location); err != nil {
+		return err
+	}
+	opts := minio.PutObjectOptions{}
+	opts.SetMatchETagExcept("*")
+	return f.putWith(opts, location, bytes.NewReader(content), int64(len(content)))
+}
+
+// put stores a whole file.
 func (f *s3Files) put(location string, content io.ReadSeeker, size int64) error {
+	return f.putWith(minio.PutObjectOptions{}, location, content, size)
+}
+
+// putWith puts an object whole. Never in parts: those of an upload that a crash ended would stay, unseen.
+func (f *s3Files) putWith(opts minio.PutObjectOptions, location string, content io.ReadSeeker, size int64) error {
+	opts.ContentType, opts.DisableMultipart = "application/octet-stream", true
 	if err := f.fault.check("sync", location); err != nil {
 		return err
 	}
@@ -206,8 +225,7 @@ func (f *s3Files) put(location string, content io.ReadSeeker, size int64) error 
 		if _, err := content.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
-		_, err := f.client.Client.PutObject(ctx, f.bucket, f.key(location), content, size,
-			minio.PutObjectOptions{ContentType: "application/octet-stream", DisableMultipart: true})
+		_, err := f.client.Client.PutObject(ctx, f.bucket, f.key(location), content, size, opts)
 		return err
 	})
 }

@@ -3,6 +3,7 @@ package lake_test
 import (
 	"context"
 	"math"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -80,6 +81,45 @@ func TestWarehouseOfOneLake(t *testing.T) {
 	// A bucket without the lake in it is not taken for an empty one.
 	laketest.Remove(t, dir, "millrace-lake.json")
 	refused(cfg, "has no millrace-lake.json, though tables of the lake in "+dir+" are there")
+}
+
+// Of catalogues that are made for one warehouse at the same time one has it.
+func TestWarehouseOfTheFirstLake(t *testing.T) {
+	t.Parallel()
+	if !laketest.OnS3() {
+		t.Skip("MILLRACE_S3 is not set: scripts/servers/s3.sh starts a server for it")
+	}
+	cfg := laketest.In(t.TempDir())
+	const catalogues = 8
+	dirs := make([]string, catalogues)
+	errs := make([]error, catalogues)
+	var wg sync.WaitGroup
+	for i := range catalogues {
+		dirs[i] = t.TempDir()
+		wg.Go(func() {
+			own := cfg
+			own.Dir = dirs[i]
+			l, err := lake.Open(context.Background(), own)
+			if err == nil {
+				err = l.Close()
+			}
+			errs[i] = err
+		})
+	}
+	wg.Wait()
+	var first []int
+	for i, err := range errs {
+		if err == nil {
+			first = append(first, i)
+			continue
+		}
+		require.ErrorContains(t, err, cfg.Warehouse+" belongs to a lake whose catalogue is not in "+dirs[i])
+	}
+	require.Len(t, first, 1)
+	cfg.Dir = dirs[first[0]]
+	l, err := lake.Open(context.Background(), cfg)
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
 }
 
 // The server goes away before, or in the middle of, each fifth of the requests that publishing takes, and comes back.

@@ -21,6 +21,7 @@ func (t *Table) Sweep(ctx context.Context, olderThan time.Duration) (int, error)
 	removed, err := t.sweep(ctx, olderThan)
 	t.lake.metrics.swept.Add(float64(removed))
 	if err != nil {
+		t.lake.metrics.upkeepErrors.WithLabelValues("sweep").Inc()
 		return removed, fmt.Errorf("sweep table %s: %w", t.name, err)
 	}
 	if removed > 0 {
@@ -102,11 +103,12 @@ func (t *Table) expire(ctx context.Context) {
 	if len(t.seen().Metadata().Snapshots()) < 2*cfg.KeepSnapshots {
 		return
 	}
+	before := 0
 	err := t.change(ctx, "expire snapshots", func(tbl *table.Table) (*table.Transaction, error) {
 		if err := t.fence(tbl); err != nil {
 			return nil, err
 		}
-		before := len(tbl.Metadata().Snapshots())
+		before = len(tbl.Metadata().Snapshots())
 		tx := tbl.NewTransaction()
 		err := tx.ExpireSnapshots(table.WithRetainLast(cfg.KeepSnapshots), table.WithOlderThan(cfg.KeepFor), table.WithPostCommit(false))
 		if err != nil {
@@ -119,7 +121,10 @@ func (t *Table) expire(ctx context.Context) {
 		return tx, nil
 	})
 	if err == nil {
+		t.lake.metrics.expired.Add(float64(before - len(t.seen().Metadata().Snapshots())))
 		_, err = t.Sweep(ctx, cfg.KeepFor)
+	} else {
+		t.lake.metrics.upkeepErrors.WithLabelValues("expire").Inc()
 	}
 	if err != nil {
 		cfg.Logger.Warn("snapshots not expired", "table", t.name.String(), "error", err)

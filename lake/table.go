@@ -50,6 +50,14 @@ func (t *Table) see(tbl *table.Table) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.current = tbl
+	if t.columns == nil {
+		return // a reader's
+	}
+	u := upkeepOf(tbl)
+	t.lake.metrics.snapshots.WithLabelValues(t.name.String()).Set(float64(u.Snapshots))
+	if !u.Compacted.IsZero() {
+		t.lake.metrics.compactedAt.WithLabelValues(t.name.String()).Set(float64(u.Compacted.Unix()))
+	}
 }
 
 // readError says that the table's files could not be read. Those who read them say in many ways that one is damaged.

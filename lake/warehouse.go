@@ -127,17 +127,28 @@ func settle(ctx context.Context, cfg Config, db *sql.DB, files *s3Files, known, 
 	case found.ID == "" && tables > 0:
 		return fmt.Errorf("%s has no %s, though tables of the lake in %s are there: restore it, or name the server that has it", next.Warehouse, markerFile, cfg.Dir)
 	case found.ID != "" && found.ID != next.ID:
-		return fmt.Errorf("%s belongs to a lake whose catalogue is not in %s: use the directory that it was made with, or choose another place", next.Warehouse, cfg.Dir)
+		return foreignWarehouse(cfg, next)
 	}
 	if next != known {
 		if err := writeMarker(ctx, db, next); err != nil {
 			return catalogError(cfg.Dir, err)
 		}
 	}
-	if found.ID == "" {
-		return files.WriteFile(next.Warehouse+"/"+markerFile, encodeMarker(marker{Format: next.Format, ID: next.ID, Warehouse: next.Warehouse}))
+	if found.ID != "" {
+		return nil
 	}
-	return nil
+	err = files.create(next.Warehouse+"/"+markerFile, encodeMarker(marker{Format: next.Format, ID: next.ID, Warehouse: next.Warehouse}))
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if found, err = foundMarker(files, next.Warehouse); err == nil && found.ID != next.ID {
+		err = foreignWarehouse(cfg, next) // another catalogue was first
+	}
+	return err
+}
+
+func foreignWarehouse(cfg Config, m marker) error {
+	return fmt.Errorf("%s belongs to a lake whose catalogue is not in %s: use the directory that it was made with, or choose another place", m.Warehouse, cfg.Dir)
 }
 
 func encodeMarker(m marker) []byte {

@@ -10,6 +10,9 @@ import (
 // ErrNotFound is what Config's functions return, wrapped, for a thing that does not exist.
 var ErrNotFound = errors.New("not found")
 
+// ErrInvalid is what Config's functions return, wrapped, for a question that cannot be answered as it was put.
+var ErrInvalid = errors.New("invalid request")
+
 // errStopping answers a stream that is asked for while the server stops.
 var errStopping = errors.New("the server is stopping")
 
@@ -18,6 +21,8 @@ func statusOf(err error) (status int, title, advice string) {
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return http.StatusNotFound, "Not found", "The address may be mistyped, or what it names was deleted."
+	case errors.Is(err, ErrInvalid):
+		return http.StatusBadRequest, "Not understood", "Correct the address."
 	case errors.Is(err, errStopping):
 		return http.StatusServiceUnavailable, "Stopping", "Load the page again when the server is back."
 	}

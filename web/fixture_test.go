@@ -64,7 +64,11 @@ func (p *pipeline) status(context.Context) (web.Status, error) {
 		Version:   "1.0.0",
 		DataDir:   "/var/lib/millrace",
 		Collected: web.Collected{Items: items},
-		Lake:      web.Lake{Events: new(events), Entities: new(entities), Rejects: new(rejects)},
+		Lake: web.Lake{Events: new(events), Entities: new(entities), Rejects: new(rejects), Tables: []web.LakeTable{
+			{Name: "events", Files: 1_210, Bytes: 41_000_000_000, Snapshots: 131, Compacted: noon.Add(-17 * time.Minute)},
+			{Name: "entities", Files: 37, Bytes: 902_000_000, Snapshots: 104, Compacted: noon.Add(-3 * time.Hour)},
+			{Name: "rejects", Files: 1, Bytes: 18_000, Snapshots: 1},
+		}},
 		Jobs: []web.Job{
 			{
 				Name: "crusher-prime-job", UniqueID: "crusher-prime-all-all--unversioned", State: "RUNNING", Epoch: uint64(18_204 + s), Read: items,

@@ -189,7 +189,7 @@ func (p *overviewPage) steps() {
 		},
 		{
 			Name: "Raw lake", Value: st.Lake.Rows(), Spark: newSpark(level(func(s Status) *int64 { return s.Lake.Rows() }).perSecond()),
-			Note:   "rows committed",
+			Note:   lakeNote(st.Lake.Tables, p.Now),
 			Detail: []step{{Name: "events", Value: st.Lake.Events}, {Name: "entities", Value: st.Lake.Entities}, {Name: "rejects", Value: st.Lake.Rejects}},
 		},
 		{
@@ -206,6 +206,26 @@ func (p *overviewPage) steps() {
 		},
 	}
 	p.Chart = newChart(end, p.Now, []string{"items collected", "rows published"}, []string{"accent", "busy"}, []series{collected, rows})
+}
+
+// lakeNote says of how many files the lake's rows are, and when these were last compacted.
+func lakeNote(tables []LakeTable, now time.Time) string {
+	if len(tables) == 0 {
+		return "rows committed"
+	}
+	files := int64(0)
+	var compacted time.Time
+	for _, t := range tables {
+		files += int64(t.Files)
+		if t.Compacted.After(compacted) {
+			compacted = t.Compacted
+		}
+	}
+	note := fmt.Sprintf("rows in %s %s", formatCount(files), plural(files, "file", "files"))
+	if !compacted.IsZero() {
+		note += fmt.Sprintf(", compacted %s ago", formatSeconds(new(max(now.Sub(compacted).Seconds(), 0))))
+	}
+	return note
 }
 
 // attention says what needs a person, worst first; when nothing does, whether anything moves.

@@ -38,6 +38,17 @@ type Lake struct {
 	Events   *int64 `json:"events"`
 	Entities *int64 `json:"entities"`
 	Rejects  *int64 `json:"rejects"`
+
+	Tables []LakeTable `json:"tables"` // of the raw lake; none when they could not be read
+}
+
+// LakeTable is what a table of the lake consists of, and the state of its maintenance.
+type LakeTable struct {
+	Name      string    `json:"name"`
+	Files     int       `json:"files"` // of data
+	Bytes     int64     `json:"bytes"`
+	Snapshots int       `json:"snapshots"`          // that are kept for readers and for going back
+	Compacted time.Time `json:"compacted,omitzero"` // when files were last joined
 }
 
 // Rows returns the sum of the three raw tables, nil when one of them is unknown.

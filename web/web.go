@@ -8,6 +8,7 @@
 //	GET /tables/{table}     newest rows of one table, with their proof columns
 //	GET /events?topics=     changed parts of a page, as server-sent events
 //	GET /api/v1/status      the overview's values, as JSON
+//	GET /api/v1/lake/stats  what the raw lake holds, as JSON; ?source_type=, account=, env=, from= and to= choose
 //	GET /healthz, /readyz   200 while the process lives; 200 when it can work, else 503 with the reason
 //
 // It does not sign anybody in and changes nothing: whoever can reach the listener can read.
@@ -41,6 +42,10 @@ type Config struct {
 	// DeadLetters returns the newest n dead letters, newest first. Default: none.
 	DeadLetters func(ctx context.Context, n int) ([]DeadLetter, error)
 
+	// LakeStats answers what the raw lake holds. What cannot be understood of the query is ErrInvalid, a name of nothing ErrNotFound; both
+	// say what there is instead. Default: nothing.
+	LakeStats func(context.Context, LakeQuery) (LakeStats, error)
+
 	// Ready says why the process cannot work yet; nil when it can. Default: always ready.
 	Ready func(context.Context) error
 
@@ -57,6 +62,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DeadLetters == nil {
 		c.DeadLetters = func(context.Context, int) ([]DeadLetter, error) { return nil, nil }
+	}
+	if c.LakeStats == nil {
+		c.LakeStats = func(context.Context, LakeQuery) (LakeStats, error) { return LakeStats{}, nil }
 	}
 	if c.Ready == nil {
 		c.Ready = func(context.Context) error { return nil }
@@ -113,6 +121,7 @@ func New(cfg Config) (*Server, error) {
 	handle("GET /events", s.serveEvents)
 	handle("GET /assets/{name}", s.serveAsset)
 	handle("GET /api/v1/status", s.serveStatus)
+	handle("GET /api/v1/lake/stats", s.serveLakeStats)
 	handle("GET /healthz", func(w http.ResponseWriter, _ *http.Request) error { return text(w, http.StatusOK, "ok") })
 	handle("GET /readyz", s.serveReady)
 	handle("GET /", func(_ http.ResponseWriter, r *http.Request) error {

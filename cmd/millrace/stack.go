@@ -142,7 +142,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.console, err = web.New(web.Config{
-		Status: s.status, Rows: s.newestRows, DeadLetters: s.deadLetters, Ready: s.ready, Logger: cfg.logger,
+		Status: s.status, Rows: s.newestRows, DeadLetters: s.deadLetters, LakeStats: s.lakeStats, Ready: s.ready, Logger: cfg.logger,
 	})
 	if err != nil {
 		return s, err

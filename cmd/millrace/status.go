@@ -36,11 +36,8 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 
 	raw, etlProgress := s.raw.Progress(), s.etl.Progress()
 	st.Jobs = []web.Job{webJob(s.raw, raw), webJob(s.etl, etlProgress)}
-	for i, count := range []**int64{&st.Lake.Events, &st.Lake.Entities, &st.Lake.Rejects} {
-		if *count, err = s.lakeCount(ctx, ingest.Namespace, s.raw.plan.Tables[i].Name); err != nil {
-			problem("The lake", err)
-			break
-		}
+	if st.Lake, err = s.rawLake(ctx); err != nil {
+		problem("The lake", err)
 	}
 	letters, err := s.deadLettersByTable(ctx)
 	if err != nil {
@@ -151,13 +148,34 @@ func webJob(j *stackJob, p engine.Progress) web.Job {
 	return out
 }
 
-func (s *stack) lakeCount(ctx context.Context, namespace, table string) (*int64, error) {
-	t, err := s.lake.Lookup(ctx, lake.Name{Namespace: namespace, Table: table})
-	if err != nil {
-		return nil, err
+// rawLake is what the raw tables hold and the state of their maintenance. They are append-only: their manifests know.
+func (s *stack) rawLake(ctx context.Context) (web.Lake, error) {
+	var out web.Lake
+	counts := map[string]**int64{rawTables[0]: &out.Events, rawTables[1]: &out.Entities, rawTables[2]: &out.Rejects}
+	for _, name := range rawTables {
+		t, err := s.lake.Lookup(ctx, lake.Name{Namespace: ingest.Namespace, Table: name})
+		if err != nil {
+			return web.Lake{}, err
+		}
+		c, err := t.Contents(ctx, lake.Selection{})
+		if err != nil {
+			return web.Lake{}, err
+		}
+		u, err := t.Upkeep(ctx)
+		if err != nil {
+			return web.Lake{}, err
+		}
+		rows := int64(0)
+		table := web.LakeTable{Name: name, Snapshots: u.Snapshots, Compacted: u.Compacted}
+		for _, share := range c.Shares {
+			rows += share.Records.Estimate
+			table.Files += share.Files
+			table.Bytes += share.Bytes
+		}
+		*counts[name] = &rows
+		out.Tables = append(out.Tables, table)
 	}
-	n, err := t.Count(ctx)
-	return &n, err
+	return out, nil
 }
 
 func (s *stack) deadLettersByTable(ctx context.Context) (map[string]int64, error) {

@@ -54,7 +54,7 @@ func tablesCommand() *cobra.Command {
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			if format == "table" {
-				fmt.Fprintln(w, "NAMESPACE\tTABLE\tROWS\tFILES\tBYTES")
+				fmt.Fprintln(w, "NAMESPACE\tTABLE\tROWS\tFILES\tBYTES\tSNAPSHOTS\tCOMPACTED")
 			}
 			for _, n := range names {
 				row, err := tableSize(ctx, l, n)
@@ -67,7 +67,11 @@ func tablesCommand() *cobra.Command {
 					}
 					continue
 				}
-				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\n", row.Namespace, row.Table, row.Rows, row.Files, row.Bytes)
+				compacted := "never"
+				if !row.Compacted.IsZero() {
+					compacted = instant(row.Compacted)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\n", row.Namespace, row.Table, row.Rows, row.Files, row.Bytes, row.Snapshots, compacted)
 			}
 			return w.Flush()
 		})
@@ -81,6 +85,9 @@ type sizeOfTable struct {
 	Rows      int64  `json:"rows"`
 	Files     int    `json:"files"`
 	Bytes     int64  `json:"bytes"`
+
+	Snapshots int       `json:"snapshots"`          // that are kept
+	Compacted time.Time `json:"compacted,omitzero"` // when files were last joined
 }
 
 func tableSize(ctx context.Context, l *lake.Lake, n lake.Name) (sizeOfTable, error) {
@@ -93,10 +100,15 @@ func tableSize(ctx context.Context, l *lake.Lake, n lake.Name) (sizeOfTable, err
 		return out, err
 	}
 	files, err := t.Files(ctx)
+	if err != nil {
+		return out, err
+	}
 	for _, f := range files {
 		out.Files++
 		out.Bytes += f.Bytes
 	}
+	u, err := t.Upkeep(ctx)
+	out.Snapshots, out.Compacted = u.Snapshots, u.Compacted
 	return out, err
 }
 
@@ -153,6 +165,9 @@ func findTable(ctx context.Context, l *lake.Lake, name string) (*lake.Table, err
 	return nil, fmt.Errorf("table %q is in several namespaces; name one: %s", name, strings.Join(all, ", "))
 }
 
+// rawTables are the tables of the raw lake by the kind of their items, from record.Event on.
+var rawTables = []string{"events", "entities", "rejects"}
+
 func rawCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "raw",
@@ -171,7 +186,7 @@ sent; where they are not UTF-8 it is "bytes_base64" instead.`,
 		if *limit < 0 {
 			return usagef("--limit %d: want a number of rows, or 0 for all", *limit)
 		}
-		tables := []string{"events", "entities", "rejects"}
+		tables := rawTables
 		if *kind != "" {
 			k, ok := record.ParseKind(*kind)
 			if !ok {

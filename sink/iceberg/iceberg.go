@@ -8,7 +8,7 @@
 // snapshot of the point where the lineage began, in one commit of the table. Snapshots for points to come are held by tags.
 //
 // As the only writer of its tables it also keeps them in shape: it sweeps what an earlier process left when a lineage begins,
-// and compacts a table after every 32 commits.
+// and compacts a table after its first commit and every 32 further ones.
 package iceberg
 
 import (
@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -74,7 +75,7 @@ type Sink struct {
 	lineage sink.Lineage
 	tables  []*lake.Table // by index into Plan.Tables
 	others  []*lake.Table // of the app, that the plan does not have any more
-	commits []int         // of each table since it was last compacted
+	commits []int         // of each table until it is compacted again
 	rows    *prometheus.CounterVec
 	skipped prometheus.Counter
 	retries prometheus.Counter
@@ -108,7 +109,7 @@ func Open(ctx context.Context, cfg Config) (*Sink, error) {
 		}
 		s.tables = append(s.tables, table)
 	}
-	s.commits = make([]int, len(s.tables))
+	s.commits = slices.Repeat([]int{1}, len(s.tables)) // processes that live for fewer commits must not put it off for ever
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(s.rows, s.skipped, s.retries)
 	}
@@ -153,7 +154,7 @@ func (s *Sink) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, erro
 			return nil, err
 		}
 		rejected = append(rejected, refused...)
-		s.commits[i]++
+		s.commits[i]--
 	}
 	s.compact(ctx)
 	return rejected, nil
@@ -190,10 +191,10 @@ func (s *Sink) byTable(rows []plan.Row) ([][]plan.Row, error) {
 // are logged, and the next try comes after as many commits again.
 func (s *Sink) compact(ctx context.Context) {
 	for i, t := range s.tables {
-		if s.commits[i] < compactEvery || ctx.Err() != nil {
+		if s.commits[i] > 0 || ctx.Err() != nil {
 			continue
 		}
-		s.commits[i] = 0
+		s.commits[i] = compactEvery
 		if _, err := t.Compact(ctx); err != nil {
 			s.cfg.Logger.Warn("table not compacted", "table", t.Name().String(), "error", err)
 		}

@@ -114,6 +114,28 @@ func TestManyCommitsStayFewFiles(t *testing.T) {
 	require.EqualValues(t, epochs, n)
 }
 
+// A process that is started again and again compacts too.
+func TestShortLivesStayFewFiles(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	for e := uint64(1); e <= 20; e++ {
+		s := harness{dir}.Open(t)
+		require.NoError(t, s.Begin(ctx, sinktest.First(), nil))
+		_, err := s.Publish(ctx, sink.Batch{Lineage: sinktest.Lineage, FromEpoch: e, ToEpoch: e, Rows: []plan.Row{sinktest.Visit(t, fmt.Sprint(e), e)}})
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+	}
+	l, err := lake.Open(ctx, lake.Config{Dir: dir, ReadOnly: true})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	tbl, err := l.Lookup(ctx, lake.Name{Namespace: "v1", Table: "visit"})
+	require.NoError(t, err)
+	files, err := tbl.Files(ctx)
+	require.NoError(t, err)
+	require.Less(t, len(files), 8)
+}
+
 func TestOrphansGoWhenALineageBegins(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

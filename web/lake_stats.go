@@ -1,0 +1,73 @@
+package web
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// LakeQuery chooses records of the raw lake, in the words of who asks. Empty is every one.
+type LakeQuery struct {
+	SourceType, Account, Env string
+	From, To                 string // of event time, To excluded
+}
+
+// LakeStats is what the raw lake holds, as the manifests of its tables say: what /api/v1/lake/stats answers.
+type LakeStats struct {
+	From      time.Time         `json:"from,omitzero"`
+	To        time.Time         `json:"to,omitzero"`
+	Snapshots map[string]string `json:"snapshots"` // by table the id, in decimal; a table that nothing was committed to has none
+	Total     LakeAmount        `json:"total"`
+	Shares    []LakeShare       `json:"shares"` // in order of source type, account, env, month and kind
+}
+
+// LakeShare is the records of one source type, account, env, month and kind.
+type LakeShare struct {
+	SourceType string `json:"source_type"`
+	Account    string `json:"account"`
+	Env        string `json:"env"`
+	Month      string `json:"month"` // of event time, UTC: 2018-11
+	Kind       string `json:"kind"`  // event, entity or reject
+	LakeAmount
+}
+
+// LakeAmount is how much there is. Records is an estimate, between Least and Most, where From or To is within the time of a file.
+type LakeAmount struct {
+	Records int64     `json:"records"`
+	Exact   bool      `json:"exact"`
+	Least   int64     `json:"least"`
+	Most    int64     `json:"most"`
+	Bytes   int64     `json:"bytes"` // of files; an estimate where Records is one
+	Files   int       `json:"files"`
+	Oldest  time.Time `json:"oldest,omitzero"` // event time; a bound where Records is an estimate
+	Newest  time.Time `json:"newest,omitzero"`
+}
+
+// serveLakeStats answers what the raw lake holds of the query's source_type, account, env, from and to.
+func (s *Server) serveLakeStats(w http.ResponseWriter, r *http.Request) error {
+	var q LakeQuery
+	fields := map[string]*string{"source_type": &q.SourceType, "account": &q.Account, "env": &q.Env, "from": &q.From, "to": &q.To}
+	for name, values := range r.URL.Query() {
+		field, ok := fields[name]
+		if !ok { // mistyped, and without it everything would be chosen
+			return fmt.Errorf("%w: there is no parameter %q; there are %s", ErrInvalid, name, strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
+		}
+		if len(values) > 1 {
+			return fmt.Errorf("%w: parameter %s is given %d times; give it once", ErrInvalid, name, len(values))
+		}
+		*field = values[0]
+	}
+	stats, err := s.cfg.LakeStats(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	if stats.Shares == nil {
+		stats.Shares = []LakeShare{} // a list for programs, not null
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(stats)
+}
