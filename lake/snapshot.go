@@ -112,7 +112,7 @@ func (l *Lake) Local(ctx context.Context, f SnapshotFile, dir string) (string, e
 	case err != nil:
 		return "", err
 	case info.Size() != f.Bytes:
-		return "", fmt.Errorf("%s has %d bytes where %d were written: restore the lake from a backup", f.Path, info.Size(), f.Bytes)
+		return "", fmt.Errorf("%s has %d bytes where %d bytes were written: restore the lake from a backup", f.Path, info.Size(), f.Bytes)
 	}
 	if _, ok := l.fsys.(*localFiles); ok {
 		return f.Path, nil

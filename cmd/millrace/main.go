@@ -98,7 +98,7 @@ func rootCommand() *cobra.Command {
 	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
 	root.AddCommand(
 		demoCommand(), serveCommand(), keyCommand(), sendCommand(), describeCommand(),
-		tablesCommand(), rowsCommand(), rawCommand(), replayCommand(), checkCommand(), savepointCommand(), benchCommand(),
+		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), replayCommand(), checkCommand(), savepointCommand(), benchCommand(),
 	)
 	return root
 }
