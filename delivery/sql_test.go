@@ -183,7 +183,7 @@ func TestSQLTables(t *testing.T) {
 		"SELECT sum(score) FROM grades@unversioned":                                                      {{"1.0"}},
 		"SELECT sum(score) FROM v20180827174235.grades":                                                  {{"5.0"}},
 		"SELECT o.score, n.score FROM grades o JOIN grades@20180827174235 n USING (_id)":                 {{"1.0", "2.0"}},
-		"SELECT kind, moment, decode(bytes)->>'$.id' FROM raw.events":                                        {{"quiz", "1970-01-06 00:00:01.5+00", "1"}},
+		"SELECT kind, moment, decode(bytes)->>'$.id' FROM raw.events":                                    {{"quiz", "1970-01-06 00:00:01.5+00", "1"}},
 		"SELECT events.kind FROM raw.events":                                                             {{"quiz"}},
 		"WITH grades AS (SELECT 7 AS score) SELECT score FROM grades":                                    {{"7"}},
 		"WITH x AS (SELECT score FROM grades) SELECT 'grades@1', score FROM x /* grades@2 */":            {{"grades@1", "1.0"}},

@@ -145,3 +145,15 @@ func (l *Lake) Local(ctx context.Context, f SnapshotFile, dir string) (string, e
 	}
 	return to, nil
 }
+
+// Metadata returns the table's newest metadata file, as Iceberg's specification has it, and its location, as other engines find it.
+func (t *Table) Metadata(ctx context.Context) (location string, content []byte, err error) {
+	if err := t.load(ctx); err != nil {
+		return "", nil, err
+	}
+	location = t.seen().MetadataLocation()
+	if content, err = t.lake.fsys.ReadFile(location); err != nil {
+		return "", nil, t.readError("read the metadata of", err)
+	}
+	return location, content, nil
+}

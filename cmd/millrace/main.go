@@ -97,7 +97,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
 	root.AddCommand(
-		demoCommand(), serveCommand(), keyCommand(), sendCommand(), describeCommand(),
+		demoCommand(), serveCommand(), keyCommand(), tokenCommand(), sendCommand(), describeCommand(),
 		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), replayCommand(), checkCommand(), savepointCommand(), benchCommand(),
 	)
 	return root
