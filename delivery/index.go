@@ -1,7 +1,8 @@
-// Package delivery reads what sinks wrote: today the index, for pages and for the ledger.
+// Package delivery reads what sinks wrote: the index, for pages and for the ledger, and the lake, for SQL.
 //
-// The one idea: what a reader sees is asked from the same index that the sink wrote, through Elasticsearch's API, so that it is
-// the same answer from the embedded index, Elasticsearch and OpenSearch. The package writes nothing.
+// The one idea: what a reader sees is asked from the very things that the sinks wrote. The index is asked through Elasticsearch's API, so
+// that it is the same answer from the embedded index, Elasticsearch and OpenSearch; of the lake an embedded DuckDB reads the Parquet
+// files that a snapshot names. The package writes nothing there.
 package delivery
 
 import (

@@ -32,6 +32,9 @@ var ErrNotFound = errors.New("not found")
 // ErrReadOnly means that a lake that was opened read-only was asked to change.
 var ErrReadOnly = errors.New("the lake is open for reading only")
 
+// DefaultKeepFor is Config.KeepFor when it is not set.
+const DefaultKeepFor = 10 * time.Minute
+
 const (
 	format      = 1          // of the layout below Config.Dir; docs/formats/lake.md
 	appID       = 0x4d4c4b31 // MLK1, SQLite's application_id of the catalogue
@@ -50,13 +53,14 @@ type Config struct {
 	Warehouse string
 	S3        S3 // how an s3:// warehouse is reached
 
-	// ReadOnly opens an existing lake for Scan, Count, Contents, Files, Upkeep and Published while another process may write it.
+	// ReadOnly opens an existing lake for Scan, Count, Contents, Files, Snapshot, Upkeep and Published while another process may write it.
 	ReadOnly bool
 
 	// KeepSnapshots is how many of a table's newest snapshots are kept for readers that have begun on them. Default 100.
 	KeepSnapshots int
 
-	// KeepFor is how long a snapshot is kept at least, whatever their number. Default 10 minutes.
+	// KeepFor is how long a snapshot is kept at least after another one has taken its place, whatever their number. Default
+	// DefaultKeepFor. Who reads the files of a snapshot has that long.
 	KeepFor time.Duration
 
 	Logger     *slog.Logger          // default: discards
@@ -71,7 +75,7 @@ func (c Config) withDefaults() Config {
 		c.KeepSnapshots = 100
 	}
 	if c.KeepFor <= 0 {
-		c.KeepFor = 10 * time.Minute
+		c.KeepFor = DefaultKeepFor
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

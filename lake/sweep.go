@@ -110,7 +110,7 @@ func (t *Table) expire(ctx context.Context) {
 		}
 		before = len(tbl.Metadata().Snapshots())
 		tx := tbl.NewTransaction()
-		err := tx.ExpireSnapshots(table.WithRetainLast(cfg.KeepSnapshots), table.WithOlderThan(cfg.KeepFor), table.WithPostCommit(false))
+		err := tx.ExpireSnapshots(table.WithRetainLast(t.retained(tbl)), table.WithOlderThan(cfg.KeepFor), table.WithPostCommit(false))
 		if err != nil {
 			return nil, err
 		}
@@ -129,4 +129,23 @@ func (t *Table) expire(ctx context.Context) {
 	if err != nil {
 		cfg.Logger.Warn("snapshots not expired", "table", t.name.String(), "error", err)
 	}
+}
+
+// retained is how many of the newest snapshots stay whatever their age: those down to the one that was the newest Config.KeepFor ago, on
+// which a reader may have begun since, and Config.KeepSnapshots at least.
+func (t *Table) retained(tbl *table.Table) int {
+	cutoff := t.lake.cfg.Now().Add(-t.lake.cfg.KeepFor).UnixMilli()
+	newest := int64(0) // then
+	for e := range tbl.Metadata().SnapshotLogs() {
+		if e.TimestampMs <= cutoff {
+			newest = e.SnapshotID
+		}
+	}
+	lookup := func(id int64) *table.Snapshot { return tbl.SnapshotByID(id) }
+	for i, s := range table.AncestorsOf(tbl.CurrentSnapshot().SnapshotID, lookup) {
+		if s.SnapshotID == newest {
+			return max(t.lake.cfg.KeepSnapshots, i+1)
+		}
+	}
+	return t.lake.cfg.KeepSnapshots
 }

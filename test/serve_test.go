@@ -86,7 +86,7 @@ func (s *serving) interrupt(t *testing.T) {
 var running sync.Map
 
 var commands = map[string]func(*testscript.TestScript, bool, []string){
-	"serve": serveCommand, "stop": stopCommand, "kill9": killCommand, "http": httpCommand,
+	"serve": serveCommand, "stop": stopCommand, "kill9": killCommand, "http": httpCommand, "ask": askCommand,
 }
 
 // serve ARGS… starts 'millrace serve' and sets CONSOLE, COLLECTOR, LOG and INDEX.
@@ -167,4 +167,25 @@ func request(ts *testscript.TestScript, args []string) (string, error) {
 		err = errors.New(res.Status)
 	}
 	return string(body), err
+}
+
+// ask STATUS METHOD URL [FILE] asks once, with the token in the file, wants that status, and prints the answer.
+func askCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 || len(args) > 4 {
+		ts.Fatalf("usage: ask STATUS METHOD URL [FILE]")
+	}
+	req, err := http.NewRequest(args[1], args[2], http.NoBody)
+	ts.Check(err)
+	if len(args) == 4 {
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(ts.ReadFile(args[3])))
+	}
+	res, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer func() { _ = res.Body.Close() }() // it was only read
+	body, err := io.ReadAll(res.Body)
+	ts.Check(err)
+	fmt.Fprintln(ts.Stdout(), string(body))
+	if fmt.Sprint(res.StatusCode) != args[0] {
+		ts.Fatalf("%s %s answers %s, not %s: %s", args[1], args[2], res.Status, args[0], body)
+	}
 }

@@ -97,8 +97,8 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
 	root.AddCommand(
-		demoCommand(), serveCommand(), keyCommand(), sendCommand(), describeCommand(),
-		tablesCommand(), rowsCommand(), rawCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), benchCommand(),
+		demoCommand(), serveCommand(), keyCommand(), tokenCommand(), sendCommand(), describeCommand(),
+		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), benchCommand(),
 	)
 	return root
 }

@@ -36,7 +36,7 @@ const (
 // prefixes are the paths that a collector may have, and taken are those that the console serves.
 var (
 	prefixes = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
-	taken    = regexp.MustCompile(`^/(api|assets|events|healthz|metrics|readyz|tables)(/|$)`)
+	taken    = regexp.MustCompile(`^/(api|assets|events|healthz|iceberg|metrics|readyz|tables)(/|$)`)
 )
 
 func serveCommand() *cobra.Command {

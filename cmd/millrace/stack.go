@@ -22,6 +22,7 @@ import (
 	"millrace/collect"
 	"millrace/control"
 	"millrace/delivery"
+	"millrace/delivery/catalog"
 	"millrace/eventlog"
 	"millrace/eventlog/broker"
 	"millrace/index"
@@ -73,9 +74,11 @@ type stack struct {
 	indexAddr string
 	log       *eventlog.Log
 	keys      *control.Keys
+	tokens    *control.Tokens
 	collector *collect.Collector
 	lake      *lake.Lake
 	index     *delivery.Index
+	catalog   *catalog.Catalog
 	console   *web.Server
 	raw, etl  *stackJob
 }
@@ -130,10 +133,17 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.onClose(s.keys.Close)
+	if s.tokens, err = control.OpenTokens(cfg.dir.join("keys.db")); err != nil {
+		return s, err
+	}
+	s.onClose(s.tokens.Close)
 	if s.lake, err = s.openLake(ctx); err != nil {
 		return s, err
 	}
 	s.onClose(s.lake.Close)
+	if s.catalog, err = catalog.New(catalog.Config{Lake: s.lake, Authorize: s.authorize, Logger: cfg.logger}); err != nil {
+		return s, err
+	}
 	if err = s.openJobs(ctx); err != nil {
 		return s, err
 	}
@@ -159,6 +169,15 @@ func (s *stack) sensorKey(ctx context.Context, secret string) (collect.Key, erro
 		err = collect.ErrUnknownKey
 	}
 	return collect.Key{Account: k.Account, Env: k.Env, SourceType: k.SourceType}, err
+}
+
+// authorize returns an error unless a token may read the lake's tables.
+func (s *stack) authorize(ctx context.Context, token string) error {
+	_, err := s.tokens.Lookup(ctx, token)
+	if errors.Is(err, control.ErrUnknownToken) {
+		err = catalog.ErrUnknownToken
+	}
+	return err
 }
 
 func placeOf(isEmbedded bool) place {
@@ -258,6 +277,7 @@ func (s *stack) Run(ctx context.Context) error {
 	for _, path := range s.collector.Paths() {
 		mux.Handle(path, s.collector)
 	}
+	mux.Handle(catalog.Path, s.catalog)
 	mux.Handle("/", s.console)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 

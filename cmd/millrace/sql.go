@@ -1,0 +1,309 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"millrace"
+	"millrace/delivery"
+	"millrace/lake"
+)
+
+// sqlMargin is how much of the time that a snapshot's files are kept is left for what comes before and after a query.
+const sqlMargin = time.Minute
+
+func sqlCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "sql [QUERY]",
+		Short: "Ask the tables of the lake with SQL",
+		Long: `Ask the tables of the lake with SQL: one SELECT in DuckDB's dialect, as an argument, from a file (-f) or from standard input. Corrections are
+applied: a row is there in its newest revision, once. The lake is read, never changed, whether or not a stack writes it.
+
+  quiz_submission                   the version of the table that serves
+  quiz_submission@20180827174235    that of a data version
+  raw.events                        a table with its namespace
+
+A query sees one snapshot of each table. Times are in UTC. Bytes of raw.events are bytes: decode(bytes) is text.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("sql takes one query; quote it: millrace sql 'SELECT …'")
+			}
+			return nil
+		},
+	}
+	output := outputFlag(cmd, "table", "csv", "json", "jsonl", "parquet")
+	file := cmd.Flags().StringP("file", "f", "", "file with the query; - is standard input")
+	timeout := cmd.Flags().Duration("timeout", 5*time.Minute, "how long the query may take")
+	memory := cmd.Flags().String("memory", "512MB", "how much memory the query may use; what does not fit there goes to disk, eight times as much at most")
+	limit := cmd.Flags().Int64("limit", 0, "rows at most; 0 for all")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		format, err := output()
+		if err != nil {
+			return err
+		}
+		bytes, err := parseSize(*memory)
+		if err != nil {
+			return usagef("--memory %w", err)
+		}
+		if *limit < 0 {
+			return usagef("--limit %d: want a number of rows, or 0 for all", *limit)
+		}
+		if most := lake.DefaultKeepFor - sqlMargin; *timeout <= 0 || *timeout > most {
+			return usagef("--timeout %s: want a duration up to %s: for that long the files that a query reads are kept", *timeout, most)
+		}
+		query, err := readQuery(cmd, args, *file)
+		if err != nil {
+			return err
+		}
+		if format == "parquet" && isTerminal(cmd.OutOrStdout()) {
+			return usagef("-o parquet writes bytes: send them to a file with > NAME.parquet")
+		}
+		return withLake(cmd, func(ctx context.Context, l *lake.Lake) (err error) {
+			ctx, cancel := context.WithTimeoutCause(ctx, *timeout, fmt.Errorf("the query took longer than %s: ask for less, or give it more time with --timeout", *timeout))
+			defer cancel()
+			s, err := delivery.NewSQL(delivery.SQLConfig{Lake: l, Serving: serving, Memory: bytes, Spill: 8 * bytes, Rows: *limit})
+			if err != nil {
+				return err
+			}
+			a, err := s.Query(ctx, query)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, a.Close()) }()
+			out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
+			if err := errors.Join(printAnswer(ctx, out, a, format), out.Flush()); err != nil {
+				return err
+			}
+			if a.More {
+				fmt.Fprintf(cmd.ErrOrStderr(), "millrace: the first %d rows; there are more\n", a.Rows)
+			}
+			return nil
+		})
+	}
+	return cmd
+}
+
+// serving is the namespace of the version of a table that reports read.
+func serving(context.Context, string) (string, error) { return millrace.Unversioned, nil }
+
+func readQuery(cmd *cobra.Command, args []string, file string) (string, error) {
+	if len(args) == 1 && file != "" {
+		return "", usagef("sql takes a query or -f FILE, not both")
+	}
+	if len(args) == 1 {
+		return args[0], nil
+	}
+	if file == "" && isTerminal(cmd.InOrStdin()) {
+		return "", usagef("sql needs a query: millrace sql 'SELECT count(*) FROM raw.events'")
+	}
+	in := cmd.InOrStdin()
+	if file != "" && file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return "", fmt.Errorf("read query %s: %w", file, cause(err))
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(in)
+	if err != nil {
+		return "", fmt.Errorf("read the query: %w", cause(err))
+	}
+	return string(b), nil
+}
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+var size = regexp.MustCompile(`^([0-9]{1,9})(MB|GB)$`)
+
+// parseSize reads a size such as 512MB.
+func parseSize(s string) (int64, error) {
+	m := size.FindStringSubmatch(s)
+	if m == nil {
+		return 0, fmt.Errorf("%q is no size: want one such as 512MB or 2GB", s)
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	if n <<= 20; m[2] == "GB" {
+		n <<= 10
+	}
+	if n < 32<<20 {
+		return 0, fmt.Errorf("%s is too little: want 32MB or more", s)
+	}
+	return n, nil
+}
+
+func printAnswer(ctx context.Context, w io.Writer, a *delivery.Answer, format string) error {
+	switch format {
+	case "parquet":
+		return a.WriteParquet(ctx, w)
+	case "json", "jsonl":
+		return printJSONRows(ctx, w, a, format == "json")
+	case "csv":
+		return printCSV(ctx, w, a)
+	}
+	return printTable(ctx, w, a)
+}
+
+// printJSONRows prints objects with their members in the order of the columns: one a line, and as one array if asked.
+func printJSONRows(ctx context.Context, w io.Writer, a *delivery.Answer, array bool) error {
+	names := make([][]byte, len(a.Columns))
+	for i, c := range a.Columns {
+		var err error
+		if names[i], err = marshal(c); err != nil {
+			return err
+		}
+	}
+	open, between, end := "", "\n", "\n"
+	if array {
+		open, between, end = "[", ",\n ", "]\n"
+	}
+	fmt.Fprint(w, open)
+	n := 0
+	for row, err := range a.JSON(ctx) {
+		if err != nil {
+			return err
+		}
+		if n++; n > 1 {
+			fmt.Fprint(w, between)
+		}
+		if err := printObject(w, names, row); err != nil {
+			return err
+		}
+	}
+	if n > 0 || array {
+		fmt.Fprint(w, end)
+	}
+	return nil
+}
+
+func printObject(w io.Writer, names [][]byte, values []json.RawMessage) error {
+	line := []byte{'{'}
+	for i, v := range values {
+		if i > 0 {
+			line = append(line, ',')
+		}
+		line = append(append(append(line, names[i]...), ':'), v...)
+	}
+	_, err := w.Write(append(line, '}'))
+	return err
+}
+
+// printCSV prints RFC 4180 with a header. Null and empty text are both nothing.
+func printCSV(ctx context.Context, w io.Writer, a *delivery.Answer) error {
+	c := csv.NewWriter(w)
+	if err := c.Write(a.Columns); err != nil {
+		return err
+	}
+	record := make([]string, len(a.Columns))
+	for row, err := range a.Text(ctx) {
+		if err != nil {
+			return err
+		}
+		for i, cell := range row {
+			record[i] = cell.String
+		}
+		if err := c.Write(record); err != nil {
+			return err
+		}
+	}
+	c.Flush()
+	return c.Error()
+}
+
+const (
+	tableRows  = 1000 // whose widths decide those of the columns
+	tableWidth = 60   // characters of a cell that are shown
+)
+
+// printTable prints columns for people. It looks at the first rows for the widths; what does not fit is cut, at a sign that says so.
+func printTable(ctx context.Context, w io.Writer, a *delivery.Answer) error {
+	widths := make([]int, len(a.Columns))
+	var head [][]string
+	add := func(row []string) {
+		for i, c := range row {
+			widths[i] = min(max(widths[i], utf8.RuneCountInString(c)), tableWidth)
+		}
+		head = append(head, row)
+	}
+	flush := func() error {
+		for _, row := range head {
+			if err := printCells(w, row, widths); err != nil {
+				return err
+			}
+		}
+		head = head[:0]
+		return nil
+	}
+	add(a.Columns)
+	n := 0
+	for row, err := range a.Text(ctx) {
+		if err != nil {
+			return errors.Join(flush(), err)
+		}
+		if n++; n <= tableRows {
+			add(shown(row))
+			continue
+		}
+		head = append(head, shown(row))
+		if err := flush(); err != nil {
+			return err
+		}
+	}
+	return flush()
+}
+
+var unprintable = strings.NewReplacer("\n", "␤", "\r", "␍", "\t", "␉", "\x1b", "␛")
+
+func shown(row []sql.NullString) []string {
+	cells := make([]string, len(row))
+	for i, c := range row {
+		switch {
+		case !c.Valid:
+			cells[i] = "NULL"
+		default:
+			cells[i] = unprintable.Replace(c.String)
+		}
+	}
+	return cells
+}
+
+func printCells(w io.Writer, cells []string, widths []int) error {
+	var line strings.Builder
+	for i, c := range cells {
+		if i > 0 {
+			line.WriteString("  ")
+		}
+		n := utf8.RuneCountInString(c)
+		if n > widths[i] {
+			c, n = string([]rune(c)[:max(widths[i]-1, 0)])+"…", widths[i]
+		}
+		line.WriteString(c)
+		line.WriteString(strings.Repeat(" ", max(widths[i]-n, 0)))
+	}
+	_, err := fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+	return err
+}

@@ -1,0 +1,74 @@
+package control_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"millrace/control"
+)
+
+func openTokens(t *testing.T, path string) *control.Tokens {
+	t.Helper()
+	tokens, err := control.OpenTokens(path)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, tokens.Close()) })
+	return tokens
+}
+
+// Tokens are beside the sensor keys in one file, and neither is the other.
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keys.db")
+	keys, tokens := openKeys(t, path), openTokens(t, path)
+	key, err := keys.Add(t.Context(), lms)
+	require.NoError(t, err)
+	secret, err := tokens.Add(t.Context(), "trino")
+	require.NoError(t, err)
+	require.Regexp(t, `^mrt_[A-Za-z0-9_-]{43}$`, secret)
+	_, err = tokens.Add(t.Context(), "trino")
+	require.ErrorIs(t, err, control.ErrTokenExists)
+	require.ErrorContains(t, err, "add token trino: there is a token of that name already: revoke that one, or choose another")
+	for _, bad := range []string{"", "a b", "-a", strings.Repeat("a", 65)} {
+		_, err = tokens.Add(t.Context(), bad)
+		require.ErrorContains(t, err, "cannot name a token")
+	}
+
+	found, err := tokens.Lookup(t.Context(), secret)
+	require.NoError(t, err)
+	require.Equal(t, "trino", found.Name)
+	list, err := tokens.List(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []control.Token{found}, list)
+	for _, wrong := range []string{"", "mrt_", key, "mrt_" + key[4:], secret + "x", secret[:len(secret)-2] + "AA"} {
+		_, err = tokens.Lookup(t.Context(), wrong)
+		require.ErrorIs(t, err, control.ErrUnknownToken, wrong)
+	}
+	_, err = keys.Lookup(t.Context(), secret)
+	require.ErrorIs(t, err, control.ErrUnknownKey)
+	for _, file := range []string{path, path + "-wal"} {
+		b, err := os.ReadFile(file)
+		if !os.IsNotExist(err) {
+			require.NoError(t, err)
+		}
+		require.NotContains(t, string(b), secret[4:], "the secret is in %s", file)
+	}
+
+	// The command line revokes while serve has the file open.
+	cli := openTokens(t, path)
+	require.NoError(t, cli.Revoke(t.Context(), "trino"))
+	require.Eventually(t, func() bool {
+		_, err := tokens.Lookup(context.Background(), secret)
+		return err != nil
+	}, 10*time.Second, 50*time.Millisecond, "a revoked token stops working")
+	err = cli.Revoke(t.Context(), "trino")
+	require.ErrorIs(t, err, control.ErrUnknownToken)
+	require.ErrorContains(t, err, `there is none with the name "trino"`)
+	_, err = tokens.Add(t.Context(), "trino")
+	require.NoError(t, err, "the name is free again")
+}
