@@ -227,6 +227,9 @@ func (s *stack) openJobs(ctx context.Context) (err error) {
 	if s.etl, err = s.openJob(ctx, etlPlan, "", s.indexAddr); err != nil {
 		return err
 	}
+	if err := s.cfg.dir.haveJobs(s.raw.instance.UniqueID(), s.etl.instance.UniqueID()); err != nil {
+		return err
+	}
 	return s.registry.Register(jobCounters{s.raw, s.etl})
 }
 
@@ -275,7 +278,7 @@ func (s *stack) Run(ctx context.Context) error {
 	for _, j := range []*stackJob{s.raw, s.etl} {
 		g.Go(func() error {
 			if err := j.Run(working); err != nil {
-				s.cfg.logger.Error("job failed; it goes on from its last commit at the next start", "instance", j.instance.UniqueID(), "error", err)
+				s.cfg.logger.Error("job failed; when the cause is removed it goes on from its last commit at the next start", "instance", j.instance.UniqueID(), "error", err)
 				j.mu.Lock()
 				j.err = err
 				j.mu.Unlock()
