@@ -118,8 +118,14 @@ type Count struct {
 	Count int64
 }
 
+// Without are rows that are not counted: those that have one of the values in a keyword column.
+type Without struct {
+	Column string
+	Values []string
+}
+
 // CountBy counts a table's rows by a keyword column: the most frequent values first, at most 1,000 of them.
-func (x *Index) CountBy(ctx context.Context, table, column string) ([]Count, error) {
+func (x *Index) CountBy(ctx context.Context, table, column string, without Without) ([]Count, error) {
 	var answer struct {
 		Aggregations struct {
 			By struct {
@@ -130,9 +136,13 @@ func (x *Index) CountBy(ctx context.Context, table, column string) ([]Count, err
 			} `json:"by"`
 		} `json:"aggregations"`
 	}
-	err := x.search(ctx, table, map[string]any{
+	search := map[string]any{
 		"size": 0, "aggs": map[string]any{"by": map[string]any{"terms": map[string]any{"field": column, "size": 1000}}},
-	}, &answer)
+	}
+	if without.Column != "" {
+		search["query"] = map[string]any{"bool": map[string]any{"must_not": map[string]any{"terms": map[string]any{without.Column: without.Values}}}}
+	}
+	err := x.search(ctx, table, search, &answer)
 	if err != nil {
 		return nil, err
 	}

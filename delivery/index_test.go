@@ -43,8 +43,8 @@ func TestIndex(t *testing.T) {
 	t.Parallel()
 	x := setup(t,
 		`{"course":"a","score":1,"_rev":0,"_epoch":1,"_event_time":"2018-08-27T12:00:00Z"}`,
-		`{"course":"b","score":2,"_rev":3,"_epoch":2,"_event_time":"2018-08-27T13:00:00Z"}`,
-		`{"course":"a","score":3,"_rev":4,"_epoch":2,"_event_time":"2018-08-27T14:00:00Z"}`,
+		`{"course":"b","teacher":"y","score":2,"_rev":3,"_epoch":2,"_event_time":"2018-08-27T13:00:00Z"}`,
+		`{"course":"a","teacher":"x","score":3,"_rev":4,"_epoch":2,"_event_time":"2018-08-27T14:00:00Z"}`,
 	)
 	totals, err := x.Totals(t.Context(), "grades")
 	require.NoError(t, err)
@@ -56,9 +56,13 @@ func TestIndex(t *testing.T) {
 	require.Equal(t, "2", rows[0]["_id"])
 	require.Equal(t, "1", rows[1]["_id"])
 
-	counts, err := x.CountBy(t.Context(), "grades", "course")
+	counts, err := x.CountBy(t.Context(), "grades", "course", delivery.Without{})
 	require.NoError(t, err)
 	require.Equal(t, []delivery.Count{{Key: "a", Count: 2}, {Key: "b", Count: 1}}, counts)
+
+	counts, err = x.CountBy(t.Context(), "grades", "course", delivery.Without{Column: "teacher", Values: []string{"x", "y"}})
+	require.NoError(t, err)
+	require.Equal(t, []delivery.Count{{Key: "a", Count: 1}}, counts)
 }
 
 func TestIndexWithoutTheTable(t *testing.T) {
@@ -68,7 +72,7 @@ func TestIndexWithoutTheTable(t *testing.T) {
 	require.ErrorIs(t, err, delivery.ErrNotFound)
 	_, err = x.Newest(t.Context(), "grades", 1)
 	require.ErrorIs(t, err, delivery.ErrNotFound)
-	_, err = x.CountBy(t.Context(), "grades", "course")
+	_, err = x.CountBy(t.Context(), "grades", "course", delivery.Without{})
 	require.ErrorIs(t, err, delivery.ErrNotFound)
 }
 

@@ -247,8 +247,11 @@ func (e *Engine) drain(faults <-chan error, published <-chan struct{}) error {
 				return nil
 			}
 		case <-timeout.C:
-			waiting, _ := e.outbox.size()
-			e.c.Logger.Warn("stopped with unpublished rows; they are published at the next start", "bytes", waiting)
+			if waiting, _ := e.outbox.size(); waiting > 0 {
+				e.c.Logger.Warn("stopped with unpublished rows; they are published at the next start", "bytes", waiting)
+			} else {
+				e.c.Logger.Warn("stopped before every sink had answered; there is nothing that they have not published")
+			}
 			return nil
 		case err = <-faults:
 		case <-e.s.fault.raised:

@@ -52,6 +52,9 @@ type SinkProgress struct {
 	Oldest        int64 // when the oldest of the pending rows was made, µs since 1970; 0 when there is none
 	Publishes     int64 // in this process's life
 	Rejected      int64 // rows refused for good
+
+	// Begun: the sink has begun the job's lineage in this process, and its target holds nothing any more that the lineage takes back.
+	Begun bool
 }
 
 // Settled reports whether the job has nothing left to do by itself at the given time: all that the source was known to
@@ -97,6 +100,7 @@ func (e *Engine) Progress() Progress {
 	p.Stages = stageProgress(e.s.id.Stages, e.rec.Sizes)
 	for _, s := range e.sinks {
 		sp := SinkProgress{Name: s.sink.Name(), Epoch: s.pos.Epoch, Publishes: s.publishes, Rejected: e.rec.Rejected[s.sink.Name()]}
+		sp.Begun = closed(s.begun)
 		entries, _ := e.outbox.pending(s.pos.Epoch)
 		sp.add(entries)
 		p.Sinks = append(p.Sinks, sp)

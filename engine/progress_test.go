@@ -1,8 +1,13 @@
 package engine_test
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -80,6 +85,37 @@ func TestProgressMissesNoRow(t *testing.T) {
 	}
 	<-looked
 	j.stop()
+}
+
+// A sink that does not answer keeps a stop from being a clean one; it is not said to lack rows when there are none.
+func TestStopWhileASinkDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	for _, rows := range []bool{false, true} {
+		t.Run(fmt.Sprint(rows), func(t *testing.T) {
+			t.Parallel()
+			var said bytes.Buffer
+			c := config(t, newLog(), &away{&memory{name: "index"}})
+			c.DrainTimeout = time.Millisecond
+			c.Logger = slog.New(slog.NewTextHandler(&said, nil))
+			j := start(t, c)
+			if rows {
+				j.log.append(0, pairs(1)...)
+				j.wait("rows", func(p engine.Progress) bool { return p.Rows > 0 })
+			}
+			require.False(t, j.e.Progress().Sinks[0].Begun)
+			j.stop()
+			require.Equal(t, rows, strings.Contains(said.String(), "stopped with unpublished rows"), said.String())
+			require.Equal(t, !rows, strings.Contains(said.String(), "nothing that they have not published"), said.String())
+		})
+	}
+}
+
+// away is a sink whose target does not answer.
+type away struct{ *memory }
+
+func (*away) Begin(ctx context.Context, _ sink.Lineage, _ sink.Past) error {
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 func TestProgress(t *testing.T) {

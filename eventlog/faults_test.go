@@ -39,6 +39,11 @@ func TestBrokerFaults(t *testing.T) {
 	for seed := first; seed < first+n; seed++ {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("replay: MILLRACE_SEED=%d go test ./eventlog -run 'TestBrokerFaults$'", seed)
+				}
+			})
 			brokerFaults(t, rand.New(rand.NewPCG(seed, 0)))
 		})
 	}

@@ -104,7 +104,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 // prepare sees that the cluster answers and that the topic is there, and learns the topic's partitions and limits.
 // It uses a client of its own, because the producer's batch size follows from what it learns.
 func (l *Log) prepare(ctx context.Context) error {
-	client, err := kgo.NewClient(l.clientOptions()...)
+	client, err := kgo.NewClient(append(l.clientOptions(), kgo.WithLogger(nil))...) // what it would warn of is in the error
 	if err != nil {
 		return fmt.Errorf("log at %s: %w; give another address", l.address(), err)
 	}

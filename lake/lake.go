@@ -178,18 +178,31 @@ func checkWritable(dir string) error {
 // openCatalog opens the SQLite database and checks that it is a catalogue that this program understands.
 func openCatalog(ctx context.Context, cfg Config) (*sql.DB, error) {
 	path := filepath.Join(cfg.Dir, catalogFile)
-	query := url.Values{"_pragma": {"busy_timeout(10000)"}}
-	if cfg.ReadOnly {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("lake in %s: %w", cfg.Dir, ErrNotFound)
-		}
-		query.Set("mode", "ro")
-	} else {
-		query["_pragma"] = append(query["_pragma"], "journal_mode(WAL)", "synchronous(FULL)")
+	if !cfg.ReadOnly {
 		// A transaction that begins by reading and then writes would fail at once if another process wrote in between,
 		// instead of waiting for it.
-		query.Set("_txlock", "immediate")
+		return openCatalogWith(ctx, cfg, url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"}, "_txlock": {"immediate"}})
 	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("lake in %s: %w", cfg.Dir, ErrNotFound)
+	}
+	query := url.Values{"_pragma": {"busy_timeout(10000)"}, "mode": {"ro"}}
+	db, err := openCatalogWith(ctx, cfg, query)
+	if !cannotWrite(err) {
+		return db, err
+	}
+	// Readers write too, beside the file, to keep out of a writer's way. A copy that cannot be written has no writer, but a file that one
+	// has beside it is a part of it, and cannot be read so.
+	if _, statErr := os.Stat(path + "-wal"); statErr == nil {
+		return nil, fmt.Errorf("catalogue %s is in use, or was copied while it was, and its folder cannot be written: "+
+			"copy the data directory when nothing uses it, or to where it can be written: %w", path, err)
+	}
+	query.Set("immutable", "1")
+	return openCatalogWith(ctx, cfg, query)
+}
+
+func openCatalogWith(ctx context.Context, cfg Config, query url.Values) (*sql.DB, error) {
+	path := filepath.Join(cfg.Dir, catalogFile)
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("open catalogue %s: %w", path, err)
@@ -236,15 +249,19 @@ func checkCatalog(ctx context.Context, dir string, db *sql.DB) error {
 func catalogError(dir string, err error) error {
 	path := filepath.Join(dir, catalogFile)
 	var coded interface{ Code() int }
-	if errors.As(err, &coded) {
-		switch coded.Code() & 0xff {
-		case 11, 26: // SQLITE_CORRUPT, SQLITE_NOTADB
-			return fmt.Errorf("catalogue %s is damaged: restore it from a backup: %w", path, err)
-		case 8, 14: // SQLITE_READONLY, SQLITE_CANTOPEN
-			return fmt.Errorf("catalogue %s cannot be opened: check the permissions of its directory: %w", path, err)
-		}
+	switch {
+	case errors.As(err, &coded) && (coded.Code()&0xff == 11 || coded.Code()&0xff == 26): // SQLITE_CORRUPT, SQLITE_NOTADB
+		return fmt.Errorf("catalogue %s is damaged: restore it from a backup: %w", path, err)
+	case cannotWrite(err):
+		return fmt.Errorf("catalogue %s cannot be opened: check the permissions of its directory: %w", path, err)
 	}
 	return fmt.Errorf("open catalogue %s: %w", path, err)
+}
+
+// cannotWrite reports whether SQLite could not make or write one of its files.
+func cannotWrite(err error) bool {
+	var coded interface{ Code() int }
+	return errors.As(err, &coded) && (coded.Code()&0xff == 8 || coded.Code()&0xff == 14) // SQLITE_READONLY, SQLITE_CANTOPEN
 }
 
 // Close closes the catalogue. Files that were written and not committed stay for Sweep.

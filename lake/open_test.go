@@ -173,6 +173,34 @@ func TestDamagedFilesOfTable(t *testing.T) {
 	}
 }
 
+// A copy that nobody can write, as a backup may be, is read; one that was made of a lake in use is refused.
+func TestReadOnlyDirectory(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	l := openLake(t, lake.Config{Dir: dir})
+	publish(t, openTable(t, l), 1, 1, quiz("a", 1, 1, 0))
+	require.NoError(t, l.Close())
+	require.NoError(t, os.Chmod(dir, 0o500))
+	t.Cleanup(func() { require.NoError(t, os.Chmod(dir, 0o700)) })
+	if f, err := os.Create(filepath.Join(dir, "x")); err == nil {
+		require.NoError(t, f.Close())
+		t.Skip("this user may write everywhere")
+	}
+	l, err := lake.Open(ctx, lake.Config{Dir: dir, ReadOnly: true})
+	require.NoError(t, err)
+	names, err := l.Tables(ctx)
+	require.NoError(t, err)
+	require.Len(t, names, 1)
+	require.NoError(t, l.Close())
+
+	require.NoError(t, os.Chmod(dir, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "catalog.db-wal"), nil, 0o400))
+	require.NoError(t, os.Chmod(dir, 0o500))
+	_, err = lake.Open(ctx, lake.Config{Dir: dir, ReadOnly: true})
+	require.ErrorContains(t, err, "is in use, or was copied while it was")
+}
+
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

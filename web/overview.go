@@ -231,6 +231,7 @@ func lakeNote(tables []LakeTable, now time.Time) string {
 // attention says what needs a person, worst first; when nothing does, whether anything moves.
 func attention(now reading) []notice {
 	var bad, warn []notice
+	var off []string
 	st := now.Status
 	if now.Err != nil {
 		bad = append(bad, notice{
@@ -239,8 +240,8 @@ func attention(now reading) []notice {
 		})
 	}
 	for _, a := range st.Ledger.Accounts {
-		if d := a.Difference(); d != 0 {
-			bad = append(bad, notice{"bad", "Off", fmt.Sprintf("The ledger does not balance: %s is %s.", a.Name, offBy(d)), "#ledger-title"})
+		if a.Off() {
+			off = append(off, fmt.Sprintf("%s is %s", a.Name, offBy(a.Difference())))
 		}
 	}
 	for _, p := range st.Problems {
@@ -269,6 +270,9 @@ func attention(now reading) []notice {
 	}
 	if n := total(st, func(t Table) *int64 { return t.DeadLetters }); n != nil && *n > 0 {
 		warn = append(warn, notice{"warn", "Dead letters", fmt.Sprintf("%s %s no row; each says why below.", formatCount(*n), plural(*n, "record made", "records made")), "#dead-title"})
+	}
+	if len(off) > 0 { // after the jobs: one that has failed is the cause that something can be done about
+		bad = append(bad, notice{"bad", "Off", "The ledger does not balance: " + strings.Join(off, ", ") + ".", "#ledger-title"})
 	}
 	if all := append(bad, warn...); len(all) > 0 {
 		return all

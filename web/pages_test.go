@@ -90,6 +90,10 @@ func TestAttention(t *testing.T) {
 		{"sink behind", func(s *web.Status) { s.Jobs[1].Sinks[0].BehindSeconds = new(600.0) }, "elastic of ingest-etl-edgenuity-lms-job is 10 min behind"},
 		{"records lost", func(s *web.Status) { s.Ledger.Accounts[0].Total.Count += 3 }, "The ledger does not balance: collector to lake is 3 short."},
 		{"records double", func(s *web.Status) { s.Ledger.Accounts[0].Total.Count -= 3 }, "collector to lake is 3 over."},
+		{"records of several accounts lost", func(s *web.Status) {
+			s.Ledger.Accounts[0].Total.Count += 3
+			s.Ledger.Accounts[1].Total.Count += 2
+		}, "collector to lake is 3 short, ingest-etl-edgenuity-lms-job is 2 short."},
 		{"part unread", func(s *web.Status) { s.Problems = []string{"the lake's catalogue is locked"} }, "The lake&#39;s catalogue is locked."},
 		{"dead letters", func(*web.Status) {}, "2 records made no row"},
 	} {
@@ -102,6 +106,33 @@ func TestAttention(t *testing.T) {
 			require.NotContains(t, body, "Nothing needs attention")
 		})
 	}
+}
+
+// TestAttentionWorstFirst: what a failed job brings with it comes after the failure.
+func TestAttentionWorstFirst(t *testing.T) {
+	t.Parallel()
+	p := newPipeline(func() time.Time { return noon })
+	p.tweak = func(s *web.Status) {
+		s.Jobs[0].State = "FAILED"
+		s.Ledger.Accounts[0].Total.Count += 3
+	}
+	require.Regexp(t, `(?s)crusher-prime-job has failed.*does not balance`, page(newServer(t, p.config()), "/").Body.String())
+}
+
+// TestUncertainLedger: a difference that may be nothing is shown, and is no alarm.
+func TestUncertainLedger(t *testing.T) {
+	t.Parallel()
+	p := newPipeline(func() time.Time { return noon })
+	p.tweak = func(s *web.Status) {
+		s.Ledger.Accounts[0].Total.Count += 3
+		s.Ledger.Accounts[0].Uncertain = true
+	}
+	s := newServer(t, p.config())
+	body := page(s, "/").Body.String()
+	require.Contains(t, body, "Not certain yet")
+	require.Regexp(t, `<tr class="difference"><th scope="row">difference</th><td class="n">3</td>`, body)
+	require.NotContains(t, body, "does not balance")
+	require.Contains(t, get(s, "/api/v1/status", "").Body.String(), `"balanced":null`)
 }
 
 // TestUnknownIsNotZero: a value that could not be read shows as a dash, in its place and in every sum of it.

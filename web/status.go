@@ -2,6 +2,7 @@ package web
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -105,6 +106,9 @@ type Account struct {
 	Name  string   `json:"name"` // collector to lake
 	Total Amount   `json:"total"`
 	Parts []Amount `json:"parts"`
+
+	// Uncertain: the difference is no larger than what moved while the terms were read one after the other, and may be nothing.
+	Uncertain bool `json:"uncertain,omitempty"`
 }
 
 // Amount is one term of an Account.
@@ -122,10 +126,17 @@ func (a Account) Difference() int64 {
 	return d
 }
 
+// Off reports whether records are missing or double for certain.
+func (a Account) Off() bool { return a.Difference() != 0 && !a.Uncertain }
+
 // Known reports whether the ledger has been computed.
 func (l Ledger) Known() bool { return !l.At.IsZero() && len(l.Accounts) > 0 }
 
-// Balanced reports whether the ledger is known and every account adds up.
+// Off reports whether an account is off.
+func (l Ledger) Off() bool { return slices.ContainsFunc(l.Accounts, Account.Off) }
+
+// Balanced reports whether the ledger is known and every account adds up. A ledger may be neither balanced nor off: records move, and a
+// later reading will tell.
 func (l Ledger) Balanced() bool {
 	for _, a := range l.Accounts {
 		if a.Difference() != 0 {
@@ -137,14 +148,14 @@ func (l Ledger) Balanced() bool {
 
 type ledgerJSON struct {
 	At       time.Time `json:"at,omitzero"`
-	Balanced *bool     `json:"balanced"` // null while unknown
+	Balanced *bool     `json:"balanced"` // null while unknown or uncertain
 	Accounts []Account `json:"accounts"`
 }
 
-// MarshalJSON adds "balanced", which is null while the ledger is unknown.
+// MarshalJSON adds "balanced", which is null while the ledger is unknown or uncertain.
 func (l Ledger) MarshalJSON() ([]byte, error) {
 	out := ledgerJSON{At: l.At, Accounts: l.Accounts}
-	if l.Known() {
+	if l.Known() && (l.Off() || l.Balanced()) {
 		out.Balanced = new(l.Balanced())
 	}
 	return json.Marshal(out)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,9 +45,12 @@ A directory whose process was killed is not at rest: start it once more, stop it
 		if r, ok := dir.running(); ok {
 			return checkRunning(cmd, r, format)
 		}
+		killed := dir.killed()
 		var l ledger
 		err = withStack(cmd, cfg, slog.LevelWarn, func(ctx context.Context, s *stack) (err error) {
-			l, err = audit(ctx, s)
+			if l, err = audit(ctx, s); err == nil && !killed {
+				killed, err = s.unsettled(ctx)
+			}
 			return err
 		})
 		if err != nil {
@@ -59,10 +63,35 @@ A directory whose process was killed is not at rest: start it once more, stop it
 		}
 		if err == nil && !l.Balanced {
 			err = fmt.Errorf("%s: %w", dir.path, errUnbalanced)
+			if killed {
+				err = fmt.Errorf("%w: the process that used it was killed, or stopped before it was at rest; start it once more ('millrace serve' or 'millrace demo'), stop it, and check again", err)
+			}
 		}
 		return err
 	}
 	return cmd
+}
+
+// unsettled reports whether the jobs have left something to read or to publish.
+func (s *stack) unsettled(ctx context.Context) (bool, error) {
+	ends, err := s.log.Ends(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, j := range []*stackJob{s.raw, s.etl} {
+		p := j.Progress()
+		for partition, end := range ends {
+			if p.Offsets[partition] < end {
+				return true, nil
+			}
+		}
+		for _, sink := range p.Sinks {
+			if sink.PendingRows > 0 {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 func printJSON(cmd *cobra.Command, v any) error {
@@ -71,23 +100,26 @@ func printJSON(cmd *cobra.Command, v any) error {
 	return e.Encode(v)
 }
 
+// certainWithin is how long check asks again while the numbers of a running process are not certain.
+const certainWithin = 10 * time.Second
+
 // checkRunning asks the process that uses the directory.
 func checkRunning(cmd *cobra.Command, r running, format string) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
 	defer cancel()
-	url := "http://" + r.Listen + "/api/v1/status"
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	st, err := askStatus(ctx, r)
+	tick := time.NewTicker(time.Second) // no faster than the process reads anew
+	defer tick.Stop()
+	for began := time.Now(); err == nil && !st.Ledger.Off() && !st.Ledger.Balanced() && time.Since(began) < certainWithin; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			st, err = askStatus(ctx, r)
+		}
+	}
 	if err != nil {
 		return err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask process %d, which uses the data directory: %w", r.PID, err)
-	}
-	defer func() { _ = res.Body.Close() }() // it was only read
-	var st web.Status
-	if err := json.NewDecoder(res.Body).Decode(&st); err != nil || res.StatusCode != http.StatusOK {
-		return errors.Join(fmt.Errorf("process %d answers %s with %s", r.PID, url, res.Status), err)
 	}
 	if format == "json" {
 		if err := printJSON(cmd, st.Ledger); err != nil {
@@ -95,21 +127,58 @@ func checkRunning(cmd *cobra.Command, r running, format string) error {
 		}
 	} else {
 		for _, a := range st.Ledger.Accounts {
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d %s =", a.Name, a.Total.Count, a.Total.Name)
-			for i, p := range a.Parts {
-				if i > 0 {
-					fmt.Fprint(cmd.OutOrStdout(), " +")
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), " %d %s", p.Count, p.Name)
-			}
-			fmt.Fprintln(cmd.OutOrStdout())
+			fmt.Fprintln(cmd.OutOrStdout(), accountText(a))
 		}
 	}
-	if !st.Ledger.Balanced() {
+	switch {
+	case st.Ledger.Off():
 		return errUnbalanced
-	}
-	if format == "text" {
+	case !st.Ledger.Balanced():
+		return errors.New("it is not certain yet whether the ledger balances: records are moving, being taken back, or could not be counted; check again, or stop the process and check then")
+	case format == "text":
 		fmt.Fprintln(cmd.OutOrStdout(), "the ledger balances")
 	}
 	return nil
+}
+
+// askStatus asks a process for its status.
+func askStatus(ctx context.Context, r running) (st web.Status, err error) {
+	url := "http://" + r.Listen + "/api/v1/status"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return st, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return st, fmt.Errorf("ask process %d, which uses the data directory: %w", r.PID, err)
+	}
+	defer func() { _ = res.Body.Close() }() // it was only read
+	if err := json.NewDecoder(res.Body).Decode(&st); err != nil || res.StatusCode != http.StatusOK {
+		return st, errors.Join(fmt.Errorf("process %d answers %s with %s", r.PID, url, res.Status), err)
+	}
+	return st, nil
+}
+
+// accountText is an account in a line, with its difference when there is one.
+func accountText(a web.Account) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %d %s =", a.Name, a.Total.Count, a.Total.Name)
+	for i, p := range a.Parts {
+		if i > 0 {
+			b.WriteString(" +")
+		}
+		fmt.Fprintf(&b, " %d %s", p.Count, p.Name)
+	}
+	d := a.Difference()
+	switch {
+	case d == 0:
+		return b.String()
+	case a.Uncertain:
+		fmt.Fprintf(&b, "; differs by %d, not certain yet", max(d, -d))
+	case d > 0:
+		fmt.Fprintf(&b, "; %d MISSING", d)
+	default:
+		fmt.Fprintf(&b, "; %d TOO MANY", -d)
+	}
+	return b.String()
 }

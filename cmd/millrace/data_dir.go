@@ -7,9 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"millrace/engine"
 )
 
 // dataFormat is the format of a data directory as a whole: which parts it has and where. The parts have formats of their own.
@@ -44,6 +47,9 @@ type dataDirHead struct {
 
 	// Whether the tables go to topics of the log too. Topics that were begun later would lack rows, so it stays as it first was.
 	TableTopics bool `json:"table_topics,omitempty"`
+
+	// Unique ids of the jobs that have their directory. One that is gone is a loss.
+	Jobs []string `json:"jobs,omitempty"`
 }
 
 // place says where a part of a stack is.
@@ -93,6 +99,9 @@ func openDataDir(path string) (*dataDir, error) {
 func readDataDir(path string) (*dataDir, error) {
 	d := &dataDir{path: path}
 	if _, err := os.Stat(d.join("millrace.json")); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("data directory %s cannot be read: %w; mend that, or name another with --data-dir", path, cause(err))
+		}
 		why := fmt.Sprintf("it has no millrace.json (%s)", cause(err))
 		if _, err := os.Stat(path); err != nil {
 			why = cause(err).Error()
@@ -169,7 +178,7 @@ func (d *dataDir) checkParts(parts ...part) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read %s: %w", d.join("jobs"), cause(err))
 	}
-	if len(jobs) == 0 {
+	if len(jobs) == 0 && len(d.head.Jobs) == 0 {
 		return nil
 	}
 	for _, p := range parts {
@@ -187,11 +196,52 @@ func (d *dataDir) checkParts(parts ...part) error {
 		}
 		return fmt.Errorf("%s, %s, is %s though jobs have run on it; restore the data directory from a backup%s", d.join(p.name), p.what, state, instead)
 	}
+	for _, id := range d.head.Jobs {
+		if err := d.checkJob(id); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// checkJob returns an error when a job's state is missing or empty. Begun anew, the job could not take the place of the one that
+// lake and index know.
+func (d *dataDir) checkJob(id string) error {
+	dir := d.join("jobs", id)
+	for _, whole := range []string{dir, dir + ".next"} { // opening finishes a rewind
+		if files, err := os.ReadDir(filepath.Join(whole, "state")); err == nil && len(files) > 0 {
+			return nil
+		}
+	}
+	state := "empty"
+	if _, err := os.Stat(dir); err != nil {
+		state = "missing"
+	}
+	instead := ""
+	if kept, err := engine.ListCheckpoints(nil, d.join(savepointsDir, id)); err == nil && len(kept) > 0 {
+		instead = ", or take the job back to a savepoint with 'millrace savepoint restore' ('millrace savepoint list' shows them)"
+	}
+	return fmt.Errorf("%s, the state of job %s, is %s though the job has run; restore the data directory from a backup%s", dir, id, state, instead)
+}
+
+// haveJobs notes that the jobs have their directories.
+func (d *dataDir) haveJobs(ids ...string) error {
+	if slices.Equal(d.head.Jobs, ids) {
+		return nil
+	}
+	d.head.Jobs = ids
+	return writeJSON(d.join("millrace.json"), d.head)
 }
 
 func (d *dataDir) join(name ...string) string {
 	return filepath.Join(append([]string{d.path}, name...)...)
+}
+
+// killed reports whether the process that used the directory last did not end by itself. It is asked before the directory is taken.
+func (d *dataDir) killed() bool {
+	_, err := os.Stat(d.join("running.json"))
+	_, inUse := d.running()
+	return err == nil && !inUse
 }
 
 // running returns where the process listens that uses the directory now; false when there is none.

@@ -49,7 +49,19 @@ func serveCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return withStack(cmd, *cfg, slog.LevelInfo, func(ctx context.Context, s *stack) error {
 			fmt.Fprintf(cmd.ErrOrStderr(), "millrace: console %s, collector %s, log %s, index %s\n", s.url(), s.collectorURL(), s.logAddr, s.indexAddr)
-			return s.Run(ctx)
+			ended, said := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(said)
+				select {
+				case <-ctx.Done():
+					s.sayStopping(cmd.ErrOrStderr(), ended)
+				case <-ended:
+				}
+			}()
+			err := s.Run(ctx)
+			close(ended)
+			<-said
+			return err
 		})
 	}
 	return cmd

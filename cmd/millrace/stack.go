@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -192,7 +194,14 @@ func (s *stack) onClose(fn func() error) { s.closers = append(s.closers, fn) }
 func (s *stack) openLog(ctx context.Context) (err error) {
 	brokers := s.cfg.brokers
 	if len(brokers) == 0 {
+		if err := checkAddress(s.cfg.logListen, "--log-listen"); err != nil {
+			return err
+		}
 		b, err := broker.Open(broker.Config{Dir: s.cfg.dir.join("log"), Listen: s.cfg.logListen, Logger: s.cfg.logger})
+		var busy *broker.ListenError
+		if errors.As(err, &busy) {
+			return listenError(busy.Listen, "--log-listen", busy.Err)
+		}
 		if err != nil {
 			return err
 		}
@@ -201,6 +210,9 @@ func (s *stack) openLog(ctx context.Context) (err error) {
 	}
 	s.logAddr = brokers[0]
 	if s.log, err = eventlog.Open(ctx, eventlog.Config{Brokers: brokers, Logger: s.cfg.logger, Registerer: s.registry}); err != nil {
+		if len(s.cfg.brokers) > 0 {
+			err = fmt.Errorf("--brokers %s: %w", strings.Join(brokers, ","), err)
+		}
 		return err
 	}
 	s.onClose(s.log.Close)
@@ -244,6 +256,9 @@ func (s *stack) openJobs(ctx context.Context) (err error) {
 		return err
 	}
 	if s.etl, err = s.openJob(ctx, etlPlan, "", s.indexAddr); err != nil {
+		return err
+	}
+	if err := s.cfg.dir.haveJobs(s.raw.instance.UniqueID(), s.etl.instance.UniqueID()); err != nil {
 		return err
 	}
 	return s.registry.Register(jobCounters{s.raw, s.etl})
@@ -295,7 +310,7 @@ func (s *stack) Run(ctx context.Context) error {
 	for _, j := range []*stackJob{s.raw, s.etl} {
 		g.Go(func() error {
 			if err := j.Run(working); err != nil {
-				s.cfg.logger.Error("job failed; it goes on from its last commit at the next start", "instance", j.instance.UniqueID(), "error", err)
+				s.cfg.logger.Error("job failed; when the cause is removed it goes on from its last commit at the next start", "instance", j.instance.UniqueID(), "error", err)
 				j.mu.Lock()
 				j.err = err
 				j.mu.Unlock()
@@ -325,6 +340,47 @@ func (s *stack) windDown(ctx context.Context, server *http.Server) error {
 	return nil
 }
 
+// sayStopping says what the end of Run waits for, at once and every two seconds until it has ended.
+func (s *stack) sayStopping(w io.Writer, ended <-chan struct{}) {
+	fmt.Fprintln(w, "millrace: stopping: requests end, jobs read the rest of the log, and what they have committed is published")
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+			fmt.Fprintf(w, "millrace: still stopping: %s; a second signal ends at once, and nothing is lost\n", s.unfinished())
+		}
+	}
+}
+
+// unfinished is what the jobs have yet to do, for people.
+func (s *stack) unfinished() string {
+	var what []string
+	for _, j := range []*stackJob{s.raw, s.etl} {
+		if j.failure() != nil {
+			continue
+		}
+		p, name := j.Progress(), j.instance.Program
+		if p.Lag > 0 {
+			what = append(what, fmt.Sprintf("%s has %d records to read", name, p.Lag))
+		}
+		for _, sink := range p.Sinks {
+			switch {
+			case !sink.Begun:
+				what = append(what, fmt.Sprintf("sink %s of %s does not answer", sink.Name, name))
+			case sink.PendingRows > 0:
+				what = append(what, fmt.Sprintf("sink %s of %s has %d rows to publish", sink.Name, name, sink.PendingRows))
+			}
+		}
+	}
+	if len(what) == 0 {
+		return "requests and sinks come to their end"
+	}
+	return strings.Join(what, ", ")
+}
+
 // Close closes what openStack opened, the last first.
 func (s *stack) Close() error {
 	var errs []error
@@ -341,23 +397,35 @@ func (s *stack) url() string { return "http://" + s.listener.Addr().String() }
 // collectorURL is where sensors post.
 func (s *stack) collectorURL() string { return s.url() + s.cfg.prefix }
 
-// listen listens on an address of this machine. What is served here has no TLS, so other addresses are refused.
+// listen listens on an address of this machine.
 func listen(address, flag string) (net.Listener, error) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, usagef("%s %q is no address: want host:port, such as 127.0.0.1:8420", flag, address)
-	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, usagef("%s %s is not an address of this machine alone; without TLS only loopback is served: use 127.0.0.1, and a reverse proxy for others", flag, address)
+	if err := checkAddress(address, flag); err != nil {
+		return nil, err
 	}
 	l, err := net.Listen("tcp", address)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s is taken by another process; stop that one, or choose another address with %s", address, flag)
-	case err != nil:
-		return nil, fmt.Errorf("listen on %s: %w; choose another address with %s", address, err, flag)
+	if err != nil {
+		return nil, listenError(address, flag, err)
 	}
 	return l, nil
+}
+
+// checkAddress refuses addresses that are not of this machine alone: what is served there has no TLS.
+func checkAddress(address, flag string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return usagef("%s %q is no address: want host:port, such as 127.0.0.1:8420", flag, address)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return usagef("%s %s is not an address of this machine alone; without TLS only loopback is served: use 127.0.0.1, and a reverse proxy for others", flag, address)
+	}
+	return nil
+}
+
+func listenError(address, flag string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s is taken by another process; stop that one, or choose another address with %s", address, flag)
+	}
+	return fmt.Errorf("listen on %s: %w; choose another address with %s", address, err, flag)
 }
 
 func ignoreClosed(err error) error {

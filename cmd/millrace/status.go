@@ -34,8 +34,7 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 	}
 	st.Collected.Items = total(ends)
 
-	raw, etlProgress := s.raw.Progress(), s.etl.Progress()
-	st.Jobs = []web.Job{webJob(s.raw, raw), webJob(s.etl, etlProgress)}
+	raw, etlProgress := meanwhile{before: s.raw.Progress()}, meanwhile{before: s.etl.Progress()}
 	if st.Lake, err = s.rawLake(ctx); err != nil {
 		problem("The lake", err)
 	}
@@ -55,14 +54,19 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 			row.Rows, row.NewestEvent = &totals.Rows, totals.Newest
 		}
 		if t.Name != etl.DeadLetterTable {
-			waiting := etlProgress.Counters["table."+t.Name+".waiting"]
-			row.Waiting = &waiting
 			if letters != nil {
 				n := letters[t.Name]
 				row.DeadLetters = &n
 			}
 		}
 		st.Tables = append(st.Tables, row)
+	}
+	raw.after, etlProgress.after = s.raw.Progress(), s.etl.Progress()
+	st.Jobs = []web.Job{webJob(s.raw, raw.after), webJob(s.etl, etlProgress.after)}
+	for i, t := range st.Tables {
+		if t.Name != etl.DeadLetterTable {
+			st.Tables[i].Waiting = new(etlProgress.after.Counters["table."+t.Name+".waiting"])
+		}
 	}
 	st.Ledger = liveLedger(st, raw, etlProgress)
 	return st, nil
@@ -78,22 +82,53 @@ func (s *stack) ready(context.Context) error {
 	return nil
 }
 
-// liveLedger is the bookkeeping while everything moves: what is on its way is a part of each account.
-func liveLedger(st web.Status, raw, job engine.Progress) web.Ledger {
+// meanwhile is a job's progress before and after something was counted in the targets of its sinks.
+type meanwhile struct{ before, after engine.Progress }
+
+// moving is how many rows a sink may have published while its target was counted, those that it has yet to publish included. So many, and
+// no more, may the count differ from what the job has made. Not known: the sink has not begun the job's lineage yet, and its target may
+// still hold what is to be taken back.
+func (m meanwhile) moving(sink string) (rows int64, known bool) {
+	for i, s := range m.before.Sinks {
+		if s.Name == sink {
+			return s.PendingRows + m.after.Rows - m.before.Rows, s.Begun && m.after.Sinks[i].Begun
+		}
+	}
+	return 0, true
+}
+
+// refused is how many rows a sink has refused for good.
+func (m meanwhile) refused(sink string) int64 {
+	for _, s := range m.after.Sinks {
+		if s.Name == sink {
+			return s.Rejected
+		}
+	}
+	return 0
+}
+
+// liveLedger is the bookkeeping while everything moves. What is on its way is a part of each account, and never more than a sink has yet to
+// publish: a record that is missing beyond that is lost.
+func liveLedger(st web.Status, raw, job meanwhile) web.Ledger {
 	l := web.Ledger{At: time.Now()}
-	c := job.Counters
 	if rows := st.Lake.Rows(); rows != nil {
-		l.Accounts = append(l.Accounts, web.Account{
-			Name: "log to lake", Total: web.Amount{Name: "read from the log", Count: raw.Read},
+		replayed := raw.after.Counters["replayed"]
+		a := web.Account{
+			Name: "log to lake", Total: web.Amount{Name: "read from the log", Count: raw.after.Read},
 			Parts: []web.Amount{
 				{Name: "events", Count: *st.Lake.Events},
 				{Name: "entities", Count: *st.Lake.Entities},
 				{Name: "rejects", Count: *st.Lake.Rejects},
-				{Name: "replayed", Count: raw.Counters["replayed"]},
-				{Name: "on their way", Count: max(raw.Read-raw.Counters["replayed"]-*rows, 0)},
+				{Name: "replayed", Count: replayed},
 			},
-		})
+		}
+		if n := raw.refused("iceberg"); n > 0 {
+			a.Parts = append(a.Parts, web.Amount{Name: "refused by the lake", Count: n})
+		}
+		moving, known := raw.moving("iceberg")
+		l.Accounts = append(l.Accounts, onTheirWay(a, moving, !known))
 	}
+	c := job.after.Counters
 	l.Accounts = append(l.Accounts, web.Account{
 		Name: "log to tables", Total: web.Amount{Name: "read from the log", Count: c["read"]},
 		Parts: []web.Amount{
@@ -106,13 +141,13 @@ func liveLedger(st web.Status, raw, job engine.Progress) web.Ledger {
 			{Name: "replayed", Count: c["replayed"]},
 		},
 	})
+	moving, known := job.moving("elastic")
 	for _, t := range st.Tables {
 		prefix := "table." + t.Name + "."
 		if t.Waiting == nil || t.Rows == nil || t.DeadLetters == nil {
 			continue
 		}
-		settled := c[prefix+"waiting"] + c[prefix+"dropped"] + c[prefix+"deleted"]
-		l.Accounts = append(l.Accounts, web.Account{
+		a := web.Account{
 			Name: "records of " + t.Name, Total: web.Amount{Name: "records", Count: c[prefix+"in"]},
 			Parts: []web.Amount{
 				{Name: "rows", Count: *t.Rows},
@@ -120,11 +155,20 @@ func liveLedger(st web.Status, raw, job engine.Progress) web.Ledger {
 				{Name: "waiting", Count: c[prefix+"waiting"]},
 				{Name: "dropped", Count: c[prefix+"dropped"]},
 				{Name: "deleted", Count: c[prefix+"deleted"]},
-				{Name: "on their way", Count: max(c[prefix+"in"]-settled-*t.Rows-*t.DeadLetters, 0)},
 			},
-		})
+		}
+		// Rows of a table also go, and change places with dead letters: what is over may be on its way too.
+		over := -a.Difference()
+		l.Accounts = append(l.Accounts, onTheirWay(a, moving, !known || over > 0 && over <= moving))
 	}
 	return l
+}
+
+// onTheirWay adds what an account lacks and a sink has yet to publish.
+func onTheirWay(a web.Account, moving int64, uncertain bool) web.Account {
+	a.Parts = append(a.Parts, web.Amount{Name: "on their way", Count: min(max(a.Difference(), 0), moving)})
+	a.Uncertain = uncertain && a.Difference() != 0
+	return a
 }
 
 func webJob(j *stackJob, p engine.Progress) web.Job {
@@ -178,8 +222,9 @@ func (s *stack) rawLake(ctx context.Context) (web.Lake, error) {
 	return out, nil
 }
 
+// deadLettersByTable counts the records of each table that have no row in the index: those of which another sink refused the row have one.
 func (s *stack) deadLettersByTable(ctx context.Context) (map[string]int64, error) {
-	counts, err := s.index.CountBy(ctx, etl.DeadLetterTable, "table_name")
+	counts, err := s.index.CountBy(ctx, etl.DeadLetterTable, "table_name", delivery.Without{Column: "stage", Values: []string{"sink/iceberg", "sink/topic"}})
 	if err != nil && !errors.Is(err, delivery.ErrNotFound) {
 		return nil, err
 	}

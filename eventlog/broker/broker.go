@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -107,10 +108,8 @@ func Open(cfg Config) (*Broker, error) {
 	)
 	if err != nil {
 		switch {
-		case errors.Is(listenErr, syscall.EADDRINUSE):
-			err = fmt.Errorf("embedded log cannot listen on %s: the port is taken; choose another or end the program that has it", cfg.Listen)
 		case listenErr != nil:
-			err = fmt.Errorf("embedded log cannot listen: %w", listenErr)
+			err = &ListenError{cfg.Listen, listenErr}
 		default:
 			err = fmt.Errorf("open the embedded log in %s: %w; if its files are damaged, restore the directory from a backup", cfg.Dir, err)
 		}
@@ -118,6 +117,21 @@ func Open(cfg Config) (*Broker, error) {
 	}
 	return &Broker{cluster: cluster, lock: lock, log: log}, nil
 }
+
+// ListenError says that the broker cannot listen where it was told to.
+type ListenError struct {
+	Listen string
+	Err    error
+}
+
+func (e *ListenError) Error() string {
+	if errors.Is(e.Err, syscall.EADDRINUSE) {
+		return fmt.Sprintf("embedded log cannot listen on %s: the port is taken; choose another or end the program that has it", e.Listen)
+	}
+	return fmt.Sprintf("embedded log cannot listen: %s", e.Err)
+}
+
+func (e *ListenError) Unwrap() error { return e.Err }
 
 // Addr returns the address, host:port, that clients connect to.
 func (b *Broker) Addr() string { return b.cluster.ListenAddrs()[0] }
@@ -153,6 +167,18 @@ func lockDir(dir string) (*os.File, error) {
 	return lock, nil
 }
 
+// slowCommit begins a warning that the broker gives of each commit of a transaction that takes five milliseconds: a sync to a disk does.
+const slowCommit = "txn: EndTxn slow"
+
+// oneLine is the first line of a message: the broker joins an error for each of its files, and a full disk fails them all.
+func oneLine(message string) string {
+	first, rest, more := strings.Cut(strings.TrimSpace(message), "\n")
+	if more {
+		first += fmt.Sprintf(" (and %d more like it)", strings.Count(rest, "\n")+1)
+	}
+	return first
+}
+
 // brokerLog passes the broker's warnings and errors on and keeps the first error: the broker returns none when it closes.
 type brokerLog struct {
 	logger *slog.Logger
@@ -164,7 +190,10 @@ func (l *brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
 	if level != kfake.LogLevelError && level != kfake.LogLevelWarn {
 		return
 	}
-	message := fmt.Sprintf(format, args...)
+	if strings.HasPrefix(format, slowCommit) {
+		return
+	}
+	message := oneLine(fmt.Sprintf(format, args...))
 	if level == kfake.LogLevelWarn {
 		l.logger.LogAttrs(context.Background(), slog.LevelWarn, "embedded log", slog.String("message", message))
 		return
