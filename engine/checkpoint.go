@@ -148,7 +148,7 @@ func (e *Engine) checkpoint(dir string) error {
 		return err
 	}
 	m := Manifest{
-		Format: stateFormat, App: e.s.id.App, Version: e.rec.Version, Instance: e.s.id.Instance, KeyGroups: e.s.id.KeyGroups,
+		Format: e.s.id.Format, App: e.s.id.App, Version: e.rec.Version, Instance: e.s.id.Instance, KeyGroups: e.s.id.KeyGroups,
 		Lineage: e.rec.Lineage, Token: e.rec.Token, Ancestors: e.rec.Ancestors, Epoch: e.rec.Epoch, Offsets: e.rec.Offsets, Made: e.c.Now().UTC(),
 		Plan: e.s.id.Plan,
 	}

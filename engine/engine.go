@@ -113,6 +113,9 @@ func (e *Engine) restore() error {
 	if e.s.buckets, err = openBuckets(e.s); err != nil {
 		return err
 	}
+	if e.s.packer, err = openPacker(e.s); err != nil {
+		return err
+	}
 	if e.timers, err = openTimers(e.s, e.prog.stageIDs); err != nil {
 		return err
 	}

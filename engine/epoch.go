@@ -127,7 +127,7 @@ func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer,
 			return ent, err
 		}
 	}
-	w := effects{b: b, epoch: next.Epoch, now: next.Processing, groups: e.c.KeyGroups}
+	w := effects{b: b, epoch: next.Epoch, now: next.Processing, groups: e.c.KeyGroups, packer: e.s.packer}
 	w.dropBuckets(gone)
 	for stage := range fired {
 		w.fired(e.prog.stageIDs[stage], fired[stage])
@@ -142,6 +142,7 @@ func (e *Engine) commit(next epochRecord, res *stepResult, fired [][]firedTimer,
 		}
 	}
 	w.bucketSizes(e.s.buckets)
+	w.dictionaries(e.s.packer)
 	next.measureBuckets(e.s.buckets)
 	for i, n := range res.counts {
 		if n != 0 {
@@ -196,6 +197,7 @@ type effects struct {
 	epoch   uint64
 	now     int64 // the processing clock
 	groups  int
+	packer  *packer
 	scratch []byte
 	entry   []byte
 	err     error
@@ -229,13 +231,13 @@ func (w *effects) key(stage uint16, k *keyed) {
 	case k.SetValue == nil:
 	case len(k.SetValue) > 0:
 		if !bytes.Equal(k.SetValue, k.Value) {
-			w.set(k.stateKey, k.SetValue)
+			w.set(k.stateKey, w.packer.pack(dictKey{stage, kindValue}, k.SetValue))
 		}
 	case k.Value != nil:
 		w.note(w.b.Delete(k.stateKey, nil))
 	}
 	if k.ReplaceList || len(k.Append) > 0 {
-		w.list(k)
+		w.list(stage, k)
 	}
 	for _, t := range k.ClearTimers {
 		w.timer(t, stage, k.Key.Key, false)
@@ -247,7 +249,7 @@ func (w *effects) key(stage uint16, k *keyed) {
 
 // list deletes and appends entries of a key's list. The key of an entry holds its epoch and an epoch calls a key once, so
 // no entry is written twice: that is what lets Pebble drop an entry and its deletion as soon as they meet.
-func (w *effects) list(k *keyed) {
+func (w *effects) list(stage uint16, k *keyed) {
 	w.scratch = append(append(w.scratch[:0], kindList), k.stateKey[1:]...)
 	n := len(w.scratch)
 	if k.ReplaceList {
@@ -259,6 +261,6 @@ func (w *effects) list(k *keyed) {
 	if len(k.Append) > 0 {
 		w.scratch = binary.BigEndian.AppendUint64(w.scratch[:n], w.epoch)
 		w.entry = appendList(w.entry[:0], k.Append)
-		w.set(w.scratch, w.entry)
+		w.set(w.scratch, w.packer.pack(dictKey{stage, kindList}, w.entry))
 	}
 }

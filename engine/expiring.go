@@ -159,7 +159,15 @@ func (s *state) loadExpiring(keys []keyed, held *arena) (err error) {
 			seek = append(appendBucket(seek[:0], stage, x.at), k.stateKey[3:]...)
 			for ok := it.SeekPrefixGE(seek); ok; ok = it.Next() {
 				before := len(k.List)
-				if k.List, err = splitList(k.List, held.copy(it.Value())); err != nil {
+				v, err := it.ValueAndErr()
+				if err != nil {
+					return fmt.Errorf("read expiring items: %w", err)
+				}
+				entry, err := s.packer.unpack(dictKey{stage, kindList}, v, held)
+				if err == nil {
+					k.List, err = splitList(k.List, entry)
+				}
+				if err != nil {
 					return fmt.Errorf("expiring items of key %q: %w", k.Key.Key, err)
 				}
 				k.expiring = append(k.expiring, expiringEntry{held.copy(it.Key()), int64(len(k.List) - before), sizeOf(k.List[before:])})
@@ -200,7 +208,7 @@ func (w *effects) expiring(stage uint16, k *keyed, b *buckets) {
 		if len(w.entry) > 0 {
 			w.scratch = append(appendBucket(w.scratch[:0], stage, at), k.stateKey[3:]...)
 			w.scratch = binary.BigEndian.AppendUint64(w.scratch, w.epoch)
-			w.set(w.scratch, w.entry)
+			w.set(w.scratch, w.packer.pack(dictKey{stage, kindList}, w.entry))
 			b.add(stage, at, items, bytes)
 		}
 		rest = later

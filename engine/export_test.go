@@ -9,6 +9,11 @@ import (
 	"millrace/record"
 )
 
+func init() { packLeast, sampleSize = 16, 256 }
+
+// Packed returns how many dictionaries the state of the job has.
+func (e *Engine) Packed() int { return len(e.s.packer.dicts) }
+
 // Stepper does what Run does, one thing at a time on the caller's goroutine, so that a test decides the order. Only Pebble's own
 // goroutines run beside it.
 type Stepper struct {

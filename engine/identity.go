@@ -15,8 +15,22 @@ import (
 	"millrace/plan"
 )
 
-// stateFormat is the version of everything under a job's directory. Another one is refused.
-const stateFormat = 2
+// stateFormat is the version of everything under a job's directory that is made now. A directory keeps its format; one before
+// oldestFormat or after stateFormat is refused.
+const (
+	stateFormat  = 3
+	oldestFormat = 2
+
+	formatPacked = 3 // the first that packs what keys hold, see packer
+)
+
+// checkFormat refuses a format that this version does not read, of what, which lies in dir.
+func checkFormat(what, dir string, format int) error {
+	if format < oldestFormat || format > stateFormat {
+		return fmt.Errorf("%s %s has format %d and this version of the engine reads formats %d to %d", what, dir, format, oldestFormat, stateFormat)
+	}
+	return nil
+}
 
 // identity says whose state a directory holds, and which plan it was last opened with. It is written when the directory is made
 // and when the plan changes, with all that the change does to the state, in one commit.
@@ -41,9 +55,10 @@ type pastTable struct {
 
 // refused reports why a plan cannot go on with the state; nil when it can.
 func (id identity) refused(c Config) error {
+	if err := checkFormat("job directory", c.Dir, id.Format); err != nil {
+		return err
+	}
 	switch {
-	case id.Format != stateFormat:
-		return fmt.Errorf("job directory %s has format %d and this version of the engine reads format %d", c.Dir, id.Format, stateFormat)
 	case id.App != c.Plan.App:
 		return fmt.Errorf("job directory %s holds the state of app %s, not of %s", c.Dir, id.App, c.Plan.App)
 	case id.Instance != c.Instance:
@@ -67,8 +82,8 @@ func ComparePlan(fs vfs.FS, dir string, p *plan.Plan) (plan.Comparison, error) {
 	}
 	var out plan.Comparison
 	found, err := readIdentity(c, func(s *state) (err error) {
-		if s.id.Format != stateFormat {
-			return fmt.Errorf("job directory %s has format %d and this version of the engine reads format %d", c.Dir, s.id.Format, stateFormat)
+		if err := checkFormat("job directory", c.Dir, s.id.Format); err != nil {
+			return err
 		}
 		out, err = s.compare(c)
 		return err
@@ -247,7 +262,8 @@ func (s *state) migrate(c Config, changes plan.Comparison, now plan.Description)
 	id.Stages = maps.Clone(id.Stages)
 	var gone [][]byte
 	for _, name := range changes.RemovedStages {
-		for _, prefix := range stagePrefixes(id.Stages[name]) {
+		dictionaries := binary.BigEndian.AppendUint16(slices.Clone(keyDictionary), id.Stages[name])
+		for _, prefix := range append(stagePrefixes(id.Stages[name]), dictionaries) {
 			if err := b.DeleteRange(prefix, after(prefix), nil); err != nil {
 				return err
 			}
@@ -398,7 +414,7 @@ func sameJSON(a, b any) (bool, error) {
 	return string(x) == string(y), err
 }
 
-// stagePrefixes are the prefixes of all keys of a stage.
+// stagePrefixes are the prefixes of all keys of a stage's state.
 func stagePrefixes(stage uint16) [][]byte {
 	id := binary.BigEndian.AppendUint16(nil, stage)
 	prefixes := [][]byte{{kindValue}, {kindList}, {kindExpiring}, slices.Clone(keyBucket), {kindTimer, byte(plan.ProcessingTime)}, {kindTimer, byte(plan.EventTime)}}

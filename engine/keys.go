@@ -26,6 +26,8 @@ var (
 	keyIdentity = []byte("midentity")
 	keyEpoch    = []byte("mepoch")
 	keyBucket   = []byte("mbucket") // followed by a stage id and an instant
+
+	keyDictionary = []byte("mdictionary") // followed by a stage id and a kind
 )
 
 // stageHeader is the length of kind, stage id and key group.

@@ -67,8 +67,8 @@ func ReadManifest(fs vfs.FS, dir string) (Manifest, error) {
 	if err != nil {
 		return m, fmt.Errorf("%s %w: %w", name, ErrDamaged, err)
 	}
-	if m.Format != stateFormat {
-		return m, fmt.Errorf("checkpoint %s has format %d and this version of the engine reads format %d", dir, m.Format, stateFormat)
+	if err := checkFormat("checkpoint", dir, m.Format); err != nil {
+		return m, err
 	}
 	return m, nil
 }

@@ -254,8 +254,8 @@ func (s *state) readProgress(c Config) (Progress, error) {
 	if found, err := s.getJSON(keyIdentity, &s.id); err != nil || !found {
 		return Progress{}, errors.Join(err, fmt.Errorf("%s holds no job's state", c.Dir))
 	}
-	if s.id.Format != stateFormat {
-		return Progress{}, fmt.Errorf("job directory %s has format %d and this version of the engine reads format %d", c.Dir, s.id.Format, stateFormat)
+	if err := checkFormat("job directory", c.Dir, s.id.Format); err != nil {
+		return Progress{}, err
 	}
 	var rec epochRecord
 	if _, err := s.getJSON(keyEpoch, &rec); err != nil {

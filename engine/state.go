@@ -57,6 +57,7 @@ type state struct {
 	fault   *fault
 	id      identity
 	buckets *buckets
+	packer  *packer
 	sizes   map[uint16]stageSize // of stages as of the last commit, by id
 	closed  bool
 	listed  bool // by beginManifest

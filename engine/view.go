@@ -16,8 +16,9 @@ func (s *state) load(keys []keyed) (err error) {
 		return nil
 	}
 	stage := keys[0].stateKey[1:3]
+	id := binary.BigEndian.Uint16(stage)
 	var held arena
-	if s.sizes[binary.BigEndian.Uint16(stage)].Keys > 0 {
+	if s.sizes[id].Keys > 0 {
 		if err := s.loadValues(stage, keys, &held); err != nil {
 			return fmt.Errorf("read state: %w", err)
 		}
@@ -49,7 +50,11 @@ func (s *state) load(keys []keyed) (err error) {
 			if err != nil {
 				return fmt.Errorf("read lists: %w", err)
 			}
-			if k.List, err = splitList(k.List, held.copy(v)); err != nil {
+			entry, err := s.packer.unpack(dictKey{id, kindList}, v, &held)
+			if err == nil {
+				k.List, err = splitList(k.List, entry)
+			}
+			if err != nil {
 				return fmt.Errorf("list of key %q: %w", k.Key.Key, err)
 			}
 		}
@@ -75,7 +80,9 @@ func (s *state) loadValues(stage []byte, keys []keyed, held *arena) (err error) 
 			if err != nil {
 				return err
 			}
-			k.Value = held.copy(v)
+			if k.Value, err = s.packer.unpack(dictKey{binary.BigEndian.Uint16(stage), kindValue}, v, held); err != nil {
+				return fmt.Errorf("value of key %q: %w", k.Key.Key, err)
+			}
 		} else if it.Error() != nil {
 			break
 		}
@@ -109,10 +116,17 @@ func splitList(dst [][]byte, entry []byte) ([][]byte, error) {
 type arena struct{ free []byte }
 
 func (a *arena) copy(b []byte) []byte {
-	if len(b) > cap(a.free)-len(a.free) {
-		a.free = make([]byte, 0, max(len(b), 64<<10))
+	out := a.take(len(b))
+	copy(out, b)
+	return out
+}
+
+// take returns n bytes, whose content is not defined.
+func (a *arena) take(n int) []byte {
+	if n > len(a.free) {
+		a.free = make([]byte, max(n, 64<<10))
 	}
-	from := len(a.free)
-	a.free = append(a.free, b...)
-	return a.free[from:len(a.free):len(a.free)]
+	out := a.free[:n:n]
+	a.free = a.free[n:]
+	return out
 }

@@ -11,7 +11,7 @@ import (
 type pending struct {
 	flow   *flow  // its documents and sources are missing when it comes from the list, until unpack
 	head   []byte // of flow, encoded; nil when that has not been done
-	packed []byte // the rest of flow, encoded and compressed; nil when that has not been done
+	packed []byte // the rest of flow, encoded, as an S2 block; nil when that has not been done
 
 	waiting bool
 	until   int64 // processing time at which it stops waiting, or its subscription ends
@@ -28,8 +28,8 @@ type pending struct {
 
 const pendingFormat = 2
 
-// encode encodes it: without what it carries when it is a trace, else with that compressed, because most of what a job writes
-// is lists of records that nobody asks for again.
+// encode encodes it, without what it carries when it is a trace. What it carries is an S2 block, but of one literal: runners compress
+// lists, to less than this could.
 func (it *pending) encode(s *scratch) []byte {
 	packed := it.packed
 	switch {
@@ -37,7 +37,7 @@ func (it *pending) encode(s *scratch) []byte {
 		packed = nil
 	case packed == nil:
 		s.body = it.flow.appendBody(s.body[:0])
-		s.packed = s2.Encode(s.packed[:cap(s.packed)], s.body)
+		s.packed = appendLiteral(s.packed[:0], s.body)
 		packed = s.packed
 	}
 	head := it.head
@@ -58,6 +58,14 @@ func (it *pending) encode(s *scratch) []byte {
 	dst = it.place.append(dst)
 	dst = append(dst, head...)
 	return s.arena.keep(append(dst, packed...))
+}
+
+// appendLiteral appends the S2 block that says b as it is.
+func appendLiteral(dst, b []byte) []byte {
+	const literal = 63 << 2 // with its length, less one, in four bytes
+	dst = append(binary.AppendUvarint(dst, uint64(len(b))), literal)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(b)-1)) //nolint:gosec // documents are smaller than 4 GiB
+	return append(dst, b...)
 }
 
 func parsePending(b []byte) (*pending, error) {
