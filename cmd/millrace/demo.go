@@ -60,7 +60,7 @@ exit code is 130.`,
 		switch {
 		case d.duration < 0:
 			return usagef("--for %s: want a positive duration such as 60s", d.duration)
-		case !(d.rate > 0) || math.IsInf(d.rate, 0): // NaN is neither
+		case math.IsNaN(d.rate) || math.IsInf(d.rate, 0) || d.rate <= 0:
 			return usagef("--rate %v: want items per second, more than 0", d.rate)
 		case d.config.Students < 1:
 			return usagef("--students %d: want 1 or more", d.config.Students)
