@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"time"
 
@@ -37,7 +38,8 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Run everything on one machine, with a simulated school district",
 		Long: `Run collector, log, jobs, index, lake and console in one process, and a simulated school district that posts to the collector.
-A second run goes on from the data directory. Ctrl-C stops cleanly.`,
+A second run goes on from the data directory. Ctrl-C stops cleanly; with --for, before its time is over, there is no ledger then, and the
+exit code is 130.`,
 		Args: exactArgs(),
 	}
 	cfg := stackFlags(cmd)
@@ -58,7 +60,7 @@ A second run goes on from the data directory. Ctrl-C stops cleanly.`,
 		switch {
 		case d.duration < 0:
 			return usagef("--for %s: want a positive duration such as 60s", d.duration)
-		case d.rate <= 0:
+		case math.IsNaN(d.rate) || math.IsInf(d.rate, 0) || d.rate <= 0:
 			return usagef("--rate %v: want items per second, more than 0", d.rate)
 		case d.config.Students < 1:
 			return usagef("--students %d: want 1 or more", d.config.Students)
@@ -98,9 +100,13 @@ func (d *demo) run(ctx context.Context, s *stack) error {
 	if err := d.runUntilSettled(ctx, s, sender); err != nil {
 		return err
 	}
-	if d.duration == 0 || ctx.Err() != nil {
+	switch {
+	case d.duration == 0:
 		fmt.Fprintln(errOut, "millrace: stopped; run it again to go on")
 		return nil
+	case ctx.Err() != nil:
+		fmt.Fprintln(errOut, "millrace: stopped before --for was over, so there is no ledger; run it again to go on, or 'millrace check' for the ledger")
+		return ctx.Err()
 	}
 	l, err := audit(ctx, s)
 	if err != nil {
@@ -123,7 +129,12 @@ func (d *demo) runUntilSettled(ctx context.Context, s *stack, sender *sim.Sender
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	g, ctx := errgroup.WithContext(running)
-	g.Go(func() error { return s.Run(ctx) })
+	ended := make(chan struct{})
+	g.Go(func() error {
+		defer close(ended)
+		return s.Run(ctx)
+	})
+	p := newPace(d.rate, sent(sender), time.Now())
 	g.Go(func() error {
 		if d.duration > 0 {
 			timer := time.AfterFunc(d.duration, sender.Finish)
@@ -132,6 +143,7 @@ func (d *demo) runUntilSettled(ctx context.Context, s *stack, sender *sim.Sender
 		if err := sender.Run(ctx); err != nil {
 			return err
 		}
+		p.end(sent(sender), time.Now())
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -142,10 +154,14 @@ func (d *demo) runUntilSettled(ctx context.Context, s *stack, sender *sim.Sender
 		return nil
 	})
 	g.Go(func() error {
-		d.show(ctx, s, sender)
+		d.show(ctx, s, sender, p)
+		s.sayStopping(d.cmd.ErrOrStderr(), ended)
 		return nil
 	})
 	err := g.Wait()
+	if text := p.behind(); text != "" {
+		fmt.Fprintln(d.cmd.ErrOrStderr(), "millrace: "+text)
+	}
 	for _, j := range []*stackJob{s.raw, s.etl} {
 		if failed := j.failure(); failed != nil {
 			err = errors.Join(err, fmt.Errorf("job %s failed: %w", j.instance.UniqueID(), failed))
@@ -188,7 +204,7 @@ func (s *stack) untilRead(ctx context.Context) error {
 }
 
 // show keeps a line on the terminal up to date.
-func (d *demo) show(ctx context.Context, s *stack, sender *sim.Sender) {
+func (d *demo) show(ctx context.Context, s *stack, sender *sim.Sender, p *pace) {
 	line := newProgressLine(d.cmd.ErrOrStderr())
 	defer line.done()
 	tick := time.NewTicker(time.Second)
@@ -197,7 +213,8 @@ func (d *demo) show(ctx context.Context, s *stack, sender *sim.Sender) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case now := <-tick.C:
+			p.add(sent(sender), now)
 		}
 		state, virtual := sender.Snapshot()
 		raw, job := s.raw.Progress(), s.etl.Progress()
@@ -205,9 +222,15 @@ func (d *demo) show(ctx context.Context, s *stack, sender *sim.Sender) {
 		for _, t := range s.etl.plan.Tables {
 			waiting += job.Counters["table."+t.Name+".waiting"]
 		}
-		line.show("%s in the district: %d items sent, %d in the lake, %d rows, %d waiting, %d to read",
-			virtual.Format("Mon 15:04"), state.Ledger.Items, raw.Rows, job.Rows, waiting, job.Lag)
+		line.show("%s in the district: %d items sent, %s, %d in the lake, %d rows, %d waiting, %d to read",
+			virtual.Format("Mon 15:04"), state.Ledger.Items, p, raw.Rows, job.Rows, waiting, job.Lag)
 	}
+}
+
+// sent is what the simulator's rate counts.
+func sent(sender *sim.Sender) int64 {
+	state, _ := sender.Snapshot()
+	return state.Ledger.Items + state.Ledger.BadItems + state.Ledger.BrokenPayloads
 }
 
 // demoKey returns the simulator's key, and makes it the first time.
@@ -215,7 +238,10 @@ func demoKey(ctx context.Context, s *stack) (string, error) {
 	name := s.cfg.dir.join("demo.key")
 	b, err := os.ReadFile(name)
 	if err == nil {
-		return string(b), nil
+		if _, err = s.keys.Lookup(ctx, string(b)); errors.Is(err, control.ErrUnknownKey) {
+			err = fmt.Errorf("%s holds no sensor key of this data directory: it was damaged, or the key was revoked; remove the file, and the next demo makes a new key", name)
+		}
+		return string(b), err
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("read the simulator's key %s: %w", name, cause(err))
@@ -236,9 +262,12 @@ func (d *demo) keptConfig(dir *dataDir) (demoConfig, error) {
 	if err != nil {
 		return kept, err
 	}
-	for _, name := range []string{"seed", "students"} {
-		if d.cmd.Flag(name).Changed && kept != d.config {
-			return kept, usagef("this data directory has a district with seed %d and %d students; leave --%s out to go on with it, or take another --data-dir", kept.Seed, kept.Students, name)
+	for _, f := range []struct {
+		name    string
+		differs bool
+	}{{"seed", kept.Seed != d.config.Seed}, {"students", kept.Students != d.config.Students}} {
+		if d.cmd.Flag(f.name).Changed && f.differs {
+			return kept, usagef("this data directory has a district with seed %d and %d students; leave --%s out to go on with it, or take another --data-dir", kept.Seed, kept.Students, f.name)
 		}
 	}
 	return kept, nil
@@ -251,7 +280,7 @@ func readDemoConfig(dir *dataDir) (c demoConfig, err error) {
 		return c, fmt.Errorf("read %s: %w", name, err)
 	}
 	if err := json.Unmarshal(b, &c); err != nil {
-		return c, fmt.Errorf("%s is damaged: %w", name, err)
+		return c, fmt.Errorf("%s is damaged (%w); restore it from a backup, or write what the first demo was given: {\"seed\": 1, \"students\": 2000}", name, err)
 	}
 	return c, nil
 }
