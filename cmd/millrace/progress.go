@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -48,4 +49,18 @@ func (p *progressLine) done() {
 		fmt.Fprintln(p.w)
 		p.shown = false
 	}
+}
+
+// barWidth is how many cells a bar has.
+const barWidth = 24
+
+// bar draws how much of a known total is done; nothing when the total is not known.
+func bar(done, total int64) string {
+	if total <= 0 {
+		return ""
+	}
+	done = min(done, total)
+	full := int(done * barWidth / total)
+	return fmt.Sprintf("[%s%s] %3d %%  %.1f of %.1f MB  ",
+		strings.Repeat("#", full), strings.Repeat("-", barWidth-full), done*100/total, float64(done)/1e6, float64(total)/1e6)
 }

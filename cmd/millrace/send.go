@@ -34,7 +34,7 @@ func sendCommand() *cobra.Command {
 		Short: "Post envelopes to a collector",
 		Long: `Post envelopes to a collector. A file holds one envelope, or one a line (JSON lines); - is standard input. Events and entities
 that stand by themselves are wrapped in envelopes, a hundred in each, and keep their bytes. An envelope that the collector refuses
-is reported, and the others are sent; the exit code is then 1.`,
+is reported, and the others are sent; the exit code is then 1. Nothing is sent when one of the files cannot be read.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("send needs a file, or - for standard input")
@@ -55,19 +55,51 @@ is reported, and the others are sent; the exit code is then 1.`,
 			poster: sim.Poster{URL: *to, Key: *key}, errs: cmd.ErrOrStderr(),
 			progress: newProgressLine(cmd.ErrOrStderr()),
 		}
+		var err error
+		if s.total, err = sizeOfFiles(args); err != nil {
+			return err
+		}
 		for _, name := range args {
-			if err := s.file(cmd.Context(), name, cmd.InOrStdin()); err != nil {
-				return err
+			if err = s.file(cmd.Context(), name, cmd.InOrStdin()); err != nil {
+				break
 			}
 		}
 		s.progress.done()
 		fmt.Fprintf(cmd.ErrOrStderr(), "envelopes sent: %d, refused: %d\n", s.sent, s.refused)
-		if s.refused > 0 {
-			return fmt.Errorf("the collector refused %d of %d envelopes", s.refused, s.sent+s.refused)
+		if err == nil && s.refused > 0 {
+			err = fmt.Errorf("the collector refused %d of %d envelopes", s.refused, s.sent+s.refused)
 		}
-		return nil
+		return err
 	}
 	return cmd
+}
+
+// sizeOfFiles sees that all files can be read before anything is sent, and adds up their bytes. It is 0, unknown, with standard input.
+func sizeOfFiles(names []string) (total int64, err error) {
+	known := true
+	for _, name := range names {
+		if name == "-" {
+			known = false
+			continue
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return 0, fmt.Errorf("read %s: %w; nothing was sent", name, cause(err))
+		}
+		info, err := f.Stat()
+		if err := errors.Join(err, f.Close()); err != nil {
+			return 0, fmt.Errorf("read %s: %w; nothing was sent", name, cause(err))
+		}
+		if info.IsDir() {
+			return 0, fmt.Errorf("%s is a directory; name the files in it; nothing was sent", name)
+		}
+		known = known && info.Mode().IsRegular()
+		total += info.Size()
+	}
+	if !known {
+		return 0, nil
+	}
+	return total, nil
 }
 
 type sending struct {
@@ -75,6 +107,7 @@ type sending struct {
 	errs          io.Writer
 	progress      *progressLine
 	sent, refused int
+	done, total   int64 // bytes of the files; total is 0 when it is not known
 
 	// Items by themselves, which wait for an envelope: their first one's place, bytes and version.
 	at      string
@@ -103,6 +136,7 @@ func (s *sending) file(ctx context.Context, name string, stdin io.Reader) error 
 		if start.Len() > maxEnvelope {
 			return fmt.Errorf("%s: an envelope of more than %d MB; the collector takes no more", name, maxEnvelope>>20)
 		}
+		s.done += int64(start.Len())
 		return errors.Join(s.value(ctx, name, bytes.TrimSpace(start.Bytes())), s.flush(ctx))
 	}
 	lines := bufio.NewScanner(io.MultiReader(start, r))
@@ -110,6 +144,7 @@ func (s *sending) file(ctx context.Context, name string, stdin io.Reader) error 
 	n := 0
 	for lines.Scan() {
 		n++
+		s.done += int64(len(lines.Bytes())) + 1
 		line := bytes.TrimSpace(lines.Bytes())
 		if len(line) == 0 {
 			continue
@@ -196,8 +231,8 @@ func (s *sending) post(ctx context.Context, at string, body []byte) error {
 		s.progress.done()
 		fmt.Fprintf(s.errs, "%s: %s\n", at, refusal)
 	default:
-		return fmt.Errorf("%s was not sent, nor what follows it: %w (envelopes sent before it: %d)", at, err, s.sent)
+		return fmt.Errorf("%s was not sent, nor what follows it: %w", at, err)
 	}
-	s.progress.show("envelopes sent: %d, refused: %d", s.sent, s.refused)
+	s.progress.show("%senvelopes sent: %d, refused: %d", bar(s.done, s.total), s.sent, s.refused)
 	return nil
 }
