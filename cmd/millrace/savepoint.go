@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -24,7 +26,7 @@ const savepointsDir = "savepoints"
 func savepointCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "savepoint",
-		Short: "States of the jobs that are kept on purpose, to go back to",
+		Short: "States of the jobs to go back to: savepoints, kept on purpose, and checkpoints, which jobs make by themselves",
 		Args:  unknownCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -97,9 +99,16 @@ func atMostOneArg(what string) cobra.PositionalArgs {
 	}
 }
 
+// Kinds of a savepoint.
+const (
+	onPurpose = "savepoint"
+	automatic = "checkpoint" // its name is checkpoint/<epoch>, which no savepoint made on purpose can have
+)
+
 // savepoint is one of an instance, as list and verify show it.
 type savepoint struct {
 	Name     string    `json:"name"`
+	Kind     string    `json:"kind"`
 	Instance string    `json:"instance"`
 	Made     time.Time `json:"made,omitzero"`
 	Version  string    `json:"version,omitempty"`
@@ -112,29 +121,66 @@ type savepoint struct {
 	err error
 }
 
-// savepoints are those of a data directory: by instance, the newest first.
+// savepoints are those of a data directory: by instance, those made on purpose before the checkpoints, the newest first.
 func savepoints(dir *dataDir) ([]savepoint, error) {
-	instances, err := os.ReadDir(dir.join(savepointsDir))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read %s: %w", dir.join(savepointsDir), cause(err))
+	instances := map[string]bool{}
+	for _, folder := range []string{savepointsDir, "jobs"} {
+		entries, err := os.ReadDir(dir.join(folder))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("read %s: %w", dir.join(folder), cause(err))
+		}
+		for _, e := range entries {
+			// Beside a job's directory is what it was before a rewind, and what a rewind has not finished.
+			if ext := filepath.Ext(e.Name()); e.IsDir() && ext != ".old" && ext != ".next" && !strings.HasPrefix(e.Name(), "tmp-") {
+				instances[e.Name()] = true
+			}
+		}
 	}
 	all := []savepoint{}
-	for _, i := range instances {
-		listed, err := engine.ListCheckpoints(nil, dir.join(savepointsDir, i.Name()))
+	for _, i := range slices.Sorted(maps.Keys(instances)) {
+		made, err := listed(i, onPurpose, dir.join(savepointsDir, i))
 		if err != nil {
 			return nil, err
 		}
-		for _, l := range listed {
-			p := savepoint{Name: filepath.Base(l.Dir), Instance: i.Name(), Dir: l.Dir}
-			p.Made, p.Version, p.Lineage, p.Epoch = l.Manifest.Made, l.Manifest.Version, l.Manifest.Lineage, l.Manifest.Epoch
-			for _, f := range l.Manifest.Files {
-				p.Bytes += f.Bytes
-			}
-			p.fail(l.Err)
-			all = append(all, p)
+		checkpoints, err := listed(i, automatic, checkpointsOf(dir.join("jobs", i)))
+		if err != nil {
+			return nil, err
 		}
+		all = append(append(all, made...), checkpoints...)
 	}
 	return all, nil
+}
+
+// checkpointsOf is where a job has its checkpoints.
+func checkpointsOf(job string) string { return filepath.Join(job, "checkpoints") }
+
+func listed(instance, kind, folder string) (all []savepoint, err error) {
+	found, err := engine.ListCheckpoints(nil, folder)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range found {
+		p := savepoint{Name: filepath.Base(l.Dir), Kind: kind, Instance: instance, Dir: l.Dir}
+		if kind == automatic {
+			p.Name = automatic + "/" + strings.TrimLeft(p.Name, "0")
+		}
+		if l.Err != nil && p.gone() {
+			continue
+		}
+		p.Made, p.Version, p.Lineage, p.Epoch = l.Manifest.Made, l.Manifest.Version, l.Manifest.Lineage, l.Manifest.Epoch
+		for _, f := range l.Manifest.Files {
+			p.Bytes += f.Bytes
+		}
+		p.fail(l.Err)
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// gone reports whether a running job has removed its checkpoint meanwhile.
+func (p *savepoint) gone() bool {
+	_, err := os.Stat(p.Dir)
+	return p.Kind == automatic && errors.Is(err, fs.ErrNotExist)
 }
 
 func (p *savepoint) fail(err error) {
@@ -155,7 +201,7 @@ func named(all []savepoint, name string, dir *dataDir) ([]savepoint, error) {
 }
 
 func savepointListCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "list", Short: "List the savepoints of a data directory", Args: exactArgs()}
+	cmd := &cobra.Command{Use: "list", Short: "List the savepoints and checkpoints of a data directory", Args: exactArgs()}
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		format, err := output()
@@ -174,13 +220,13 @@ func savepointListCommand() *cobra.Command {
 			return printJSON(cmd, all)
 		}
 		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "NAME\tINSTANCE\tMADE\tVERSION\tLINEAGE\tEPOCH\tMB")
+		fmt.Fprintln(w, "NAME\tKIND\tINSTANCE\tMADE\tVERSION\tLINEAGE\tEPOCH\tMB")
 		for _, p := range all {
 			if p.err != nil {
-				fmt.Fprintf(w, "%s\t%s\tdamaged: %s\n", p.Name, p.Instance, p.err)
+				fmt.Fprintf(w, "%s\t%s\t%s\tdamaged: %s\n", p.Name, p.Kind, p.Instance, p.err)
 				continue
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%.1f\n", p.Name, p.Instance, p.Made.Format(time.RFC3339), p.Version, p.Lineage, p.Epoch, float64(p.Bytes)/1e6)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%.1f\n", p.Name, p.Kind, p.Instance, p.Made.Format(time.RFC3339), p.Version, p.Lineage, p.Epoch, float64(p.Bytes)/1e6)
 		}
 		return w.Flush()
 	}
@@ -190,7 +236,7 @@ func savepointListCommand() *cobra.Command {
 func savepointVerifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [NAME]",
-		Short: "Read savepoints whole; exit 1 when one is not what was written",
+		Short: "Read savepoints and checkpoints whole; exit 1 when one is not what was written",
 		Args:  atMostOneArg("name"),
 	}
 	output := outputFlag(cmd, "text", "json")
@@ -210,9 +256,15 @@ func savepointVerifyCommand() *cobra.Command {
 		if all, err = named(all, append(args, "")[0], dir); err != nil {
 			return err
 		}
+		if len(all) == 0 && format == "text" {
+			fmt.Fprintf(cmd.OutOrStdout(), "data directory %s has neither savepoints nor checkpoints yet\n", dir.path)
+		}
 		var damaged []error
 		for i := range all {
 			_, err := engine.Verify(nil, all[i].Dir)
+			if err != nil && all[i].gone() {
+				continue
+			}
 			if all[i].fail(err); err != nil {
 				damaged = append(damaged, err)
 				continue
@@ -234,10 +286,10 @@ func savepointVerifyCommand() *cobra.Command {
 func savepointRestoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore NAME",
-		Short: "Take the jobs of a stopped data directory back to a savepoint",
-		Long: `Take the jobs of a stopped data directory back to a savepoint. A new lineage begins there: at the next start each job takes back what it
+		Short: "Take the jobs of a stopped data directory back to a savepoint, or one of them to a checkpoint",
+		Long: `Take the jobs of a stopped data directory back to a savepoint, or one of them to a checkpoint, checkpoint/EPOCH. A new lineage begins there: at the next start each job takes back what it
 has published since to lake, index and topics, and reads the log again from the savepoint on.
-The state that a job had is kept beside it, in jobs/<instance>.old, until the next restore.`,
+The state that a job had is kept beside it, in jobs/<instance>.old, until the next restore; checkpoints that are not newer stay with the job.`,
 		Args: exactArgs("the name of a savepoint"),
 	}
 	instance := cmd.Flags().String("instance", "", "take back this instance alone; default: all that have the savepoint")
@@ -263,13 +315,20 @@ The state that a job had is kept beside it, in jobs/<instance>.old, until the ne
 				return fmt.Errorf("there is no savepoint %s of %s; 'millrace savepoint list' shows whose there are", args[0], *instance)
 			}
 		}
+		if len(all) > 1 && all[0].Kind == automatic { // each job counts its own epochs
+			return usagef("several jobs have a %s, at different moments; name one of them with --instance", args[0])
+		}
 		for _, p := range all { // before anything is changed
 			if _, err := engine.Verify(nil, p.Dir); err != nil {
 				return err
 			}
 		}
 		for _, p := range all {
-			if err := engine.Rewind(nil, p.Dir, dir.join("jobs", p.Instance), time.Now()); err != nil {
+			job := dir.join("jobs", p.Instance)
+			if err := engine.Rewind(nil, p.Dir, job, time.Now()); err != nil {
+				return err
+			}
+			if err := keepCheckpoints(job, p.Epoch); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is back at epoch %d, of %s\n", p.Instance, p.Epoch, p.Made.Format(time.RFC3339))
@@ -277,4 +336,25 @@ The state that a job had is kept beside it, in jobs/<instance>.old, until the ne
 		return nil
 	}
 	return cmd
+}
+
+// keepCheckpoints gives a job that was taken back those checkpoints of the state before that are not newer: to go back further stays
+// possible, and the lake keeps what it takes. Newer ones have the names that those of the new lineage will have.
+func keepCheckpoints(job string, epoch uint64) error {
+	all, err := engine.ListCheckpoints(nil, checkpointsOf(job+".old"))
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		if l.Err != nil || l.Manifest.Epoch > epoch {
+			continue
+		}
+		if err := os.MkdirAll(checkpointsOf(job), 0o755); err != nil {
+			return fmt.Errorf("keep checkpoint %s: %w", l.Dir, err)
+		}
+		if err := os.Rename(l.Dir, filepath.Join(checkpointsOf(job), filepath.Base(l.Dir))); err != nil {
+			return fmt.Errorf("keep checkpoint %s: %w", l.Dir, err)
+		}
+	}
+	return nil
 }
