@@ -99,6 +99,9 @@ func openDataDir(path string) (*dataDir, error) {
 func readDataDir(path string) (*dataDir, error) {
 	d := &dataDir{path: path}
 	if _, err := os.Stat(d.join("millrace.json")); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("data directory %s cannot be read: %w; mend that, or name another with --data-dir", path, cause(err))
+		}
 		why := fmt.Sprintf("it has no millrace.json (%s)", cause(err))
 		if _, err := os.Stat(path); err != nil {
 			why = cause(err).Error()

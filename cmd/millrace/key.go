@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -51,7 +53,24 @@ func keyAddCommand() *cobra.Command {
 			return err
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), secret)
-		return nil
+		return warnUnread(cmd, *sourceType)
 	}
 	return cmd
+}
+
+// warnUnread says so when no app reads a source type. It may be what is wanted: the raw lake keeps all.
+func warnUnread(cmd *cobra.Command, sourceType string) error {
+	byName, names, err := plans()
+	if err != nil {
+		return err
+	}
+	var read []string
+	for _, name := range names {
+		read = append(read, byName[name].SourceTypes...) // none: the raw lake's, which takes all
+	}
+	if !slices.Contains(read, sourceType) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "millrace: no app of this program reads source type %s (they read %s): what is sent with the key goes to the raw lake and makes no rows\n",
+			sourceType, strings.Join(read, ", "))
+	}
+	return nil
 }

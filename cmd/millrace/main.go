@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // version is set by the release build.
@@ -94,13 +95,30 @@ func rootCommand() *cobra.Command {
 		Args:          unknownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
 	root.AddCommand(
 		demoCommand(), serveCommand(), keyCommand(), sendCommand(), describeCommand(),
 		tablesCommand(), rowsCommand(), rawCommand(), replayCommand(), checkCommand(), savepointCommand(), benchCommand(),
 	)
 	return root
+}
+
+// flagWants says what a flag takes, by the type of its value.
+var flagWants = map[string]string{
+	"duration": "a duration such as 60s", "float64": "a number", "int": "a whole number", "uint64": "a whole number, 0 or more",
+	"intSlice": "whole numbers with commas between them", "bool": "true or false",
+}
+
+// flagError says what is wrong with a flag in the words of the command line, not in those of what parses it.
+func flagError(err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		if want, ok := flagWants[invalid.GetFlag().Value.Type()]; ok {
+			return usagef("--%s %q: want %s", invalid.GetFlag().Name, invalid.GetValue(), want)
+		}
+	}
+	return usageError{err}
 }
 
 func unknownCommand(_ *cobra.Command, args []string) error {
