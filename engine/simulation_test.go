@@ -25,7 +25,7 @@ import (
 // TestSimulation runs the toy plan in a world where everything may go wrong: at any write of any kind of file the disk may fail or be
 // full, at any sync the machine may crash, with what was not synced there, torn or lost, sinks fail before, within and after a
 // batch, refuse rows and panic, jobs are stopped, killed and rewound, and bits of what is stored turn around. One seed is one run,
-// step by step and always the same. MILLRACE_SCHEDULES says how many (default 100); MILLRACE_SEED runs one.
+// step by step and always the same. MILLRACE_SCHEDULES says how many (default 48); MILLRACE_SEED runs one.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	first, n := environ(t, "MILLRACE_SEED", 0), environ(t, "MILLRACE_SCHEDULES", 48)
@@ -297,6 +297,7 @@ func calm(j *engine.Stepper, d *disk, f func() error) error {
 	return errors.Join(err, j.Fault())
 }
 
+// rest waits until Pebble does nothing in the background. It gives no signal of that, so it is asked.
 func rest(j *engine.Stepper) {
 	for !j.Quiet() {
 		<-time.After(50 * time.Microsecond)

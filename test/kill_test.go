@@ -67,7 +67,8 @@ func (k *killer) demo(args ...string) (*exec.Cmd, *bytes.Buffer) {
 }
 
 // round starts a demo and kills it at any moment: also before everything has started, and in the middle of a recovery. A fault begins
-// at another moment and lasts until the function that it returns is called; with one, the demo may also end by itself.
+// at another moment and lasts until the function that it returns is called; with one, the demo may also end by itself. The moments are the
+// point, so it waits for time and not for a signal.
 func (k *killer) round(n int, fault func() (end func())) {
 	k.t.Helper()
 	cmd, stderr := k.demo()

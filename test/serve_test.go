@@ -126,7 +126,7 @@ func theServing(ts *testscript.TestScript) *serving {
 }
 
 // http PATTERN URL [FILE] gets the URL, or posts the file to it, until the answer is 200 and matches the pattern: what is sent is
-// there a moment later. It gives up after ten seconds.
+// there a moment later. HTTP gives no signal of that, so it asks again every 50 ms. It gives up after ten seconds.
 func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 || len(args) > 3 {
 		ts.Fatalf("usage: http PATTERN URL [FILE]")
