@@ -93,7 +93,9 @@ type world struct {
 	appended int // records, to the log
 }
 
-func (w *world) say(format string, args ...any) { w.said = append(w.said, fmt.Sprintf(format, args...)) }
+func (w *world) say(format string, args ...any) {
+	w.said = append(w.said, fmt.Sprintf(format, args...))
+}
 
 // job is an engine that runs.
 type job struct {
