@@ -105,12 +105,17 @@ func splitList(dst [][]byte, entry []byte) ([][]byte, error) {
 	return dst, nil
 }
 
-// arena copies many small slices with few allocations. It is freed when the last slice is.
-type arena struct{ free []byte }
+// arena copies many small slices with few allocations. A chunk is freed when the last slice of it is. Chunks grow with what is
+// copied: small epochs are many, and each has its own.
+type arena struct {
+	free  []byte
+	chunk int // size of the last one
+}
 
 func (a *arena) copy(b []byte) []byte {
 	if len(b) > cap(a.free)-len(a.free) {
-		a.free = make([]byte, 0, max(len(b), 64<<10))
+		a.chunk = min(max(2*a.chunk, 4<<10), 64<<10)
+		a.free = make([]byte, 0, max(len(b), a.chunk))
 	}
 	from := len(a.free)
 	a.free = append(a.free, b...)
