@@ -50,7 +50,7 @@ func (i Instance) Namespace() string {
 	return "v" + i.DataVersion
 }
 
-// JobConfig says what a job runs and where. All but Flush, Logger and Registerer are required.
+// JobConfig says what a job runs and where. What has no default is required.
 type JobConfig struct {
 	Instance Instance
 	Plan     *plan.Plan
@@ -67,11 +67,15 @@ type JobConfig struct {
 
 	TableTopics bool // publish the tables to topics of the log too: table.<namespace>.<table>
 
-	Flush time.Duration // how long rows gather for one lake snapshot; default 60 s
+	Flush      time.Duration // how long rows gather for one lake snapshot; default 60 s
+	FlushBytes int64         // or how many bytes of them, which are held in memory while they are written; default that of iceberg
 
 	Savepoints string // folder of the instance's savepoints, whose snapshots the lake is asked to keep; default: none
 
-	CacheBytes int64 // block cache of the state; default that of engine
+	// What the engine holds in memory; defaults are those of engine.
+	EpochBytes    int64 // input of one epoch
+	CacheBytes    int64 // block cache of the state
+	MemTableBytes int64 // memtable of the state
 
 	Logger     *slog.Logger          // default: discard
 	Registerer prometheus.Registerer // default: no metrics
@@ -105,7 +109,7 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 		return fail(err)
 	}
 	toLake, err := iceberg.Open(ctx, iceberg.Config{
-		Lake: cfg.Lake, Namespace: cfg.Namespace, Plan: cfg.Plan, Flush: cfg.Flush,
+		Lake: cfg.Lake, Namespace: cfg.Namespace, Plan: cfg.Plan, Flush: cfg.Flush, FlushBytes: cfg.FlushBytes,
 		Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
 	if err != nil {
@@ -137,7 +141,8 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 	}
 	j.Engine, err = engine.Open(ctx, engine.Config{
 		Dir: cfg.Dir, Plan: cfg.Plan, Instance: id, Job: cfg.Instance.Program, OnEpoch: j.release(cfg.Logger),
-		Source: jobSource{j.source}, Sinks: j.sinks, CacheBytes: cfg.CacheBytes, Savepoints: cfg.Savepoints,
+		Source: jobSource{j.source}, Sinks: j.sinks, Savepoints: cfg.Savepoints,
+		MaxEpochBytes: int(cfg.EpochBytes), CacheBytes: cfg.CacheBytes, MemTableBytes: cfg.MemTableBytes,
 		Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
 	if err != nil {

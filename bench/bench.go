@@ -47,6 +47,7 @@ type Config struct {
 	Turn       time.Duration                                        // how long a turn of what has no number of records is; default 5 s
 	Rounds     int                                                  // turns that count; default 3
 	Stack      func(ctx context.Context, dir string) (Stack, error) // opens what serve runs, in a directory; required
+	Memory     int64                                                // bytes that a stack may hold, for SoakReport.Check
 	CPUProfile io.Writer                                            // gets the profile of all measured jobs, each sample labelled with its setting; default: nowhere
 	Logger     *slog.Logger                                         // says how far it is; default: discard
 

@@ -37,7 +37,7 @@ type SoakSample struct {
 	Lag         int64   `json:"records_behind"` // of the job that is most behind
 }
 
-// SoakReport says whether memory grows.
+// SoakReport says whether memory grows, and stays within its bound.
 type SoakReport struct {
 	Machine Machine      `json:"machine"`
 	Began   time.Time    `json:"began"`
@@ -48,6 +48,7 @@ type SoakReport struct {
 	Last    int64        `json:"mean_resident_bytes_last_third"`
 	Slope   float64      `json:"resident_bytes_per_hour"` // of the last two thirds, by least squares
 	Flat    bool         `json:"flat"`
+	Bound   int64        `json:"bound_resident_bytes"` // what Peak may be
 	Samples []SoakSample `json:"samples"`
 }
 
@@ -61,7 +62,7 @@ func Soak(ctx context.Context, c Config, during time.Duration) (r SoakReport, er
 	if during < 10*every {
 		return r, fmt.Errorf("a soak of %s is too short: want 1 s or more", during)
 	}
-	r = SoakReport{Machine: machine(), Began: time.Now().UTC(), Rate: soakRate}
+	r = SoakReport{Machine: machine(), Began: time.Now().UTC(), Rate: soakRate, Bound: c.Memory}
 	if c.Dir, err = os.MkdirTemp(c.Dir, "millrace-soak-"); err != nil {
 		return r, fmt.Errorf("make a directory for the soak: %w", err)
 	}
@@ -85,7 +86,9 @@ func Soak(ctx context.Context, c Config, during time.Duration) (r SoakReport, er
 			return err
 		})
 		r.CPU = took.cpu.Seconds() / took.wall.Seconds()
-		return errors.Join(err, watchErr)
+		var peakErr error
+		r.Peak, peakErr = peak()
+		return errors.Join(err, watchErr, peakErr)
 	})
 	r.judge()
 	return r, err
@@ -139,6 +142,20 @@ func (r *SoakReport) watch(ctx context.Context, s Stack, every time.Duration, c 
 	}
 }
 
+// peak is how much memory the process has held at most.
+func peak() (int64, error) {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, fmt.Errorf("read how much memory the process has held, which works on Linux: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	var kilobytes int64
+	if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
+		return 0, fmt.Errorf("/proc/self/status says no VmHWM: %w", err)
+	}
+	return kilobytes << 10, nil
+}
+
 // resident is how much memory the process holds.
 func resident() (int64, error) {
 	b, err := os.ReadFile("/proc/self/statm")
@@ -157,9 +174,6 @@ func resident() (int64, error) {
 }
 
 func (r *SoakReport) judge() {
-	for _, s := range r.Samples {
-		r.Peak = max(r.Peak, s.Resident)
-	}
 	n := len(r.Samples)
 	if n < 6 {
 		return
@@ -204,9 +218,17 @@ func (r SoakReport) Print(out io.Writer) error {
 	if !r.Flat {
 		flat = "not flat"
 	}
-	_, err := fmt.Fprintf(out, "\n%s, %d cores, %s: %.0f records/s on %.2f cores with the sensors.\nMemory is %s: %.0f MB at most, %.0f MB in the middle third, %.0f MB in the last, %+.1f MB an hour.\n",
-		r.Machine.System, r.Machine.Cores, r.Machine.Go, r.Rate, r.CPU, flat, mega(r.Peak), mega(r.Middle), mega(r.Last), r.Slope/1e6)
+	_, err := fmt.Fprintf(out, "\n%s, %d cores, %s: %.0f records/s on %.2f cores with the sensors.\nMemory is %s: %.0f MB at most of %.0f MB, %.0f MB in the middle third, %.0f MB in the last, %+.1f MB an hour.\n",
+		r.Machine.System, r.Machine.Cores, r.Machine.Go, r.Rate, r.CPU, flat, mega(r.Peak), mega(r.Bound), mega(r.Middle), mega(r.Last), r.Slope/1e6)
 	return err
+}
+
+// Check returns an error that says by how much memory was over its bound.
+func (r SoakReport) Check() error {
+	if r.Peak <= r.Bound {
+		return nil
+	}
+	return fmt.Errorf("the process held %.0f MB, and may hold %.0f MB; the samples say when", mega(r.Peak), mega(r.Bound))
 }
 
 func mega(bytes int64) float64 { return float64(bytes) / 1e6 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"unsafe"
 
 	"millrace/plan"
 )
@@ -79,8 +80,8 @@ func checkBlock(b []byte) ([]byte, error) {
 	return b[blockHeader:], nil
 }
 
-// parseBlock appends the rows of block b, which is of the given epoch, to dst, as rows of the plan's tables. Their values are slices
-// of b where the table has not changed since.
+// parseBlock appends the rows of block b, which is of the given epoch, to dst, as rows of the plan's tables. Their texts, and their
+// values where the table has not changed since, are slices of b: it must stay as it is, and a row of it holds all of it.
 func parseBlock(dst []plan.Row, p *plan.Plan, past []pastTable, b []byte, epoch uint64) ([]plan.Row, error) {
 	body, err := checkBlock(b)
 	if err != nil {
@@ -117,15 +118,15 @@ func parseBlock(dst []plan.Row, p *plan.Plan, past []pastTable, b []byte, epoch 
 		}
 		flags := d.byte()
 		r.Deleted, r.First = flags&flagDeleted != 0, flags&flagFirst != 0
-		r.ID = string(d.bytes())
+		r.ID = d.text()
 		r.Rev = d.uvarint()
 		r.EventTime = d.varint()
-		r.Account, r.Env = string(d.bytes()), string(d.bytes())
+		r.Account, r.Env = d.text(), d.text()
 		if n := d.count(); n > 0 {
 			r.Sources = make([]string, n)
 		}
 		for i := range r.Sources {
-			r.Sources[i] = string(d.bytes())
+			r.Sources[i] = d.text()
 		}
 		if v := d.bytes(); len(v) > 0 {
 			if r.Value = v; conversions[t] != nil {
@@ -193,4 +194,10 @@ func (d *blockReader) bytes() []byte {
 	b := d.rest[:n:n]
 	d.rest = d.rest[n:]
 	return b
+}
+
+// text is bytes as a text, without a copy: the rows of a publication are many, and are all held while it lasts.
+func (d *blockReader) text() string {
+	b := d.bytes()
+	return unsafe.String(unsafe.SliceData(b), len(b))
 }

@@ -112,8 +112,12 @@ func splitList(dst [][]byte, entry []byte) ([][]byte, error) {
 	return dst, nil
 }
 
-// arena copies many small slices with few allocations. It is freed when the last slice is.
-type arena struct{ free []byte }
+// arena copies many small slices with few allocations. A chunk is freed when the last slice of it is. Chunks grow with what is
+// copied: small epochs are many, and each has its own.
+type arena struct {
+	free  []byte
+	chunk int // size of the last one
+}
 
 func (a *arena) copy(b []byte) []byte {
 	out := a.take(len(b))
@@ -124,7 +128,8 @@ func (a *arena) copy(b []byte) []byte {
 // take returns n bytes, whose content is not defined.
 func (a *arena) take(n int) []byte {
 	if n > len(a.free) {
-		a.free = make([]byte, max(n, 64<<10))
+		a.chunk = min(max(2*a.chunk, 4<<10), 64<<10)
+		a.free = make([]byte, max(n, a.chunk))
 	}
 	out := a.free[:n:n]
 	a.free = a.free[n:]

@@ -3,12 +3,17 @@ package etl
 import "unsafe"
 
 // arena gives out many small slices from few allocations. A slice is never used twice; its memory is freed with its neighbours'.
-type arena struct{ free []byte }
+// Chunks grow with what is asked for: a chunk for a batch of ten records is not one for thousands.
+type arena struct {
+	free  []byte
+	chunk int // size of the last one
+}
 
 // room returns an empty slice with room for n bytes. What is written to it must go to keep before the next call.
 func (a *arena) room(n int) []byte {
 	if cap(a.free) < n {
-		a.free = make([]byte, 0, max(n, 64<<10))
+		a.chunk = min(max(2*a.chunk, 4<<10), 64<<10)
+		a.free = make([]byte, 0, max(n, a.chunk))
 	}
 	return a.free[:0:n]
 }
@@ -27,13 +32,18 @@ func (a *arena) string(b []byte) string {
 	return unsafe.String(unsafe.SliceData(b), len(b))
 }
 
-// slab gives out many small things of one type from few allocations. A chunk is freed when all that it gave out is.
-type slab[T any] struct{ free []T }
+// slab gives out many small things of one type from few allocations. A chunk is freed when all that it gave out is, and with it what
+// they point to. Chunks grow as an arena's do.
+type slab[T any] struct {
+	free  []T
+	chunk int // length of the last one
+}
 
 // take returns n zero Ts.
 func (s *slab[T]) take(n int) []T {
 	if len(s.free) < n {
-		s.free = make([]T, max(n, 256))
+		s.chunk = min(max(2*s.chunk, 16), 256)
+		s.free = make([]T, max(n, s.chunk))
 	}
 	out := s.free[:n:n]
 	s.free = s.free[n:]

@@ -70,7 +70,7 @@ func keptOf(e *plan.Element) *kept {
 // base is the keyed stage that makes light records whole.
 func (p *program) base(clock plan.Clock, keys []*plan.Key, out *plan.Output) {
 	s := scratches.Get().(*scratch)
-	defer scratches.Put(s)
+	defer s.release()
 	for _, k := range keys {
 		have := new(kept)
 		for _, b := range k.List {

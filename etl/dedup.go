@@ -71,7 +71,7 @@ func arrivalOf(e *plan.Element) *arrival {
 // key's identity: one with the same identity and another content is no duplicate, it passes and is counted as a conflict.
 func (p *program) dedup(_ plan.Clock, keys []*plan.Key, out *plan.Output) {
 	s := scratches.Get().(*scratch)
-	defer scratches.Put(s)
+	defer s.release()
 	for _, k := range keys {
 		seen := k.Value
 		for i := range k.Inputs {

@@ -67,7 +67,7 @@ func (s *joinState) doc() string {
 
 func (s *joinState) keyed(clock plan.Clock, keys []*plan.Key, out *plan.Output) {
 	scr := scratches.Get().(*scratch)
-	defer scratches.Put(scr)
+	defer scr.release()
 	scr.now = clock.Processing
 	for _, k := range keys {
 		c := joinCall{joinState: s, now: clock.Processing, k: k, out: outputEmitter{out}, s: scr}

@@ -78,7 +78,7 @@ func describedOf(e *plan.Element) *described {
 
 func (s *latestState) keyed(_ plan.Clock, keys []*plan.Key, output *plan.Output) {
 	scr := scratches.Get().(*scratch)
-	defer scratches.Put(scr)
+	defer scr.release()
 	out := outputEmitter{output}
 	for _, k := range keys {
 		var l *latest

@@ -12,7 +12,7 @@ import (
 // A record's row and its dead letter share one id, each in its table: what a corrected record no longer is, is withdrawn.
 func (p *program) mapRows(in []plan.Element, out *plan.Output) {
 	s := scratches.Get().(*scratch)
-	defer scratches.Put(s)
+	defer s.release()
 	var cells []plan.Cell
 	for i := range in {
 		e := &in[i]

@@ -26,7 +26,11 @@ type scratch struct {
 	head, body, packed []byte // of a pending record
 	versions, contents []version
 
-	// What lives until the epoch is committed.
+	lasting
+}
+
+// lasting is what lives until the epoch is committed.
+type lasting struct {
 	arena    arena
 	arrivals slab[arrival]
 	sends    slab[send]
@@ -42,11 +46,18 @@ type scratch struct {
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
+// release hands s on, without what lasts: the rest of a chunk would hold all that the chunk gave out, and through it the records
+// and the state of epochs that are over. Small epochs share a chunk by the dozen.
+func (s *scratch) release() {
+	s.lasting = lasting{}
+	scratches.Put(s)
+}
+
 // read is the plan's Read: one scan of each item finds every path of the app, then the item goes to dedup with the messages
 // that it means for the stages behind it.
 func (p *program) read(items []record.Item, out *plan.Output) {
 	s := scratches.Get().(*scratch)
-	defer scratches.Put(s)
+	defer s.release()
 	for i := range items {
 		p.readItem(&items[i], s, out)
 	}

@@ -24,7 +24,7 @@ const (
 
 	// What may be under way at once; further appends wait. It bounds memory when the broker is slow or gone.
 	maxBufferedRecords = 1 << 17
-	maxBufferedBytes   = 128 << 20
+	maxBufferedBytes   = 32 << 20
 )
 
 // Snappy costs the least CPU, even less than not compressing, as there are fewer bytes to copy, check and sync. Measured on

@@ -158,8 +158,8 @@ func (l *Log) scan(ctx context.Context, level kgo.IsolationLevel, bounds map[pla
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(level),
 		kgo.KeepControlRecords(),
-		kgo.FetchMaxBytes(fetchBytes),
-		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
+		kgo.FetchMaxBytes(l.cfg.FetchBytes),
+		kgo.FetchMaxPartitionBytes(l.cfg.FetchBytes/2),
 		kgo.FetchMaxWait(100*time.Millisecond),
 	)...)
 	if err != nil {

@@ -35,6 +35,10 @@ type Config struct {
 	Topic      string   // default: ingest-prime
 	Partitions int32    // of the topic when Open makes it; an existing one keeps its own; default 4
 
+	// FetchBytes is what a reader asks for ahead of its caller, compressed; of a partition it asks for half. Unpacked, and while it
+	// comes, it takes several times as much. The broker exceeds it by one batch rather than send nothing. Default 8 MiB.
+	FetchBytes int32
+
 	Logger     *slog.Logger          // default: discard
 	Registerer prometheus.Registerer // default: none
 }
@@ -45,6 +49,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Partitions == 0 {
 		c.Partitions = 4
+	}
+	if c.FetchBytes == 0 {
+		c.FetchBytes = 8 << 20
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -58,6 +65,9 @@ func (c Config) validate() error {
 	}
 	if c.Partitions < 1 {
 		return fmt.Errorf("log topic %s cannot have %d partitions; give 1 or more", c.Topic, c.Partitions)
+	}
+	if c.FetchBytes < 2 {
+		return fmt.Errorf("log topic %s cannot be read by %d bytes at a time; give more", c.Topic, c.FetchBytes)
 	}
 	return nil
 }

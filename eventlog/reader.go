@@ -15,12 +15,6 @@ import (
 	"millrace/record"
 )
 
-// What a reader holds ahead of its caller, compressed. The broker exceeds it by one batch rather than send nothing.
-const (
-	fetchBytes          = 8 << 20
-	fetchPartitionBytes = 4 << 20
-)
-
 // GapError says that a reader was to continue at an offset that the log does not have.
 type GapError struct {
 	Topic     string
@@ -82,8 +76,8 @@ func (l *Log) Read(ctx context.Context, from plan.Offsets) (*Reader, error) {
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{l.cfg.Topic: positions}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.FetchMaxBytes(fetchBytes),
-		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
+		kgo.FetchMaxBytes(l.cfg.FetchBytes),
+		kgo.FetchMaxPartitionBytes(l.cfg.FetchBytes/2),
 		kgo.FetchMaxWait(500*time.Millisecond),
 	)...)
 	if err != nil {

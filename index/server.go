@@ -91,6 +91,8 @@ func Open(config Config) (*Server, error) {
 		"autoload_known_extensions":    "false",
 		"allow_community_extensions":   "false",
 
+		"allocator_background_threads": "true", // they give back what was freed; without, it is kept until its thread allocates again
+
 		"temp_directory": config.Path + ".tmp", // for what does not fit MemoryLimit
 
 		"preserve_insertion_order": "false", // searches say their order, and keeping it takes memory

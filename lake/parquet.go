@@ -6,6 +6,7 @@ import (
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
+	compress "github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/compress/zstd"
 
@@ -19,7 +20,27 @@ const (
 	pageBytes     = 256 << 10
 )
 
-var codec = &zstd.Codec{Level: zstd.SpeedFastest}
+// codec compresses pages. parquet-go's own makes encoders for any input, with 8 MB of history each; pages are small.
+type codec struct{ zstd.Codec } // decodes
+
+var (
+	pageCodec = &codec{}
+	encoders  = sync.Pool{New: func() any {
+		e, err := compress.NewWriter(nil, compress.WithEncoderLevel(compress.SpeedFastest), compress.WithEncoderConcurrency(1),
+			compress.WithEncoderCRC(false), compress.WithZeroFrames(true), compress.WithWindowSize(2*pageBytes), compress.WithLowerEncoderMem(true))
+		if err != nil {
+			panic(err) // of these options
+		}
+		return e
+	}}
+)
+
+// Encode compresses a page.
+func (*codec) Encode(dst, src []byte) ([]byte, error) {
+	e := encoders.Get().(*compress.Encoder)
+	defer encoders.Put(e)
+	return e.EncodeAll(src, dst[:0]), nil
+}
 
 // dataWriter writes one Parquet file with Iceberg's field ids and gathers the statistics that its manifest entry holds.
 //
@@ -64,7 +85,7 @@ func (w *dataWriter) create() error {
 	}
 	w.out = out
 	w.parquet = parquet.NewGenericWriter[any](w.out, w.schema(),
-		parquet.Compression(codec),
+		parquet.Compression(pageCodec),
 		parquet.PageBufferSize(pageBytes),
 		parquet.DictionaryMaxBytes(dictionaryMax),
 		parquet.DataPageStatistics(false), // the page index has them

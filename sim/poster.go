@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -107,9 +108,13 @@ func unwrapURL(err error) error {
 	return err
 }
 
+var compressors = sync.Pool{New: func() any { return gzip.NewWriter(nil) }} // each has 800 KB
+
 func compress(body []byte) ([]byte, error) {
 	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
+	w := compressors.Get().(*gzip.Writer)
+	defer compressors.Put(w)
+	w.Reset(&b)
 	if _, err := w.Write(body); err != nil {
 		return nil, fmt.Errorf("compress a body: %w", err)
 	}

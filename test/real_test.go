@@ -170,10 +170,16 @@ func startDemo(t *testing.T, data, brokers, s3, index string) *loadedDemo {
 	return d
 }
 
-// sum adds up the values of a metric, of those whose labels contain the texts.
-func (d *loadedDemo) sum(t *testing.T, name string, labels ...string) (sum float64) {
+// sum is metric of the demo.
+func (d *loadedDemo) sum(t *testing.T, name string, labels ...string) float64 {
 	t.Helper()
-	res, err := http.Get(d.url + "/metrics")
+	return metric(t, d.url, name, labels...)
+}
+
+// metric adds up the values of a metric, of those whose labels contain the texts.
+func metric(t *testing.T, url, name string, labels ...string) (sum float64) {
+	t.Helper()
+	res, err := http.Get(url + "/metrics")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, res.Body.Close()) }()
 	text, err := io.ReadAll(res.Body)

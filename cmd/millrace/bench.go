@@ -48,7 +48,7 @@ What the figures mean is in docs/benchmarks.md.`,
 				c.Keys = []int{100_000}
 			}
 		}
-		c.Stack = openBenchStack
+		c.Stack, c.Memory = openBenchStack, defaultMemory*1e6
 		if err := c.Check(); err != nil {
 			return usageError{err}
 		}
@@ -64,19 +64,24 @@ What the figures mean is in docs/benchmarks.md.`,
 			c.CPUProfile = file
 		}
 		c.Logger = newLogger(cmd.ErrOrStderr(), slog.LevelInfo)
-		var report interface{ Print(io.Writer) error }
+		show := func(report interface{ Print(io.Writer) error }) error {
+			if format == "json" {
+				return printJSON(cmd, report)
+			}
+			return report.Print(cmd.OutOrStdout())
+		}
 		if soak != 0 {
-			report, err = bench.Soak(cmd.Context(), c, soak)
-		} else {
-			report, err = bench.Run(cmd.Context(), c)
+			report, err := bench.Soak(cmd.Context(), c, soak)
+			if err != nil {
+				return err
+			}
+			return errors.Join(show(report), report.Check())
 		}
-		switch {
-		case err != nil:
+		report, err := bench.Run(cmd.Context(), c)
+		if err != nil {
 			return err
-		case format == "json":
-			return printJSON(cmd, report)
 		}
-		return report.Print(cmd.OutOrStdout())
+		return show(report)
 	}
 	return cmd
 }
@@ -93,13 +98,13 @@ func openBenchStack(ctx context.Context, path string) (bench.Stack, error) {
 		return nil, err
 	}
 	s, err := openStack(ctx, stackConfig{
-		dir: dir, listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute,
+		dir: dir, listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute, memory: defaultMemory,
 		logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
-	return &benchStack{s, debug.SetMemoryLimit(memoryLimit)}, nil
+	return &benchStack{s, s.cfg.shares().apply()}, nil
 }
 
 func (s *benchStack) CollectorURL() string { return s.collectorURL() }

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"regexp"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,16 +20,6 @@ import (
 const (
 	defaultListen = "127.0.0.1:8420"
 	defaultPrefix = "/caliper"
-
-	// memoryLimit is what the Go part of a stack aims to stay under; the embedded index has a limit of its own. GOMEMLIMIT
-	// overrides it.
-	memoryLimit = 300 << 20
-
-	// indexMemory is the limit of the embedded index. A search that needs more is refused.
-	indexMemory = 64 << 20
-
-	// stateCache is the block cache of each job's state, outside the Go part.
-	stateCache = 16 << 20
 )
 
 // prefixes are the paths that a collector may have, and taken are those that the console serves.
@@ -76,6 +65,7 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	f.StringVar(&cfg.logListen, "log-listen", "127.0.0.1:0", "address of the embedded broker")
 	f.StringVar(&cfg.indexListen, "index-listen", "127.0.0.1:0", "address of the embedded index")
 	f.DurationVar(&cfg.flush, "flush", time.Minute, "how long rows gather for one snapshot of the lake")
+	f.Int64Var(&cfg.memory, "memory", defaultMemory, "MB of memory that the process may hold")
 	f.BoolVar(&cfg.tableTopics, "table-topics", false, "publish the tables to topics of the log too: table.<namespace>.<table>; the first run decides")
 	serverFlags(cmd, cfg)
 	return cfg
@@ -112,9 +102,10 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	if !prefixes.MatchString(cfg.prefix) || taken.MatchString(cfg.prefix) {
 		return usagef("--prefix %q: want a path such as /caliper or /lms/events, not one of the console's", cfg.prefix)
 	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+	if cfg.memory < leastMemory {
+		return usagef("--memory %d: want %d MB or more", cfg.memory, leastMemory)
 	}
+	cfg.shares().apply()
 	cfg.logger = newLogger(cmd.ErrOrStderr(), level)
 	dir, err := openDataDir(dataDirFlag(cmd))
 	if err != nil {

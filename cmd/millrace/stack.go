@@ -46,9 +46,12 @@ type stackConfig struct {
 	warehouse   string        // of the lake; empty: where it is, for a new one in the data directory
 	s3          lake.S3       // how an s3:// warehouse is reached
 	flush       time.Duration // of the lake
+	memory      int64         // MB that the process may hold
 	tableTopics bool          // whether the ETL job's tables go to topics of the log too
 	logger      *slog.Logger
 }
+
+func (c stackConfig) shares() shares { return divide(c.memory * 1e6) }
 
 // parts are the files that the stack keeps in its directory.
 func (c stackConfig) parts() []part {
@@ -209,7 +212,7 @@ func (s *stack) openLog(ctx context.Context) (err error) {
 		brokers = []string{b.Addr()}
 	}
 	s.logAddr = brokers[0]
-	if s.log, err = eventlog.Open(ctx, eventlog.Config{Brokers: brokers, Logger: s.cfg.logger, Registerer: s.registry}); err != nil {
+	if s.log, err = eventlog.Open(ctx, eventlog.Config{Brokers: brokers, FetchBytes: s.cfg.shares().fetch, Logger: s.cfg.logger, Registerer: s.registry}); err != nil {
 		if len(s.cfg.brokers) > 0 {
 			err = fmt.Errorf("--brokers %s: %w", strings.Join(brokers, ","), err)
 		}
@@ -222,7 +225,7 @@ func (s *stack) openLog(ctx context.Context) (err error) {
 func (s *stack) openIndex() (err error) {
 	s.indexAddr = s.cfg.indexURL
 	if s.indexAddr == "" {
-		srv, err := index.Open(index.Config{Path: s.cfg.dir.join("index.duckdb"), MemoryLimit: indexMemory, Logger: s.cfg.logger, Registerer: s.registry})
+		srv, err := index.Open(index.Config{Path: s.cfg.dir.join("index.duckdb"), MemoryLimit: s.cfg.shares().index, Logger: s.cfg.logger, Registerer: s.registry})
 		if err != nil {
 			return err
 		}
@@ -265,11 +268,12 @@ func (s *stack) openJobs(ctx context.Context) (err error) {
 }
 
 func (s *stack) openJob(ctx context.Context, p *plan.Plan, namespace, indexURL string) (*stackJob, error) {
-	i := instanceOf(p)
+	i, memory := instanceOf(p), s.cfg.shares()
 	j, err := millrace.OpenJob(ctx, millrace.JobConfig{
 		Instance: i, Plan: p, Dir: s.cfg.dir.join("jobs", i.UniqueID()), Savepoints: s.cfg.dir.join(savepointsDir, i.UniqueID()),
 		Log: s.log, Lake: s.lake, Namespace: namespace, IndexURL: indexURL, TableTopics: s.cfg.dir.head.TableTopics && indexURL != "",
-		Flush: s.cfg.flush, CacheBytes: stateCache, Logger: s.cfg.logger, Registerer: s.registry,
+		Flush: s.cfg.flush, FlushBytes: memory.flush, EpochBytes: memory.epoch, CacheBytes: memory.cache, MemTableBytes: memory.memTable,
+		Logger: s.cfg.logger, Registerer: s.registry,
 	})
 	if err != nil {
 		return nil, err

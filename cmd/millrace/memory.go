@@ -1,0 +1,67 @@
+package main
+
+/*
+#include <stdlib.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+// Index and state are outside the Go part. Of the C library's eight arenas each would keep what its threads have freed, and large
+// blocks too; so there are two, and large blocks come from the system. It has to be said before there is a second thread.
+__attribute__((constructor)) static void keep_little(void) {
+#ifdef __GLIBC__
+	mallopt(M_ARENA_MAX, 2);
+	mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+}
+*/
+import "C"
+
+import (
+	"os"
+	"runtime/debug"
+)
+
+const (
+	defaultMemory = 500 // MB
+	leastMemory   = 400
+
+	// program is what code and constants take once most of them have been used.
+	program = 126e6
+)
+
+// shares are the parts of what a process may hold, in bytes.
+type shares struct {
+	index int64 // buffers of the embedded index. A search that needs more is refused
+
+	// Of each job:
+	cache    int64 // blocks of its state
+	memTable int64 // its newest state; two are usual, four the most
+	epoch    int64 // input of one epoch; two are at work, and take several times as much
+	fetch    int32 // compressed records on their way from the log
+	flush    int64 // rows of one publication to the lake
+
+	// collected is what the Go part aims to stay under. It holds what is at work in epochs and publications, and exceeds this only for
+	// what is really in use.
+	collected int64
+}
+
+// divide gives each part its share of what the process may hold. A tenth is left for what comes at once, and for memory that
+// allocators keep.
+func divide(memory int64) shares {
+	s := shares{
+		index: memory / 8, cache: memory / 32, memTable: memory / 64,
+		fetch: int32(min(memory/512, 8<<20)), epoch: min(memory/128, 16<<20), flush: min(memory/20, 128<<20),
+	}
+	outside := program + s.index*8/5 + 2*(s.cache+2*s.memTable) // DuckDB has more than its buffers
+	s.collected = memory - memory/10 - outside
+	return s
+}
+
+// apply bounds the Go part, unless GOMEMLIMIT does, and returns the limit there was.
+func (s shares) apply() (before int64) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return debug.SetMemoryLimit(-1)
+	}
+	return debug.SetMemoryLimit(s.collected)
+}
