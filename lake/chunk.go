@@ -3,11 +3,9 @@ package lake
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"iter"
 
-	"github.com/parquet-go/parquet-go"
+	"github.com/apache/iceberg-go"
 
 	"millrace/plan"
 )
@@ -19,170 +17,115 @@ type Chunk struct {
 	Cells [][]plan.Cell // by column, as they were asked for, then by row; only valid until the next chunk, but for their bytes
 }
 
-// ReadFile yields the rows of a data file of the table from the given one on, in their order: the given columns, none of them a list. It is
-// much cheaper than Scan, applies no corrections, and ends after an error, which names the file.
+// ReadFile yields the rows of a data file of the table from the given one on, in their order: the given columns. It is
+// cheaper than Scan, applies no corrections, and ends after an error, which names the file.
 func (t *Table) ReadFile(ctx context.Context, f File, columns []string, from int64) iter.Seq2[Chunk, error] {
 	return func(yield func(Chunk, error) bool) {
 		if err := t.readFile(ctx, f, columns, from, func(c Chunk) bool { return yield(c, nil) }); err != nil {
-			yield(Chunk{}, t.readError("read file "+f.Path+" of", err))
+			yield(Chunk{}, t.readError("read a file of", err))
 		}
 	}
 }
 
 func (t *Table) readFile(ctx context.Context, f File, columns []string, from int64, yield func(Chunk) bool) (err error) {
-	file, err := t.lake.fsys.Open(f.location)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	opened, err := parquet.OpenFile(file, f.Bytes, parquet.SkipBloomFilters(true))
-	if err != nil {
-		return err
-	}
-	if n := opened.NumRows(); n != f.Rows {
-		return fmt.Errorf("it has %d rows and the catalogue says %d", n, f.Rows)
-	}
-	read := make([]columnReader, len(columns))
+	fields, all := make([]iceberg.NestedField, len(columns)), make([]int, len(columns))
 	for i, name := range columns {
-		field, err := column(t.seen(), name)
-		if err != nil {
+		all[i] = i
+		if fields[i], err = column(t.seen(), name); err != nil {
 			return err
-		}
-		read[i] = columnReader{name: name, kind: planType(field.Type), index: -1}
-		if read[i].kind == plan.Strings || read[i].kind == 0 {
-			return fmt.Errorf("column %s cannot be read by itself", name)
-		}
-		for _, c := range opened.Root().Columns() {
-			if c.ID() == field.ID && c.Leaf() {
-				read[i].index = c.Index()
-			}
 		}
 	}
-	chunk := Chunk{Cells: make([][]plan.Cell, len(columns))}
-	first := int64(0)
-	for _, group := range opened.RowGroups() {
-		n := group.NumRows()
-		if first += n; from >= first {
-			continue
+	file, err := t.lake.openFile(f.location, f.Bytes, f.Rows)
+	if err != nil {
+		return err
+	}
+	err = file.read(ctx, fields, from, func(r *chunkReader) (bool, error) {
+		if err := r.fetch(all); err != nil {
+			return false, err
 		}
-		start := max(from-(first-n), 0)
-		if err := readGroup(ctx, group, start, first-n, read, &chunk, yield); err != nil {
-			if errors.Is(err, errEnough) {
-				return nil
+		return yield(r.Chunk), nil
+	})
+	return errors.Join(err, file.close())
+}
+
+// chunkReader is at a chunk of a file's rows. Cells of a column are those of the chunk once the column was fetched.
+type chunkReader struct {
+	Chunk
+
+	file    *dataFile
+	columns []columnReader
+	group   int   // row group
+	at      int64 // row of the group at which the chunk begins
+}
+
+// read calls do with the rows of a file from the given one on, chunk by chunk, until it returns false. A column that the file lacks is
+// null: it is older.
+func (f *dataFile) read(ctx context.Context, fields []iceberg.NestedField, from int64, do func(*chunkReader) (bool, error)) error {
+	columns, err := f.find(fields)
+	if err != nil {
+		return err
+	}
+	r := &chunkReader{Chunk: Chunk{Cells: make([][]plan.Cell, len(fields))}, file: f, columns: columns}
+	defer r.leave()
+	first := int64(0) // of the group
+	for group := range f.parquet.RowGroups() {
+		r.group = group
+		n := f.parquet.RowGroups()[group].NumRows()
+		r.leave()
+		for r.at = max(from-first, 0); r.at < n; r.at += int64(r.Rows) {
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
 			}
-			return err
+			r.Row, r.Rows = first+r.at, int(min(n-r.at, chunkRows))
+			if more, err := do(r); err != nil || !more {
+				return err
+			}
 		}
+		first += n
 	}
 	return nil
 }
 
-// errEnough says that the reader wants no more.
-var errEnough = errors.New("enough")
-
-func readGroup(ctx context.Context, group parquet.RowGroup, start, first int64, columns []columnReader, chunk *Chunk, yield func(Chunk) bool) (err error) {
-	for i := range columns {
-		if err := columns[i].open(group, start); err != nil {
-			return err
-		}
-	}
-	defer func() {
-		for i := range columns {
-			err = errors.Join(err, columns[i].close())
-		}
-	}()
-	for row := start; row < group.NumRows(); row += int64(chunk.Rows) {
-		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
-		}
-		chunk.Row, chunk.Rows = first+row, int(min(group.NumRows()-row, chunkRows))
-		for i := range columns {
-			if chunk.Cells[i], err = columns[i].read(chunk.Cells[i][:0], chunk.Rows); err != nil {
-				return fmt.Errorf("column %s: %w", columns[i].name, err)
-			}
-		}
-		if !yield(*chunk) {
-			return errEnough
-		}
-	}
-	return nil
-}
-
-// columnReader reads one column of a row group. Pages are not released: cells are slices of them, which their readers may keep.
-type columnReader struct {
-	name   string
-	kind   plan.Type
-	index  int // of the column in the file; below 0 when the file is older than the column
-	pages  parquet.Pages
-	values parquet.ValueReader // of the page at hand; nil when it is used up
-	buffer []parquet.Value
-}
-
-func (c *columnReader) open(group parquet.RowGroup, start int64) error {
-	if c.index < 0 {
-		return nil
-	}
-	c.values, c.pages = nil, group.ColumnChunks()[c.index].Pages()
-	if start == 0 {
-		return nil
-	}
-	return c.pages.SeekToRow(start)
-}
-
-func (c *columnReader) close() error {
-	if c.pages == nil {
-		return nil
-	}
-	defer func() { c.pages = nil }()
-	return c.pages.Close()
-}
-
-// read appends the next n cells.
-func (c *columnReader) read(cells []plan.Cell, n int) ([]plan.Cell, error) {
-	if c.index < 0 {
-		for range n {
-			cells = append(cells, plan.Cell{Null: true})
-		}
-		return cells, nil
-	}
-	if c.buffer == nil {
-		c.buffer = make([]parquet.Value, chunkRows)
-	}
-	for len(cells) < n {
-		if c.values == nil {
-			page, err := c.pages.ReadPage()
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			if err != nil {
-				return nil, err
-			}
-			c.values = page.Values()
-		}
-		some, err := c.values.ReadValues(c.buffer[:n-len(cells)])
-		for _, v := range c.buffer[:some] {
-			cells = append(cells, cellOf(c.kind, v))
-		}
-		switch {
-		case errors.Is(err, io.EOF), err == nil && some == 0:
-			c.values = nil
-		case err != nil:
+func (f *dataFile) find(fields []iceberg.NestedField) (columns []columnReader, err error) {
+	defer f.recovered(&err)
+	columns = make([]columnReader, len(fields))
+	for i, field := range fields {
+		if err := columns[i].find(f, field); err != nil {
 			return nil, err
 		}
 	}
-	return cells, nil
+	return columns, nil
 }
 
-func cellOf(kind plan.Type, v parquet.Value) plan.Cell {
-	if v.IsNull() {
-		return plan.Cell{Null: true}
+// leave ends with a group.
+func (r *chunkReader) leave() {
+	for i := range r.columns {
+		r.columns[i].leave()
 	}
-	switch kind {
-	case plan.Bool:
-		return plan.Cell{Bool: v.Boolean()}
-	case plan.Long, plan.Timestamp:
-		return plan.Cell{Int: v.Int64()}
-	case plan.Double:
-		return plan.Cell{Float: v.Double()}
+}
+
+// fetch reads the cells of columns.
+func (r *chunkReader) fetch(columns []int) (err error) {
+	defer r.file.recovered(&err)
+	var missing []*span
+	for _, i := range columns {
+		if c := &r.columns[i]; c.index >= 0 && c.pages == nil {
+			missing = append(missing, c.open(r.file, r.group))
+		}
 	}
-	return plan.Cell{Bytes: v.ByteArray()}
+	if err := r.file.load(missing); err != nil {
+		return err
+	}
+	for _, i := range columns {
+		c := &r.columns[i]
+		if c.at == 0 && c.index >= 0 && r.file.sums == nil {
+			if err := checkPages(&r.file.parquet.Metadata().RowGroups[r.group], c.index, c.chunk.bytes); err != nil {
+				return r.file.damaged("column %s: %v", c.name, err)
+			}
+		}
+		if r.Cells[i], err = c.read(r.Cells[i], r.at, r.Rows); err != nil {
+			return r.file.damaged("column %s: %v", c.name, err)
+		}
+	}
+	return nil
 }

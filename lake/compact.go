@@ -75,7 +75,7 @@ func (t *Table) Compact(ctx context.Context) (Compacted, error) {
 
 // compactable returns the files to rewrite: each group becomes one file.
 func (t *Table) compactable(ctx context.Context, tbl *table.Table) ([][]table.FileScanTask, error) {
-	tasks, err := tbl.Scan().PlanFiles(ctx)
+	tasks, err := t.planned(ctx, tbl.Scan())
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,10 @@ func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.Fil
 
 // copyRows writes the rows that are left of tasks to new files.
 func (t *Table) copyRows(ctx context.Context, tbl *table.Table, tasks []table.FileScanTask, p *Pending) error {
-	s := &scan{scan: tbl.Scan(table.WithArrowBatchSize(chunkRows), table.WithMaxConcurrency(1))}
+	s, err := t.newScan(tasks, tbl.Schema().Fields())
+	if err != nil {
+		return err
+	}
 	columns := planColumns(tbl.Schema())
 	spec := tbl.Spec()
 	var partition []any
@@ -206,30 +209,42 @@ func (t *Table) copyRows(ctx context.Context, tbl *table.Table, tasks []table.Fi
 		return err
 	}
 	cells := make([]plan.Cell, len(columns))
-	for row, err := range s.read(ctx, tasks) {
-		if err == nil && w == nil {
+	add := func(c *chunkReader, row int) (err error) {
+		if w == nil {
 			file := t.lake.newFile(tbl.Location(), "data")
 			p.locations = append(p.locations, file)
-			w, err = newDataWriter(t.lake, tbl, columns, file)
-		}
-		for i := 0; err == nil && i < len(columns); i++ {
-			cells[i], err = Cell(row[columns[i].Name])
-		}
-		if err == nil {
-			err = w.add(cells)
-		}
-		if err == nil && w.written() >= largestFile-2*rowGroupBytes { // what is in memory comes on top
-			err = finish()
-		}
-		if err != nil {
-			if w != nil {
-				w.abandon()
+			if w, err = newDataWriter(t.lake, tbl, columns, file); err != nil {
+				return err
 			}
+		}
+		for i, column := range s.out {
+			cells[i] = c.Cells[column][row]
+		}
+		if err := w.add(cells); err != nil {
 			return err
 		}
-	}
-	if w == nil {
+		if w.written() >= largestFile-2*rowGroupBytes { // what is in memory comes on top
+			return finish()
+		}
 		return nil
+	}
+	err = s.read(ctx, tasks, func(c *chunkReader, rows []int) (bool, error) {
+		if err := c.fetch(s.out); err != nil {
+			return false, err
+		}
+		for _, row := range rows {
+			if err := add(c, row); err != nil {
+				return false, err
+			}
+		}
+		return true, nil
+	})
+	switch {
+	case w == nil:
+		return err
+	case err != nil:
+		w.abandon()
+		return err
 	}
 	return finish()
 }

@@ -21,9 +21,9 @@ func (t *Table) Files(ctx context.Context) ([]File, error) {
 	if err := t.load(ctx); err != nil {
 		return nil, err
 	}
-	tasks, err := t.seen().Scan().PlanFiles(ctx)
+	tasks, err := t.planned(ctx, t.seen().Scan())
 	if err != nil {
-		return nil, t.readError("list the files of", err)
+		return nil, err
 	}
 	files := make([]File, len(tasks))
 	for i, task := range tasks {
@@ -46,32 +46,28 @@ func (t *Table) Count(ctx context.Context) (int64, error) {
 	if err := t.load(ctx); err != nil {
 		return 0, err
 	}
-	tasks, err := t.seen().Scan().PlanFiles(ctx)
+	tasks, err := t.planned(ctx, t.seen().Scan())
 	if err != nil {
-		return 0, t.readError("count the rows of", err)
+		return 0, err
 	}
 	var n int64
 	var corrected []table.FileScanTask
 	for _, task := range tasks {
-		if len(task.EqualityDeleteFiles)+len(task.DeleteFiles) > 0 {
+		if len(task.EqualityDeleteFiles) > 0 {
 			corrected = append(corrected, task)
 		} else {
 			n += task.File.Count()
 		}
 	}
-	if len(corrected) == 0 {
-		return n, nil
+	s, err := t.newScan(corrected, nil)
+	if err == nil {
+		err = s.read(ctx, corrected, func(_ *chunkReader, rows []int) (bool, error) {
+			n += int64(len(rows))
+			return true, nil
+		})
 	}
-	_, batches, err := t.seen().Scan(table.WithSelectedFields("_id"), table.WithMaxConcurrency(1)).ReadTasks(ctx, corrected)
 	if err != nil {
 		return 0, t.readError("count the rows of", err)
-	}
-	for batch, err := range batches {
-		if err != nil {
-			return 0, t.readError("count the rows of", err)
-		}
-		n += batch.NumRows()
-		batch.Release()
 	}
 	return n, nil
 }

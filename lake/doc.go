@@ -8,8 +8,10 @@
 //
 //	rows ─▶ Write ─▶ *.parquet (synced, unreferenced) ─▶ Commit ─▶ manifests, metadata (synced) ─▶ catalog.db: one row changes
 //
+// What is read of a file has been checked against the file's checksums before: iceberg-go plans which files are read, and reads none of them.
+//
 // A correction is an equality delete on _id beside the new row, in one snapshot. Scan and Count apply the deletes; Compact
-// folds them in and joins small files.
+// folds them in and joins small files. Verify reads all there is.
 //
 // Files of the raw tables are of one tenant and one day each. So Contents answers from the manifests alone what there is of each, and opens
 // no data file.

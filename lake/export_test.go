@@ -18,6 +18,20 @@ func OpenWithFaults(ctx context.Context, cfg Config, fault func(op, path string)
 	return Open(ctx, cfg)
 }
 
+// WithRowGroups is cfg with smaller row groups: a chunk of rows is one when bytes is 1.
+func WithRowGroups(cfg Config, bytes int64) Config {
+	cfg.rowGroup = bytes
+	return cfg
+}
+
+// SplitFiles makes iceberg-go list the table's files a part at a time from that many bytes on, as it does from 128 MiB on.
+func (t *Table) SplitFiles(ctx context.Context, bytes int64) error {
+	return t.change(ctx, "split files", func(tbl *table.Table) (*table.Transaction, error) {
+		tx := tbl.NewTransaction()
+		return tx, tx.SetProperties(iceberg.Properties{table.ReadSplitTargetSizeKey: fmt.Sprint(bytes)})
+	})
+}
+
 // Interrupt calls fn after each commit that the lake's catalogue has made; its error is what the writer is told.
 func (l *Lake) Interrupt(fn func() error) { l.catalog = interrupted{l.catalog, fn} }
 

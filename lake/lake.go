@@ -67,10 +67,14 @@ type Config struct {
 	Registerer prometheus.Registerer // default: no metrics
 	Now        func() time.Time      // default time.Now
 
-	fault fault
+	fault    fault
+	rowGroup int64 // bytes, from which on a row group is full; default rowGroupBytes
 }
 
 func (c Config) withDefaults() Config {
+	if c.rowGroup == 0 {
+		c.rowGroup = rowGroupBytes
+	}
 	if c.KeepSnapshots <= 0 {
 		c.KeepSnapshots = 100
 	}

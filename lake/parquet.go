@@ -50,6 +50,7 @@ type dataWriter struct {
 	path    string
 	columns []writerColumn
 	out     fileWriter
+	sums    *sumWriter                  // to out
 	parquet *parquet.GenericWriter[any] // of columns; no Go value is ever written whole. Nil until the file is made
 	rows    int64
 	chunk   int                // rows in the columns' values
@@ -83,8 +84,8 @@ func (w *dataWriter) create() error {
 	if err != nil {
 		return err
 	}
-	w.out = out
-	w.parquet = parquet.NewGenericWriter[any](w.out, w.schema(),
+	w.out, w.sums = out, &sumWriter{out: out}
+	w.parquet = parquet.NewGenericWriter[any](w.sums, w.schema(),
 		parquet.Compression(pageCodec),
 		parquet.PageBufferSize(pageBytes),
 		parquet.DictionaryMaxBytes(dictionaryMax),
@@ -136,7 +137,7 @@ func (w *dataWriter) flush() error {
 		c.values = c.values[:0]
 	}
 	w.chunk = 0
-	if w.parquet.Size()-w.out.written() >= rowGroupBytes {
+	if w.parquet.Size()-w.out.written() >= w.lake.cfg.rowGroup {
 		return w.parquet.Flush()
 	}
 	return nil
@@ -182,7 +183,14 @@ func (w *dataWriter) finish(content iceberg.ManifestEntryContent, spec iceberg.P
 	err := w.flush()
 	w.release()
 	if err == nil {
+		err = w.parquet.Flush()
+	}
+	if err == nil {
+		w.sums.hold()
 		err = w.parquet.Close()
+	}
+	if err == nil {
+		err = w.sums.finish()
 	}
 	if err != nil {
 		w.abandon()

@@ -110,13 +110,13 @@ func (t *Table) SnapshotFiles(ctx context.Context, snapshot int64, f FileFilter)
 	if tbl.SnapshotByID(snapshot) == nil {
 		return nil, fmt.Errorf("read snapshot %d of table %s: %w", snapshot, t.name, ErrExpired)
 	}
-	tasks, err := tbl.Scan(table.WithSnapshotID(snapshot), table.WithRowFilter(f.expression())).PlanFiles(ctx)
+	tasks, err := t.planned(ctx, tbl.Scan(table.WithSnapshotID(snapshot), table.WithRowFilter(f.expression())))
 	if err != nil {
-		return nil, t.readError("list the files of", err)
+		return nil, err
 	}
 	files := make([]File, len(tasks))
 	for i, task := range tasks {
-		if len(task.EqualityDeleteFiles)+len(task.DeleteFiles)+len(task.DeletionVectorFiles) > 0 {
+		if len(task.EqualityDeleteFiles) > 0 {
 			return nil, fmt.Errorf("read snapshot %d of table %s: %w", snapshot, t.name, errors.New("it has corrections; only tables that are appended to can be read by files"))
 		}
 		files[i] = t.file(task)

@@ -275,7 +275,7 @@ func (t *Table) Base(ctx context.Context) iter.Seq2[Row, error] {
 		if s == nil {
 			return
 		}
-		for row, err := range s.rows(ctx) {
+		for row, err := range s.rows(ctx, s.tasks) {
 			if err != nil {
 				yield(nil, t.readError("read", err))
 				return
@@ -306,11 +306,9 @@ func (t *Table) base(ctx context.Context) (*scan, error) {
 	if snapshot.SchemaID != nil && tbl.Schemas()[*snapshot.SchemaID] != nil {
 		schema = tbl.Schemas()[*snapshot.SchemaID]
 	}
-	var names []string
-	for _, f := range schema.Fields() {
-		names = append(names, f.Name)
+	tasks, err := t.planned(ctx, tbl.Scan(table.WithSnapshotID(id)))
+	if err != nil {
+		return nil, err
 	}
-	s := &scan{scan: tbl.Scan(table.WithSnapshotID(id), table.WithSelectedFields(names...), table.WithArrowBatchSize(chunkRows), table.WithMaxConcurrency(1))}
-	s.tasks, err = s.scan.PlanFiles(ctx)
-	return s, err
+	return t.newScan(tasks, schema.Fields())
 }

@@ -5,13 +5,12 @@ import (
 	"container/heap"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
 	"time"
 
-	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 
@@ -39,8 +38,9 @@ type ScanOptions struct {
 	Limit    int // rows at most; 0 means all
 }
 
-// Scan yields the table's rows as of now, with corrections and withdrawals applied. It holds a batch of rows in memory, and
-// the ids of the corrections that have not been compacted. After an error it ends.
+// Scan yields the table's rows as of now, with corrections and withdrawals applied. It holds the columns of a row group in memory, and
+// the ids of the corrections that have not been compacted. After an error it ends; a damaged file is one, before anything of it is yielded
+// that is not as it was written.
 func (t *Table) Scan(ctx context.Context, opts ScanOptions) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		s, err := t.prepare(ctx, opts)
@@ -48,7 +48,7 @@ func (t *Table) Scan(ctx context.Context, opts ScanOptions) iter.Seq2[Row, error
 			yield(nil, fmt.Errorf("scan table %s: %w", t.name, err))
 			return
 		}
-		rows := s.rows(ctx)
+		rows := s.rows(ctx, s.tasks)
 		if opts.NewestBy != "" {
 			rows = s.newest(ctx)
 		}
@@ -68,13 +68,69 @@ func (t *Table) Scan(ctx context.Context, opts ScanOptions) iter.Seq2[Row, error
 	}
 }
 
-// scan is a planned Scan.
+// scan reads data files of a table, with the corrections that apply to them.
 type scan struct {
-	opts    ScanOptions
-	scan    *table.Scan
-	tasks   []table.FileScanTask
-	columns []string // what is read: opts.Columns and NewestBy
-	sortID  int
+	opts   ScanOptions
+	sortID int // of the column that opts.NewestBy names
+
+	table      *Table
+	tasks      []table.FileScanTask
+	fields     []iceberg.NestedField // what is read of a file
+	out        []int                 // of them, the columns of a row
+	first      []int                 // those that say which rows there are: of conditions, and the id
+	conditions []condition
+	id         int // of the fields; below 0 when no correction applies
+	voids      voids
+}
+
+// condition is on a column of the fields.
+type condition struct {
+	field int
+	holds func(*plan.Cell) bool
+}
+
+// newScan is a scan of columns of files that planned has found.
+func (t *Table) newScan(tasks []table.FileScanTask, columns []iceberg.NestedField) (*scan, error) {
+	s := &scan{table: t, tasks: tasks, id: -1}
+	for _, f := range columns {
+		s.out = append(s.out, s.field(f))
+	}
+	if !slices.ContainsFunc(tasks, func(task table.FileScanTask) bool { return len(task.EqualityDeleteFiles) > 0 }) {
+		return s, nil
+	}
+	id, err := column(t.seen(), "_id")
+	if err != nil {
+		return nil, err
+	}
+	s.id = s.field(id)
+	s.first = append(s.first, s.id)
+	s.voids = voids{table: t, id: id, files: map[string]int32{}, ids: map[string]int32{}}
+	return s, nil
+}
+
+// field is the place of a column among the fields.
+func (s *scan) field(f iceberg.NestedField) int {
+	i := slices.IndexFunc(s.fields, func(have iceberg.NestedField) bool { return have.ID == f.ID })
+	if i < 0 {
+		i = len(s.fields)
+		s.fields = append(s.fields, f)
+	}
+	return i
+}
+
+// planned are the data files that a scan of iceberg-go's would read, each once: it lists large ones a part at a time.
+func (t *Table) planned(ctx context.Context, of *table.Scan) ([]table.FileScanTask, error) {
+	tasks, err := of.PlanFiles(ctx)
+	if err != nil {
+		return nil, t.readError("list the files of", err)
+	}
+	for _, task := range tasks {
+		if len(task.DeleteFiles)+len(task.DeletionVectorFiles) > 0 {
+			return nil, fmt.Errorf("read table %s: rows of file %s were deleted by another program, by their places: only deletes by _id are known",
+				t.name, t.lake.fsys.readable(task.File.FilePath()))
+		}
+	}
+	return slices.CompactFunc(tasks, func(a, b table.FileScanTask) bool { return a.File.FilePath() == b.File.FilePath() }), nil
 }
 
 func (t *Table) prepare(ctx context.Context, opts ScanOptions) (*scan, error) {
@@ -82,46 +138,49 @@ func (t *Table) prepare(ctx context.Context, opts ScanOptions) (*scan, error) {
 		return nil, err
 	}
 	tbl := t.seen()
-	s := &scan{opts: opts, columns: slices.Clone(opts.Columns)}
-	if len(s.columns) == 0 {
+	names := slices.Clone(opts.Columns)
+	if len(names) == 0 {
 		for _, c := range t.Columns() {
-			s.columns = append(s.columns, c.Name)
+			names = append(names, c.Name)
 		}
 	}
 	if opts.NewestBy != "" {
 		if opts.Limit <= 0 {
 			return nil, fmt.Errorf("the newest rows by %s need a limit", opts.NewestBy)
 		}
-		if !slices.Contains(s.columns, opts.NewestBy) {
-			s.columns = append(s.columns, opts.NewestBy)
+		if !slices.Contains(names, opts.NewestBy) {
+			names = append(names, opts.NewestBy)
 		}
 	}
-	for _, name := range s.columns {
-		if _, err := column(tbl, name); err != nil {
+	columns := make([]iceberg.NestedField, len(names))
+	var err error
+	for i, name := range names {
+		if columns[i], err = column(tbl, name); err != nil {
 			return nil, err
 		}
 	}
-	filter, err := s.filter(tbl)
+	filter, conditions, err := opts.filter(tbl)
 	if err != nil {
 		return nil, err
 	}
-	options := []table.ScanOption{
-		table.WithSelectedFields(s.columns...),
-		table.WithRowFilter(filter),
-		table.WithArrowBatchSize(1024),
-		table.WithMaxConcurrency(1), // each further one holds a file's batches
+	tasks, err := t.planned(ctx, tbl.Scan(table.WithRowFilter(filter)))
+	if err != nil {
+		return nil, err
 	}
-	s.scan = tbl.Scan(options...)
-	if s.tasks, err = s.scan.PlanFiles(ctx); err != nil {
-		return nil, t.readError("read the manifests of", err)
+	s, err := t.newScan(tasks, columns)
+	if err != nil {
+		return nil, err
+	}
+	s.opts = opts
+	for _, c := range conditions {
+		i := s.field(c.column)
+		s.first = append(s.first, i)
+		s.conditions = append(s.conditions, condition{i, c.holds})
 	}
 	if opts.NewestBy != "" {
-		f, err := column(tbl, opts.NewestBy)
+		f, err := timestamp(tbl, opts.NewestBy)
 		if err != nil {
 			return nil, err
-		}
-		if planType(f.Type) != plan.Timestamp {
-			return nil, fmt.Errorf("column %s is no timestamp", opts.NewestBy)
 		}
 		s.sortID = f.ID
 		slices.SortStableFunc(s.tasks, func(a, b table.FileScanTask) int { return cmp.Compare(s.latest(b), s.latest(a)) })
@@ -137,55 +196,71 @@ func column(tbl *table.Table, name string) (iceberg.NestedField, error) {
 	return f, nil
 }
 
-func (s *scan) filter(tbl *table.Table) (iceberg.BooleanExpression, error) {
+func timestamp(tbl *table.Table, name string) (iceberg.NestedField, error) {
+	f, err := column(tbl, name)
+	if err == nil && planType(f.Type) != plan.Timestamp {
+		err = fmt.Errorf("column %s is no timestamp", name)
+	}
+	return f, err
+}
+
+// columnCondition is a condition on a column of the table.
+type columnCondition struct {
+	column iceberg.NestedField
+	holds  func(*plan.Cell) bool
+}
+
+// filter is what the options ask of rows: for choosing files by their bounds, and for looking at each row.
+func (o *ScanOptions) filter(tbl *table.Table) (iceberg.BooleanExpression, []columnCondition, error) {
 	var filter iceberg.BooleanExpression = iceberg.AlwaysTrue{}
-	and := func(e iceberg.BooleanExpression) { filter = iceberg.NewAnd(filter, e) }
-	for name, value := range s.opts.Where {
+	var conditions []columnCondition
+	and := func(e iceberg.BooleanExpression, f iceberg.NestedField, holds func(*plan.Cell) bool) {
+		filter = iceberg.NewAnd(filter, e)
+		conditions = append(conditions, columnCondition{f, holds})
+	}
+	for name, value := range o.Where {
 		f, err := column(tbl, name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		ref := iceberg.Reference(name)
 		kind := planType(f.Type)
 		switch v := value.(type) {
 		case nil:
-			and(iceberg.IsNull(ref))
+			and(iceberg.IsNull(ref), f, func(c *plan.Cell) bool { return c.Null })
 			continue
 		case string:
 			if kind == plan.String {
-				and(iceberg.EqualTo(ref, v))
+				and(iceberg.EqualTo(ref, v), f, func(c *plan.Cell) bool { return !c.Null && string(c.Bytes) == v })
 				continue
 			}
 		case int64:
 			if kind == plan.Long {
-				and(iceberg.EqualTo(ref, v))
+				and(iceberg.EqualTo(ref, v), f, func(c *plan.Cell) bool { return !c.Null && c.Int == v })
 				continue
 			}
 		case bool:
 			if kind == plan.Bool {
-				and(iceberg.EqualTo(ref, v))
+				and(iceberg.EqualTo(ref, v), f, func(c *plan.Cell) bool { return !c.Null && c.Bool == v })
 				continue
 			}
 		}
-		return nil, fmt.Errorf("column %s cannot be compared with %v", name, value)
+		return nil, nil, fmt.Errorf("column %s cannot be compared with %v", name, value)
 	}
-	if s.opts.TimeColumn != "" {
-		f, err := column(tbl, s.opts.TimeColumn)
+	if o.TimeColumn != "" {
+		f, err := timestamp(tbl, o.TimeColumn)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if planType(f.Type) != plan.Timestamp {
-			return nil, fmt.Errorf("column %s is no timestamp", s.opts.TimeColumn)
+		ref := iceberg.Reference(o.TimeColumn)
+		if from := o.From.UnixMicro(); !o.From.IsZero() {
+			and(iceberg.GreaterThanEqual(ref, iceberg.Timestamp(from)), f, func(c *plan.Cell) bool { return !c.Null && c.Int >= from })
 		}
-		ref := iceberg.Reference(s.opts.TimeColumn)
-		if !s.opts.From.IsZero() {
-			and(iceberg.GreaterThanEqual(ref, iceberg.Timestamp(s.opts.From.UnixMicro())))
-		}
-		if !s.opts.To.IsZero() {
-			and(iceberg.LessThan(ref, iceberg.Timestamp(s.opts.To.UnixMicro())))
+		if to := o.To.UnixMicro(); !o.To.IsZero() {
+			and(iceberg.LessThan(ref, iceberg.Timestamp(to)), f, func(c *plan.Cell) bool { return !c.Null && c.Int < to })
 		}
 	}
-	return filter, nil
+	return filter, conditions, nil
 }
 
 // latest is the upper bound of the ordering column in a file.
@@ -197,99 +272,101 @@ func (s *scan) latest(task table.FileScanTask) int64 {
 	return int64(binary.LittleEndian.Uint64(b))
 }
 
-// rows yields all rows of the scan's files.
-func (s *scan) rows(ctx context.Context) iter.Seq2[Row, error] {
-	return s.read(ctx, s.tasks)
-}
-
-func (s *scan) read(ctx context.Context, tasks []table.FileScanTask) iter.Seq2[Row, error] {
-	return func(yield func(Row, error) bool) {
-		ctx, stop := context.WithCancel(ctx)
-		defer stop()
-		_, batches, err := s.scan.ReadTasks(ctx, tasks)
+// read calls do with the rows of files that are wanted, chunk by chunk, until it returns false. The chunk's columns are there once they were
+// fetched.
+func (s *scan) read(ctx context.Context, tasks []table.FileScanTask, do func(chunk *chunkReader, rows []int) (bool, error)) error {
+	rows := make([]int, 0, chunkRows)
+	more := true
+	for i := 0; i < len(tasks) && more; i++ {
+		void, err := s.voids.of(ctx, tasks[i])
 		if err != nil {
-			yield(nil, err)
-			return
+			return err
 		}
-		for batch, err := range batches {
-			if err != nil {
-				yield(nil, err)
-				return
+		file, err := s.table.lake.openData(tasks[i].File)
+		if err != nil {
+			return err
+		}
+		err = file.read(ctx, s.fields, 0, func(c *chunkReader) (bool, error) {
+			if err := c.fetch(s.first); err != nil {
+				return false, err
 			}
-			ok := yieldBatch(batch, yield)
-			batch.Release()
-			if !ok {
-				return
+			rows = rows[:0]
+			for row := range c.Rows {
+				if s.wants(c, row, void) {
+					rows = append(rows, row)
+				}
 			}
+			if len(rows) == 0 {
+				return true, nil
+			}
+			var err error
+			more, err = do(c, rows)
+			return more, err
+		})
+		if err := errors.Join(err, file.close()); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
-func yieldBatch(batch arrow.RecordBatch, yield func(Row, error) bool) bool {
-	names := make([]string, batch.NumCols())
-	for i := range names {
-		names[i] = batch.ColumnName(i)
-	}
-	for r := range int(batch.NumRows()) {
-		row := make(Row, len(names))
-		for i, name := range names {
-			v, err := value(batch.Column(i), r)
-			if err != nil {
-				yield(nil, fmt.Errorf("column %s: %w", name, err))
-				return false
-			}
-			row[name] = v
-		}
-		if !yield(row, nil) {
+func (s *scan) wants(c *chunkReader, row int, void func(id []byte) bool) bool {
+	for _, is := range s.conditions {
+		if !is.holds(&c.Cells[is.field][row]) {
 			return false
 		}
 	}
-	return true
+	return void == nil || !void(c.Cells[s.id][row].Bytes)
 }
 
-// value copies one value out of an Arrow array, whose memory is released with its batch.
-func value(a arrow.Array, i int) (any, error) {
-	if a.IsNull(i) {
-		return nil, nil
-	}
-	switch a := a.(type) {
-	case *array.String:
-		return string([]byte(a.Value(i))), nil
-	case *array.LargeString:
-		return string([]byte(a.Value(i))), nil
-	case *array.Binary:
-		return slices.Clone(nonNil(a.Value(i))), nil
-	case *array.LargeBinary:
-		return slices.Clone(nonNil(a.Value(i))), nil
-	case *array.Int64:
-		return a.Value(i), nil
-	case *array.Float64:
-		return a.Value(i), nil
-	case *array.Boolean:
-		return a.Value(i), nil
-	case *array.Timestamp:
-		return time.UnixMicro(int64(a.Value(i))).UTC(), nil
-	case array.ListLike:
-		from, to := a.ValueOffsets(i)
-		list := make([]string, 0, to-from)
-		for j := from; j < to; j++ {
-			v, err := value(a.ListValues(), int(j))
-			if err != nil {
-				return nil, err
+// rows yields all rows of files.
+func (s *scan) rows(ctx context.Context, tasks []table.FileScanTask) iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
+		err := s.read(ctx, tasks, func(c *chunkReader, rows []int) (bool, error) {
+			if err := c.fetch(s.out); err != nil {
+				return false, err
 			}
-			s, _ := v.(string)
-			list = append(list, s)
+			for _, i := range rows {
+				row := make(Row, len(s.out))
+				for _, column := range s.out {
+					row[s.fields[column].Name] = value(c.columns[column].kind, &c.Cells[column][i])
+				}
+				if !yield(row, nil) {
+					return false, nil
+				}
+			}
+			return true, nil
+		})
+		if err != nil {
+			yield(nil, err)
 		}
-		return list, nil
 	}
-	return nil, fmt.Errorf("type %s is none of a plan's", a.DataType())
 }
 
-func nonNil(b []byte) []byte {
-	if b == nil {
-		return []byte{}
+// value is a cell as a Row has it. It shares no memory with the cell, which would keep the whole page.
+func value(kind plan.Type, c *plan.Cell) any {
+	if c.Null {
+		return nil
 	}
-	return b
+	switch kind {
+	case plan.String:
+		return string(c.Bytes)
+	case plan.Bool:
+		return c.Bool
+	case plan.Long:
+		return c.Int
+	case plan.Double:
+		return c.Float
+	case plan.Timestamp:
+		return time.UnixMicro(c.Int).UTC()
+	case plan.Bytes:
+		return append([]byte{}, c.Bytes...)
+	}
+	list := make([]string, len(c.List))
+	for i, e := range c.List {
+		list[i] = string(e)
+	}
+	return list
 }
 
 // newest yields the opts.Limit latest rows, latest first. Files are read in order of their latest row, until none of the
@@ -301,7 +378,7 @@ func (s *scan) newest(ctx context.Context) iter.Seq2[Row, error] {
 			if h.Len() == s.opts.Limit && s.latest(task) <= h.rank(0) {
 				break
 			}
-			for row, err := range s.read(ctx, []table.FileScanTask{task}) {
+			for row, err := range s.rows(ctx, []table.FileScanTask{task}) {
 				if err != nil {
 					yield(nil, err)
 					return

@@ -60,9 +60,10 @@ func (t *Table) see(tbl *table.Table) {
 	}
 }
 
-// readError says that the table's files could not be read. Those who read them say in many ways that one is damaged.
+// readError says that the table's files could not be read. Those who read its metadata say in many ways that one is damaged.
 func (t *Table) readError(what string, err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	var d *damage
+	if errors.As(err, &d) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%s table %s: %w", what, t.name, err)
 	}
 	return fmt.Errorf("%s table %s: %w; if files in %s are damaged, restore the lake from a backup", what, t.name, err,

@@ -350,7 +350,7 @@ func (l *Lake) newFile(table, kind string) string {
 	if _, err := rand.Read(id[:]); err != nil {
 		panic(err) // documented never to fail
 	}
-	location := fmt.Sprintf("%s/data/%s-%s.parquet", table, kind, hex.EncodeToString(id[:]))
+	location := fmt.Sprintf("%s/data/%s-%s%s", table, kind, hex.EncodeToString(id[:]), sumSuffix)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pending[location] = struct{}{}

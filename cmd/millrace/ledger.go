@@ -107,6 +107,9 @@ func (a *auditor) rawLake(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := table.Verify(ctx); err != nil {
+			return err
+		}
 		for row, err := range table.Scan(ctx, lake.ScanOptions{Columns: []string{"account", "partition", "offset", "bytes"}}) {
 			if err != nil {
 				return err
@@ -189,6 +192,9 @@ func (a *auditor) topic(ctx context.Context, table string, ids, revs int64, refu
 func (a *auditor) lakeRows(ctx context.Context, t plan.Table, letters map[string]int64, refused map[string]map[string]int64) (ids, revs int64, err error) {
 	table, err := a.s.lake.Lookup(ctx, lake.Name{Namespace: a.s.etl.instance.Namespace(), Table: t.Name})
 	if err != nil {
+		return 0, 0, err
+	}
+	if err := table.Verify(ctx); err != nil {
 		return 0, 0, err
 	}
 	columns := []string{"_id", "_rev"}

@@ -191,7 +191,7 @@ func TestClientsStayHome(t *testing.T) {
 		{"github.com/apache/iceberg-go", []string{"lake"}, "one writer of Iceberg tables: two would have two ideas of a commit"},
 		{"github.com/minio/minio-go", []string{"lake"}, "a bucket holds nothing but the files of the lake"},
 		{"github.com/parquet-go/parquet-go", []string{"lake"}, "data files are part of the lake's format"},
-		{"github.com/apache/arrow-go", []string{"lake"}, "Arrow is iceberg-go's business"},
+		{"github.com/apache/arrow-go", nil, "Arrow is iceberg-go's business: its reader of Parquet checks no checksum"},
 		{"github.com/duckdb", []string{"index", "delivery"}, "DuckDB is how the index stores and how reports read; the rest speaks protocols"},
 		{"modernc.org/sqlite", []string{"control", "lake"}, "SQLite keeps the control store and the catalogue"},
 		{"github.com/elastic", []string{"sink/elastic", "delivery"}, "the index is reached by its protocol in two places: to write and to report"},

@@ -106,21 +106,33 @@ func Copy(t testing.TB, dir string) string {
 	return copied
 }
 
-// Cut takes away the second half of a file that Files has named.
-func Cut(t testing.TB, dir, name string) {
+// Read is the content of a file that Files has named.
+func Read(t testing.TB, dir, name string) []byte {
 	t.Helper()
 	if OnS3() {
-		key := prefix(dir) + "/" + name
-		b := content(t, key)
-		b = b[:len(b)/2]
-		_, err := client(t).PutObject(context.Background(), bucket, key, bytes.NewReader(b), int64(len(b)), minio.PutObjectOptions{})
+		return content(t, prefix(dir)+"/"+name)
+	}
+	b, err := os.ReadFile(Place(dir, name))
+	require.NoError(t, err)
+	return b
+}
+
+// Replace is what a broken disk does: it gives a file that Files has named another content.
+func Replace(t testing.TB, dir, name string, b []byte) {
+	t.Helper()
+	if OnS3() {
+		_, err := client(t).PutObject(context.Background(), bucket, prefix(dir)+"/"+name, bytes.NewReader(b), int64(len(b)), minio.PutObjectOptions{})
 		require.NoError(t, err)
 		return
 	}
-	path := filepath.Join(dir, "warehouse", filepath.FromSlash(name))
-	info, err := os.Stat(path)
-	require.NoError(t, err)
-	require.NoError(t, os.Truncate(path, info.Size()/2))
+	require.NoError(t, os.WriteFile(Place(dir, name), b, 0o600))
+}
+
+// Cut takes away the second half of a file that Files has named.
+func Cut(t testing.TB, dir, name string) {
+	t.Helper()
+	b := Read(t, dir, name)
+	Replace(t, dir, name, b[:len(b)/2])
 }
 
 // Place is how messages name a file or folder of the warehouse.
