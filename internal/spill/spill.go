@@ -96,13 +96,14 @@ func (s *Set) end() int64 {
 	return s.ends[len(s.ends)-1]
 }
 
-// Close frees what the set holds.
+// Close frees what the set holds. A set that is closed is empty.
 func (s *Set) Close() error {
-	s.entries = nil
-	if s.file == nil {
+	file := s.file
+	s.entries, s.file, s.ends = nil, nil, nil
+	if file == nil {
 		return nil
 	}
-	return s.file.Close()
+	return file.Close()
 }
 
 // sorted yields the entries by key, those with the same key in the order in which they were added.

@@ -47,8 +47,13 @@ func TestJoinIsWhatAMapSays(t *testing.T) {
 				}
 				require.Equal(t, want, got)
 			}
-			require.NoError(t, sets[0].Close())
-			require.NoError(t, sets[1].Close())
+			for _, s := range append(sets[:], sets[:]...) { // again is no fault
+				require.NoError(t, s.Close())
+			}
+			for _, err := range spill.Join(sets[0], sets[1]) {
+				require.NoError(t, err)
+				t.Fatal("a set that is closed is not empty")
+			}
 		})
 	}
 }
