@@ -16,9 +16,11 @@ build: ## build the command into bin/millrace
 test: ## run the tests that need nothing but Go and a C compiler
 	go test ./...
 
-long: ## the random tests of jobs, log and binary in full: about two hours on two cores
+long: ## the random tests of jobs, log and binary in full: hours on two cores
 	MILLRACE_SCHEDULES=40000 go test -count=1 -timeout 1h -run TestOrderDoesNotMatter ./etl
 	MILLRACE_SCHEDULES=10000 go test -count=1 -timeout 4h -run 'TestSimulation$$|TestOrderDoesNotMatter' ./engine
+	MILLRACE_WAITING=1000000 go test -count=1 -timeout 1h -run TestWaitingRecordsDoNotSlowTheRest ./engine
+	MILLRACE_REWINDS=200 go test -count=1 -timeout 2h -run 'TestRewind$$' .
 	MILLRACE_SCHEDULES=100 go test -count=1 -timeout 1h -run TestBrokerFaults ./eventlog
 	MILLRACE_KILLS=1000 go test -count=1 -timeout 4h -v -run TestKill ./test
 

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/url"
 	"time"
@@ -21,6 +22,9 @@ import (
 
 // ErrNotFound means that an index does not exist: no row of the table was published yet.
 var ErrNotFound = errors.New("not found")
+
+// ErrForeign means that an index holds documents that no sink of this program writes.
+var ErrForeign = errors.New("it was not written by this program; restore the index from a backup")
 
 // Index asks an index.
 type Index struct {
@@ -43,10 +47,9 @@ func NewIndex(address string) (*Index, error) {
 // Row is a document of a table's index: its source.
 type Row map[string]any
 
-// Totals are sums over all rows of a table, by which two stores of one table are compared.
+// Totals are what there is to say of all rows of a table.
 type Totals struct {
 	Rows   int64
-	RevSum int64 // of _rev
 	Newest time.Time
 }
 
@@ -59,9 +62,6 @@ func (x *Index) Totals(ctx context.Context, table string) (Totals, error) {
 			} `json:"total"`
 		} `json:"hits"`
 		Aggregations struct {
-			Rev struct {
-				Value *float64 `json:"value"`
-			} `json:"rev"`
 			Newest struct {
 				Value *float64 `json:"value"` // milliseconds since 1970
 			} `json:"newest"`
@@ -70,7 +70,6 @@ func (x *Index) Totals(ctx context.Context, table string) (Totals, error) {
 	err := x.search(ctx, table, map[string]any{
 		"size": 0, "track_total_hits": true,
 		"aggs": map[string]any{
-			"rev":    map[string]any{"sum": map[string]any{"field": "_rev"}},
 			"newest": map[string]any{"max": map[string]any{"field": "_event_time"}},
 		},
 	}, &answer)
@@ -78,9 +77,6 @@ func (x *Index) Totals(ctx context.Context, table string) (Totals, error) {
 		return Totals{}, err
 	}
 	t := Totals{Rows: answer.Hits.Total.Value}
-	if v := answer.Aggregations.Rev.Value; v != nil {
-		t.RevSum = int64(*v)
-	}
 	if v := answer.Aggregations.Newest.Value; v != nil && t.Rows > 0 {
 		t.Newest = time.UnixMilli(int64(*v)).UTC()
 	}
@@ -151,6 +147,80 @@ func (x *Index) CountBy(ctx context.Context, table, column string, without Witho
 		out = append(out, Count{b.Key, b.Count})
 	}
 	return out, nil
+}
+
+// Document is a document as the index holds it.
+type Document struct {
+	ID      string
+	Version uint64
+	Source  json.RawMessage
+}
+
+// pageSize is how many documents are asked for at once.
+const pageSize = 2000
+
+// Documents yields all documents of a table, in the order of a keyword field of which each has a value of its own, such as row_id of
+// the documents that sink/elastic writes. A document that has none, or another one's, is an error that matches ErrForeign: documents
+// may have been left out. After an error it ends.
+func (x *Index) Documents(ctx context.Context, table, by string) iter.Seq2[Document, error] {
+	return func(yield func(Document, error) bool) {
+		var read, total int64
+		last := ""
+		for {
+			hits, counted, err := x.page(ctx, table, by, read > 0, last)
+			if err != nil {
+				yield(Document{}, err)
+				return
+			}
+			if read == 0 {
+				total = counted
+			}
+			for _, h := range hits {
+				var key string
+				if len(h.Sort) != 1 || json.Unmarshal(h.Sort[0], &key) != nil || string(h.Sort[0]) == "null" || read > 0 && key <= last {
+					yield(Document{}, fmt.Errorf("read all of %s: document %s has no %s of its own: %w", table, h.ID, by, ErrForeign))
+					return
+				}
+				read, last = read+1, key
+				if !yield(Document{h.ID, h.Version, h.Source}, nil) {
+					return
+				}
+			}
+			if len(hits) == pageSize {
+				continue
+			}
+			if read != total {
+				yield(Document{}, fmt.Errorf("read all of %s: it has %d documents, of which only %d have a %s of their own: %w", table, total, read, by, ErrForeign))
+			}
+			return
+		}
+	}
+}
+
+// hit is a document of an answer.
+type hit struct {
+	ID      string            `json:"_id"`
+	Version uint64            `json:"_version"`
+	Source  json.RawMessage   `json:"_source"`
+	Sort    []json.RawMessage `json:"sort"`
+}
+
+// page asks for the first documents, and how many there are in all, or for those that come after one.
+func (x *Index) page(ctx context.Context, table, by string, more bool, after string) (hits []hit, total int64, err error) {
+	var answer struct {
+		Hits struct {
+			Total struct {
+				Value int64 `json:"value"`
+			} `json:"total"`
+			Hits []hit `json:"hits"`
+		} `json:"hits"`
+	}
+	body := map[string]any{"size": pageSize, "sort": []any{map[string]any{by: "asc"}}, "version": true, "track_total_hits": !more}
+	if more {
+		body["search_after"] = []any{after}
+	}
+	err = x.search(ctx, table, body, &answer)
+	return answer.Hits.Hits, answer.Hits.Total.Value, err
 }
 
 // search asks for all shards or an error: a count without some of them would be taken for the truth.

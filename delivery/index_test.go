@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 )
 
 // The embedded index answers over HTTP, as Elasticsearch would.
-func setup(t *testing.T, documents ...string) *delivery.Index {
+func start(t *testing.T) (x *delivery.Index, url string) {
 	t.Helper()
 	s, err := index.Open(index.Config{Path: filepath.Join(t.TempDir(), "index.duckdb")})
 	require.NoError(t, err)
@@ -25,17 +26,17 @@ func setup(t *testing.T, documents ...string) *delivery.Index {
 		server.Close()
 		require.NoError(t, s.Close())
 	})
-	for i, d := range documents {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, fmt.Sprintf("%s/grades/_doc/%d", server.URL, i), strings.NewReader(d))
-		require.NoError(t, err)
-		req.Header.Set("Content-Type", "application/json")
-		res, err := http.DefaultClient.Do(req)
-		require.NoError(t, err)
-		require.NoError(t, res.Body.Close())
-		require.Equal(t, http.StatusCreated, res.StatusCode)
-	}
-	x, err := delivery.NewIndex(server.URL)
+	x, err = delivery.NewIndex(server.URL)
 	require.NoError(t, err)
+	return x, server.URL
+}
+
+func setup(t *testing.T, documents ...string) *delivery.Index {
+	t.Helper()
+	x, url := start(t)
+	for i, d := range documents {
+		post(t, http.MethodPut, fmt.Sprintf("%s/grades/_doc/%d", url, i), d, http.StatusCreated)
+	}
 	return x
 }
 
@@ -48,7 +49,7 @@ func TestIndex(t *testing.T) {
 	)
 	totals, err := x.Totals(t.Context(), "grades")
 	require.NoError(t, err)
-	require.Equal(t, delivery.Totals{Rows: 3, RevSum: 7, Newest: time.Date(2018, 8, 27, 14, 0, 0, 0, time.UTC)}, totals)
+	require.Equal(t, delivery.Totals{Rows: 3, Newest: time.Date(2018, 8, 27, 14, 0, 0, 0, time.UTC)}, totals)
 
 	rows, err := x.Newest(t.Context(), "grades", 2)
 	require.NoError(t, err)
@@ -63,6 +64,73 @@ func TestIndex(t *testing.T) {
 	counts, err = x.CountBy(t.Context(), "grades", "course", delivery.Without{Column: "teacher", Values: []string{"x", "y"}})
 	require.NoError(t, err)
 	require.Equal(t, []delivery.Count{{Key: "a", Count: 1}}, counts)
+}
+
+// All documents come, page by page, each with its version.
+func TestDocuments(t *testing.T) {
+	t.Parallel()
+	const n = 4500 // more than two pages
+	var all strings.Builder
+	for i := range n {
+		fmt.Fprintf(&all, "{\"index\":{\"_id\":\"%d\",\"version\":%d,\"version_type\":\"external\"}}\n{\"row_id\":\"%05d\"}\n", i, i+7, i*7919%n)
+	}
+	x, url := start(t)
+	bulk(t, url, all.String())
+	seen, last := map[string]bool{}, ""
+	for d, err := range x.Documents(t.Context(), "grades", "row_id") {
+		require.NoError(t, err)
+		require.False(t, seen[d.ID], d.ID)
+		seen[d.ID] = true
+		i, err := strconv.Atoi(d.ID)
+		require.NoError(t, err)
+		require.EqualValues(t, i+7, d.Version)
+		require.JSONEq(t, fmt.Sprintf(`{"row_id":"%05d"}`, i*7919%n), string(d.Source))
+		require.Less(t, last, string(d.Source))
+		last = string(d.Source)
+	}
+	require.Len(t, seen, n)
+}
+
+// A document without a key of its own is never left out without a word.
+func TestDocumentsThatAreForeign(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ document, want string }{
+		"none":          {`{"course":"a"}`, "document 9 has no row_id of its own"},
+		"another one's": {`{"row_id":"0001"}`, "has no row_id of its own"},
+		"beyond a page": {`{"row_id":"1999"}`, "it has 2002 documents, of which only 2001 have a row_id of their own"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var all strings.Builder
+			for i := range 2001 {
+				fmt.Fprintf(&all, "{\"index\":{\"_id\":\"a%d\"}}\n{\"row_id\":\"%04d\"}\n", i, i)
+			}
+			x, url := start(t)
+			bulk(t, url, all.String()+`{"index":{"_id":"9"}}`+"\n"+tc.document+"\n")
+			var last error
+			for _, err := range x.Documents(t.Context(), "grades", "row_id") {
+				last = err
+			}
+			require.ErrorIs(t, last, delivery.ErrForeign)
+			require.ErrorContains(t, last, tc.want)
+		})
+	}
+}
+
+func bulk(t *testing.T, url, body string) {
+	t.Helper()
+	post(t, http.MethodPost, url+"/grades/_bulk", body, http.StatusOK)
+}
+
+func post(t *testing.T, method, url, body string, want int) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, want, res.StatusCode)
 }
 
 func TestIndexWithoutTheTable(t *testing.T) {

@@ -206,7 +206,7 @@ func (j *job) stop() {
 // wait polls for a condition, with a deadline, and fails early when the engine ends.
 func (j *job) wait(what string, ok func(engine.Progress) bool) {
 	j.t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(3 * time.Minute) // a million records that wait are released in one epoch (MILLRACE_WAITING)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

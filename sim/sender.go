@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -68,6 +71,7 @@ type Sender struct {
 	state        State           // what a save writes
 	acknowledged map[int64]*Post // after the cursor
 	resend       int64           // posts before it may have been sent by an earlier run
+	resent       bool            // the state says that they are sent again
 	dispatched   int64           // posts before it have been queued
 	virtual      time.Time
 }
@@ -142,6 +146,7 @@ func (s *Sender) Snapshot() (State, time.Time) {
 func (s *Sender) snapshot() State {
 	st := s.state
 	st.Ledger = st.Ledger.clone()
+	st.Unsure, st.Flushes = slices.Clone(st.Unsure), maps.Clone(st.Flushes)
 	return st
 }
 
@@ -168,7 +173,7 @@ func (s *Sender) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	err = errors.Join(err, s.save())
 	st, _ := s.Snapshot()
-	s.log.Info("simulator stopped", "position", st.Cursor.Position, "items", st.Ledger.Items, "unsure", st.Unsure)
+	s.log.Info("simulator stopped", "position", st.Cursor.Position, "items", st.Ledger.Items)
 	return err
 }
 
@@ -239,17 +244,22 @@ func (s *Sender) mayFinish() bool {
 	}
 }
 
-// queue gives a post to its sensor, after the state says that it may be sent.
+// queue gives a post to its sensor, after the state says that it may be sent, and that it may have been before.
 func (s *Sender) queue(ctx context.Context, p *Post) error {
 	s.mu.Lock()
 	reserve := p.Position >= s.state.Intent
 	if reserve {
 		s.state.Intent = p.Position + window
 	}
+	again := p.Position < s.resend && !s.resent
+	if again {
+		s.resent = true
+		s.state.Unsure = append(s.state.Unsure, Resent{p.Position, s.resend, 1})
+	}
 	s.dispatched = p.Position + 1
 	s.virtual = p.At
 	s.mu.Unlock()
-	if reserve {
+	if reserve || again {
 		if err := s.save(); err != nil {
 			return err
 		}
@@ -264,19 +274,22 @@ func (s *Sender) queue(ctx context.Context, p *Post) error {
 
 // deliver posts p until it is answered as it must be.
 func (s *Sender) deliver(ctx context.Context, p *Post) error {
-	if p.Position < s.resend {
-		s.unsure(p)
-	}
 	opts := PostOptions{ContentType: p.ContentType, UserAgent: p.UserAgent, Gzip: p.Gzip, RawKey: !p.Bearer}
 	policy := retry.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second, OnRetry: func(attempt int, err error, _ time.Duration) {
 		s.retries.Inc()
-		s.unsure(p)
 		if attempt == 1 {
 			s.log.Debug("post not accepted, sending again", "position", p.Position, "error", err)
 		}
 	}}
+	unsure := false
 	err := retry.Do(ctx, policy, func(ctx context.Context) error {
+		if unsure {
+			if err := s.unsure(p); err != nil {
+				return retry.Permanent(err)
+			}
+		}
 		status, err := s.poster.Post(ctx, p.Body, opts)
+		unsure = mayHaveArrived(err)
 		if status != 0 {
 			s.posts.WithLabelValues(strconv.Itoa(status)).Inc()
 		}
@@ -301,11 +314,28 @@ func (s *Sender) deliver(ctx context.Context, p *Post) error {
 	return nil
 }
 
-// unsure notes that the collector may get the post's items once more than the ledger will say.
-func (s *Sender) unsure(p *Post) {
+// mayHaveArrived reports whether what a failed request posted may be kept all the same.
+func mayHaveArrived(err error) bool {
+	var refusal *Refusal
+	if errors.As(err, &refusal) {
+		return refusal.Status >= 500 // the others were refused before anything was kept
+	}
+	var network *net.OpError
+	return !errors.As(err, &network) || network.Op != "dial"
+}
+
+// unsure notes that the collector may get the post once more than it is acknowledged, before it is sent again.
+func (s *Sender) unsure(p *Post) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.state.Unsure += int64(max(len(p.Items), 1))
+	one := Resent{p.Position, p.Position + 1, 1}
+	at := slices.IndexFunc(s.state.Unsure, func(r Resent) bool { return r.From == one.From && r.To == one.To })
+	if at < 0 {
+		s.state.Unsure = append(s.state.Unsure, one)
+	} else {
+		s.state.Unsure[at].Times++
+	}
+	s.mu.Unlock()
+	return s.save()
 }
 
 // acknowledge moves the state's cursor over all posts up to the first that is not acknowledged.
@@ -321,6 +351,12 @@ func (s *Sender) acknowledge(p *Post) {
 		}
 		delete(s.acknowledged, next.Position)
 		s.state.Ledger.add(&next.tally)
+		if day := s.state.Cursor.Day; day < next.cursor.Day && len(s.state.Cursor.Flushes) > 0 {
+			if s.state.Flushes == nil {
+				s.state.Flushes = map[int][]int{}
+			}
+			s.state.Flushes[day] = s.state.Cursor.Flushes
+		}
 		s.state.Cursor = next.cursor
 	}
 	select {

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"iter"
 	"time"
 
 	"millrace/record"
@@ -56,6 +55,8 @@ type District struct {
 	pending  []int32 // indices in p.posts of what a Finish still sends
 	flush    int     // how many of at.Flushes have been passed
 	now      int64   // turn of the last post in turn
+
+	flushes map[int][]int // of days to come, by day: of a sequence that is made again
 }
 
 // New returns the district that cfg describes, before its first post.
@@ -164,7 +165,7 @@ func (d *District) Cursor() Cursor { return d.at }
 func (d *District) Next() Post {
 	i, ok := d.step()
 	for !ok {
-		d.at = Cursor{Position: d.at.Position, Day: d.at.Day + 1}
+		d.at = Cursor{Position: d.at.Position, Day: d.at.Day + 1, Flushes: d.flushes[d.at.Day+1]}
 		d.plan()
 		i, ok = d.step()
 	}
@@ -180,32 +181,6 @@ func (d *District) Next() Post {
 		out.Items[j].First = isNew
 	}
 	return out
-}
-
-// Replay gives the posts before a cursor: what the ledger of a State with that cursor counts, in the order of the
-// sequence. Days before the cursor's come without their flushes, which change the order inside a day alone. The result
-// can be ranged over once.
-func Replay(cfg Config, to Cursor) (iter.Seq[Post], error) {
-	last, err := Resume(cfg, Cursor{Position: to.Position - int64(to.Index), Day: to.Day, Flushes: to.Flushes})
-	if err != nil {
-		return nil, err
-	}
-	days, err := New(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return func(yield func(Post) bool) {
-		for days.Cursor().Position < last.Cursor().Position {
-			if !yield(days.Next()) {
-				return
-			}
-		}
-		for last.Cursor().Position < to.Position {
-			if !yield(last.Next()) {
-				return
-			}
-		}
-	}, nil
 }
 
 // count adds a post to t, marks its items as seen, and returns which of them had not been.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 )
@@ -23,16 +25,59 @@ type State struct {
 	Cursor   Cursor `json:"cursor"`
 	Intent   int64  `json:"intent"` // a position, not before Cursor's
 
-	// Unsure is how many items were in posts that were sent again because their first answer was missing or a failure.
-	// Each may be in the log once more than Ledger says.
-	Unsure int64  `json:"unsure"`
-	Ledger Ledger `json:"ledger"`
+	// Flushes are those of the days before the cursor's, by day: they are part of what determines which post has which position.
+	Flushes map[int][]int `json:"flushes,omitempty"`
+
+	// Unsure are posts that were sent again because an answer was missing or a failure, or because it is not known whether an
+	// earlier run had sent them. It is saved before they are, so that it is never less than what the collector got.
+	Unsure []Resent `json:"unsure,omitempty"`
+	Ledger Ledger   `json:"ledger"`
 }
 
-const stateFormat = 1
+// Resent is posts that the collector may have got more often than they were acknowledged.
+type Resent struct {
+	From  int64 `json:"from"` // position of the first
+	To    int64 `json:"to"`   // position after the last
+	Times int64 `json:"times"`
+}
+
+const stateFormat = 2
 
 // Settled reports whether the ledger says all: no post has been sent without an acknowledgement.
 func (s State) Settled() bool { return s.Intent <= s.Cursor.Position }
+
+// Delivery is a post and how often the collector has got it.
+type Delivery struct {
+	Post
+	Least, Most int64
+}
+
+// Deliveries makes again all posts that may have been sent, in order: those that Ledger counts, and those between Cursor and Intent.
+func (s State) Deliveries(cfg Config) (iter.Seq[Delivery], error) {
+	d, err := New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	d.flushes = map[int][]int{s.Cursor.Day: s.Cursor.Flushes}
+	maps.Copy(d.flushes, s.Flushes)
+	d.at.Flushes = d.flushes[0]
+	return func(yield func(Delivery) bool) {
+		for d.at.Position < max(s.Intent, s.Cursor.Position) {
+			d := Delivery{Post: d.Next(), Least: 1, Most: 1}
+			if d.Position >= s.Cursor.Position {
+				d.Least = 0
+			}
+			for _, r := range s.Unsure {
+				if r.From <= d.Position && d.Position < r.To {
+					d.Most += r.Times
+				}
+			}
+			if !yield(d) {
+				return
+			}
+		}
+	}, nil
+}
 
 // ReadState reads the state that a Sender saved. The error matches fs.ErrNotExist when there is none.
 func ReadState(path string) (State, error) {

@@ -28,13 +28,10 @@ func TestKillOnFullDisk(t *testing.T) {
 	}
 	t.Cleanup(func() { require.NoError(t, syscall.Unmount(disk, syscall.MNT_DETACH)) })
 	k := newKiller(t, filepath.Join(disk, "data"))
-	for n := range max(k.kills/4, 1) {
-		k.round(n, func() (end func()) {
-			fill(t, filepath.Join(disk, "filler"))
-			return func() { require.NoError(t, os.Remove(filepath.Join(disk, "filler"))) }
-		})
-	}
-	require.NotEmpty(t, k.audit())
+	require.NotEmpty(t, k.run(max(k.kills/4, 1), func() (end func()) {
+		fill(t, filepath.Join(disk, "filler"))
+		return func() { require.NoError(t, os.Remove(filepath.Join(disk, "filler"))) }
+	}))
 }
 
 // fill writes a file until the disk has no room for another byte.
@@ -75,26 +72,23 @@ func TestKillWithBrokenConnections(t *testing.T) {
 	})
 	k := newKiller(t, filepath.Join(t.TempDir(), "data"),
 		"--brokers", strings.Join(cluster.ListenAddrs(), ","), "--index-url", "http://"+listener.Addr().String())
-	for n := range max(k.kills/4, 1) {
-		k.round(n, func() (end func()) {
-			stop, stopped := make(chan struct{}), make(chan struct{})
-			kind := k.moments.IntN(3)
-			go func() {
-				defer close(stopped)
-				for {
-					network.fault(kind)
-					select {
-					case <-stop:
-						network.fault(-1)
-						return
-					case <-time.After(30 * time.Millisecond):
-					}
+	require.NotEmpty(t, k.run(max(k.kills/4, 1), func() (end func()) {
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		kind := k.moments.IntN(3)
+		go func() {
+			defer close(stopped)
+			for {
+				network.fault(kind)
+				select {
+				case <-stop:
+					network.fault(-1)
+					return
+				case <-time.After(30 * time.Millisecond):
 				}
-			}()
-			return func() { close(stop); <-stopped }
-		})
-	}
-	require.NotEmpty(t, k.audit())
+			}
+		}()
+		return func() { close(stop); <-stopped }
+	}))
 }
 
 // network is listeners whose connections can be made to fail.

@@ -86,7 +86,7 @@ func (s *serving) interrupt(t *testing.T) {
 var running sync.Map
 
 var commands = map[string]func(*testscript.TestScript, bool, []string){
-	"serve": serveCommand, "stop": stopCommand, "kill9": killCommand, "http": httpCommand, "ask": askCommand,
+	"serve": serveCommand, "interrupt": interruptCommand, "kill9": killCommand, "http": httpCommand, "ask": askCommand,
 }
 
 // serve ARGS… starts 'millrace serve' and sets CONSOLE, COLLECTOR, LOG and INDEX.
@@ -103,8 +103,8 @@ func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// stop interrupts the running server, which must end cleanly.
-func stopCommand(ts *testscript.TestScript, _ bool, _ []string) {
+// interrupt interrupts the running server, which must end cleanly. It is not called stop: that ends a script at once, as passed.
+func interruptCommand(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(theServing(ts).stop())
 }
 

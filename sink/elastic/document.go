@@ -102,7 +102,7 @@ func (s *Sink) appendDocument(b []byte, t *table, r plan.Row, lineage, version s
 		}
 		b = append(b, ',')
 	}
-	b = append(b, `"`+rowID+`":`...)
+	b = append(b, `"`+RowID+`":`...)
 	b = appendString(b, r.ID)
 	b = append(b, `,"_rev":`...)
 	b = strconv.AppendUint(b, r.Rev, 10)

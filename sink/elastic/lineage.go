@@ -224,7 +224,7 @@ func (s *Sink) fill(ctx context.Context, w *writer, t *table, index string, rows
 		for i, r := range rows {
 			ids[i] = r.ID
 		}
-		found, err := s.search(ctx, index, object{"bool": object{"filter": []object{{"terms": object{rowID: ids}}, s.held()}}})
+		found, err := s.search(ctx, index, object{"bool": object{"filter": []object{{"terms": object{RowID: ids}}, s.held()}}})
 		if err != nil {
 			return err
 		}

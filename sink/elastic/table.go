@@ -10,8 +10,8 @@ import (
 	"millrace/plan"
 )
 
-// rowID is the field that holds a row's id, because a document may not have a field _id.
-const rowID = "row_id"
+// RowID is the field that holds a row's id, because a document may not have a field _id. Documents can be sorted by it.
+const RowID = "row_id"
 
 // table is a table of the plan as the target has it.
 type table struct {
@@ -26,7 +26,7 @@ func newTable(p *plan.Table) (table, error) {
 	if p.AppendOnly {
 		return t, nil
 	}
-	properties := map[string]any{rowID: map[string]string{"type": "keyword"}}
+	properties := map[string]any{RowID: map[string]string{"type": "keyword"}}
 	for _, c := range plan.MetaColumns {
 		if c.Name != "_id" {
 			properties[c.Name] = map[string]string{"type": fieldType(c.Type)}

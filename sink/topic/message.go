@@ -91,9 +91,3 @@ func placeOf(m *eventlog.Message) sink.Point {
 	}
 	return sink.Point{Lineage: lineage, Epoch: epoch}
 }
-
-// revOf is the revision of a message's row; 0 of one that is not ours.
-func revOf(m *eventlog.Message) int64 {
-	rev, _ := strconv.ParseInt(m.Header(headerRev), 10, 64)
-	return rev
-}

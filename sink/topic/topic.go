@@ -83,8 +83,8 @@ const gatherBytes = 4 << 20
 
 // Sink implements sink.Sink.
 //
-// Of two revisions of a row the one that is published later is the truth: within a batch that is the higher one, across batches
-// the sink relies on the runner publishing the revisions of an id in rising order.
+// Of two revisions of a row the one that is published later is the truth: within a batch that is the higher one, and of one revision the
+// later row; across batches the sink relies on the runner publishing the revisions of an id in rising order.
 type Sink struct {
 	cfg    Config
 	writer *eventlog.Writer
@@ -245,7 +245,7 @@ func (s *Sink) messages(b sink.Batch) (messages []eventlog.Message, rejected []s
 			s.skipped.Inc()
 			continue
 		}
-		if rev, ok := revs[row{r.Table, r.ID}]; ok && rev >= r.Rev {
+		if rev, ok := revs[row{r.Table, r.ID}]; ok && rev > r.Rev {
 			continue
 		}
 		revs[row{r.Table, r.ID}] = r.Rev

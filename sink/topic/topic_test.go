@@ -176,6 +176,56 @@ func (h *harness) Rows(t testing.TB, table string) map[string]map[string]any {
 	return rows
 }
 
+// Read understands what it reads as a downstream job does, corrections, deletions and rewinds included.
+func TestRead(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, h *harness) {
+		s := h.begin(t)
+		gone := plan.Row{Table: sinktest.TableQuiz, ID: "gone", Rev: 2, Deleted: true, Epoch: 2}
+		publish(t, s, batch("L1", 1, 1, sinktest.Quiz(t, "a", 1, 1), sinktest.Quiz(t, "gone", 1, 1), sinktest.Visit(t, "v", 1)))
+		publish(t, s, batch("L1", 2, 2, sinktest.Quiz(t, "a", 2, 2), gone, sinktest.Quiz(t, "b", plan.MaxRev, 2)))
+		fold := func(table string) map[string]map[string]any {
+			log := h.log(t)
+			defer func() { require.NoError(t, log.Close()) }()
+			rows, from := map[string]map[string]any{}, map[string]bool{}
+			for m, err := range topic.Read(t.Context(), log, h.namespace, table) {
+				require.NoError(t, err)
+				require.NoError(t, m.Err)
+				require.NotContains(t, from, m.ID+" "+m.From)
+				from[m.ID+" "+m.From] = true
+				delete(rows, m.ID)
+				if !m.Deleted {
+					rows[m.ID] = m.Row
+				}
+			}
+			return rows
+		}
+		require.Equal(t, h.Rows(t, "quiz"), fold("quiz"))
+		require.Len(t, fold("quiz"), 2)
+		require.Len(t, fold("visit"), 1)
+		require.Empty(t, fold("nothing"))
+
+		require.NoError(t, s.Begin(t.Context(), sinktest.First().Fork(1, "L2", 2), nil))
+		require.NoError(t, s.Close())
+		require.Equal(t, h.Rows(t, "quiz"), fold("quiz"))
+		require.Contains(t, fold("quiz"), "gone")
+
+		client := h.producer(t)
+		h.produce(t, client, "a") // not a row
+		require.NoError(t, client.EndTransaction(t.Context(), kgo.TryCommit))
+		log := h.log(t)
+		defer func() { require.NoError(t, log.Close()) }()
+		var bad []string
+		for m, err := range topic.Read(t.Context(), log, h.namespace, "visit") {
+			require.NoError(t, err)
+			if m.Err != nil {
+				bad = append(bad, m.ID+": "+m.Err.Error())
+			}
+		}
+		require.Equal(t, []string{"a: its value is too short"}, bad)
+	})
+}
+
 func rejects(t *testing.T) func(id string) plan.Row {
 	return func(id string) plan.Row {
 		r := sinktest.Visit(t, id, 1)
