@@ -329,7 +329,7 @@ func (a *auditor) find(ctx context.Context, t plan.Table, differ map[spill.Hash]
 	return nil
 }
 
-// describePairs says of each row where it is and in what it differs, in order of ids. Values are not namedRows: they are people's.
+// describePairs says of each row where it is and in what it differs, in order of ids. Values are not shown: they are people's.
 func describePairs(h *rowHasher, differ map[spill.Hash]*pair, other string) string {
 	var parts []string
 	for _, p := range differ {
