@@ -114,17 +114,11 @@ func (l *Log) bounds(ctx context.Context, topics ...string) (map[place]bound, er
 	if len(topics) == 0 {
 		return out, nil
 	}
-	starts, err := l.admin.ListStartOffsets(ctx, topics...)
-	if err == nil {
-		err = starts.Error()
-	}
+	starts, err := lister(l.admin.ListStartOffsets).ask(ctx, topics...)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the start offsets of %v at %s: %w", topics, l.address(), err)
 	}
-	ends, err := l.admin.ListEndOffsets(ctx, topics...)
-	if err == nil {
-		err = ends.Error()
-	}
+	ends, err := lister(l.admin.ListEndOffsets).ask(ctx, topics...)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the end offsets of %v at %s: %w", topics, l.address(), err)
 	}

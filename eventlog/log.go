@@ -235,21 +235,17 @@ func (l *Log) PartitionsOf(ctx context.Context, topic string) ([]int32, error) {
 
 // Starts returns the offset of the oldest record that each partition still has.
 func (l *Log) Starts(ctx context.Context) (plan.Offsets, error) {
-	listed, err := l.admin.ListStartOffsets(ctx, l.cfg.Topic)
-	return l.offsets("start", listed, err)
+	return l.offsets(ctx, "start", l.admin.ListStartOffsets)
 }
 
 // Ends returns for each partition the offset at which its next record will be, not counting records of transactions that
 // are still open.
 func (l *Log) Ends(ctx context.Context) (plan.Offsets, error) {
-	listed, err := l.admin.ListCommittedOffsets(ctx, l.cfg.Topic)
-	return l.offsets("end", listed, err)
+	return l.offsets(ctx, "end", l.admin.ListCommittedOffsets)
 }
 
-func (l *Log) offsets(which string, listed kadm.ListedOffsets, err error) (plan.Offsets, error) {
-	if err == nil {
-		err = listed.Error()
-	}
+func (l *Log) offsets(ctx context.Context, which string, list lister) (plan.Offsets, error) {
+	listed, err := list.ask(ctx, l.cfg.Topic)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the %s offsets of %s at %s: %w", which, l.cfg.Topic, l.address(), err)
 	}
@@ -262,6 +258,25 @@ func (l *Log) offsets(which string, listed kadm.ListedOffsets, err error) (plan.
 		offsets[p] = o.Offset
 	}
 	return offsets, nil
+}
+
+// lister asks for the offsets of topics.
+type lister func(ctx context.Context, topics ...string) (kadm.ListedOffsets, error)
+
+// ask asks again, for some seconds, while a partition is on its way to another leader: the client asks the one that it knows.
+func (list lister) ask(ctx context.Context, topics ...string) (listed kadm.ListedOffsets, err error) {
+	policy := retry.Policy{Min: 50 * time.Millisecond, Max: 500 * time.Millisecond, Attempts: 30}
+	err = retry.Do(ctx, policy, func(ctx context.Context) error {
+		listed, err = list(ctx, topics...)
+		if err == nil {
+			err = listed.Error()
+		}
+		if err != nil && !kerr.IsRetriable(err) {
+			err = retry.Permanent(err)
+		}
+		return err
+	})
+	return listed, err
 }
 
 // Close ends the connection. Appends that are still running fail. It does not close readers.
