@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -30,7 +31,12 @@ func TestKill(t *testing.T) {
 			t.Parallel()
 			k := newKiller(t, filepath.Join(t.TempDir(), "data"))
 			k.topics = topics
-			for table, n := range k.run((k.kills+1)/2, nil) {
+			rows := k.run((k.kills+1)/2, nil)
+			// On a busy machine the lives were too short for a quiz to be graded.
+			for more := 0; slices.Contains(slices.Collect(maps.Values(rows)), 0) && more < 20; more++ {
+				rows = k.audit()
+			}
+			for table, n := range rows {
 				require.Positive(t, n, table)
 			}
 		})
