@@ -50,10 +50,10 @@ type shares struct {
 // allocators keep.
 func divide(memory int64) shares {
 	s := shares{
-		index: memory / 8, cache: memory / 32, memTable: memory / 64,
-		fetch: int32(min(memory/512, 8<<20)), epoch: min(memory/128, 16<<20), flush: min(memory/20, 128<<20),
+		index: memory / 10, cache: memory / 32, memTable: memory / 64,
+		fetch: int32(min(memory/512, 8<<20)), epoch: min(memory/128, 16<<20), flush: min(memory/25, 128<<20),
 	}
-	outside := program + s.index*8/5 + 2*(s.cache+2*s.memTable) // DuckDB has more than its buffers
+	outside := program + 2*s.index + 2*(s.cache+2*s.memTable) // DuckDB has as much again beside its buffers
 	s.collected = memory - memory/10 - outside
 	return s
 }
