@@ -57,6 +57,7 @@ type JobConfig struct {
 	Lake      *lake.Lake
 	Namespace string // of the job's tables in the lake; default: Instance.Namespace()
 	IndexURL  string // of the index; empty for a job whose tables are all append-only
+	BulkBytes int    // of one request to it; default that of elastic
 
 	TableTopics bool // publish the tables to topics of the log too: table.<namespace>.<table>
 
@@ -109,7 +110,8 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 		toIndex, err := elastic.New(elastic.Config{
 			URLs: []string{cfg.IndexURL}, Plan: cfg.Plan,
 			Account: cfg.Instance.Account, Env: cfg.Instance.Env, DataVersion: cfg.Instance.DataVersion,
-			Logger: cfg.Logger, Registerer: cfg.Registerer,
+			MaxBulkBytes: cfg.BulkBytes,
+			Logger:       cfg.Logger, Registerer: cfg.Registerer,
 		})
 		if err != nil {
 			return fail(err)
