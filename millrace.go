@@ -60,6 +60,7 @@ type JobConfig struct {
 	Lake      *lake.Lake
 	Namespace string // of the job's tables in the lake; default: Instance.Namespace()
 	IndexURL  string // of the index; empty for a job whose tables are all append-only
+	BulkBytes int    // of one request to it; default that of elastic
 
 	// Seed makes a job that has committed nothing begin with a range of the raw lake, and then follow the log from where that ends. Source types
 	// that it does not name are the plan's. Default: the job begins with the oldest record of the log.
@@ -120,7 +121,8 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 		toIndex, err := elastic.New(elastic.Config{
 			URLs: []string{cfg.IndexURL}, Plan: cfg.Plan,
 			Account: cfg.Instance.Account, Env: cfg.Instance.Env, DataVersion: cfg.Instance.DataVersion,
-			Logger: cfg.Logger, Registerer: cfg.Registerer,
+			MaxBulkBytes: cfg.BulkBytes,
+			Logger:       cfg.Logger, Registerer: cfg.Registerer,
 		})
 		if err != nil {
 			return fail(err)

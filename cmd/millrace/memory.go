@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	defaultMemory = 500 // MB
-	leastMemory   = 400
+	defaultMemory = 600 // MB
+	leastMemory   = 450
 
 	// program is what code and constants take once most of them have been used.
 	program = 126e6
@@ -40,21 +40,22 @@ type shares struct {
 	epoch    int64 // input of one epoch; two are at work, and take several times as much
 	fetch    int32 // compressed records on their way from the log
 	flush    int64 // rows of one publication to the lake
+	bulk     int   // of one request to the index, which takes several times as much where it is parsed
 
 	// collected is what the Go part aims to stay under. It holds what is at work in epochs and publications, and exceeds this only for
 	// what is really in use.
 	collected int64
 }
 
-// divide gives each part its share of what the process may hold. A tenth is left for what comes at once, and for memory that
-// allocators keep.
+// divide gives each part its share of what the process may hold. A quarter is left for memory that allocators keep, and for garbage: a
+// collector that gets little of a busy machine ends long after it was due.
 func divide(memory int64) shares {
 	s := shares{
-		index: memory / 10, cache: memory / 32, memTable: memory / 64,
-		fetch: int32(min(memory/512, 8<<20)), epoch: min(memory/128, 16<<20), flush: min(memory/25, 128<<20),
+		index: memory / 12, cache: memory / 40, memTable: memory / 80,
+		fetch: int32(min(memory/600, 8<<20)), epoch: min(memory/200, 16<<20), flush: min(memory/30, 128<<20), bulk: int(min(memory/300, 5<<20)),
 	}
 	outside := program + 2*s.index + 2*(s.cache+2*s.memTable) // DuckDB has as much again beside its buffers
-	s.collected = memory - memory/10 - outside
+	s.collected = memory - memory/4 - outside
 	return s
 }
 

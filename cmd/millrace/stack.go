@@ -272,7 +272,7 @@ func (s *stack) openJob(ctx context.Context, p *plan.Plan, namespace, indexURL s
 	j, err := millrace.OpenJob(ctx, millrace.JobConfig{
 		Instance: i, Plan: p, Dir: s.cfg.dir.join("jobs", i.UniqueID()), Savepoints: s.cfg.dir.join(savepointsDir, i.UniqueID()),
 		Log: s.log, Lake: s.lake, Namespace: namespace, IndexURL: indexURL, TableTopics: s.cfg.dir.head.TableTopics && indexURL != "",
-		Flush: s.cfg.flush, FlushBytes: memory.flush, EpochBytes: memory.epoch, CacheBytes: memory.cache, MemTableBytes: memory.memTable,
+		Flush: s.cfg.flush, FlushBytes: memory.flush, BulkBytes: memory.bulk, EpochBytes: memory.epoch, CacheBytes: memory.cache, MemTableBytes: memory.memTable,
 		Logger: s.cfg.logger, Registerer: s.registry,
 	})
 	if err != nil {
