@@ -149,7 +149,7 @@ func (d *demo) runUntilSettled(ctx context.Context, s *stack, sender *sim.Sender
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err := s.untilRead(ctx); err != nil {
+		if err := s.untilPublished(ctx); err != nil {
 			return err
 		}
 		stop()
@@ -173,6 +173,35 @@ func (d *demo) runUntilSettled(ctx context.Context, s *stack, sender *sim.Sender
 		err = nil // it was asked for
 	}
 	return err
+}
+
+// untilPublished waits until both jobs have committed every record that is in the log now, and all rows are in their sinks: a stop
+// waits for them too, but not for long.
+func (s *stack) untilPublished(ctx context.Context) error {
+	if err := s.untilRead(ctx); err != nil {
+		return err
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		pending := false
+		for _, j := range []*stackJob{s.raw, s.etl} {
+			if j.failure() != nil {
+				return nil // Run's caller says so
+			}
+			for _, sink := range j.Progress().Sinks {
+				pending = pending || sink.PendingEpochs > 0
+			}
+		}
+		if !pending {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 // untilRead waits until both jobs have committed every record that is in the log now.
