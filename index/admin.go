@@ -233,10 +233,11 @@ func (s *Server) health(r *request) (reply, error) {
 
 // aliasAction is one of a list that is done as a whole.
 type aliasAction struct {
-	remove  bool
-	indices []string
-	aliases []string
-	alias   alias
+	remove   bool
+	optional bool // what is to be removed need not be there
+	indices  []string
+	aliases  []string
+	alias    alias
 }
 
 func (s *Server) updateAliases(r *request) (reply, error) {
@@ -290,6 +291,11 @@ func parseAliasAction(v *value) (a aliasAction, err error) {
 			a.indices = append(a.indices, names()...)
 		case "alias", "aliases":
 			a.aliases = append(a.aliases, names()...)
+		case "must_exist":
+			if !a.remove {
+				return a, illegal("[must_exist] is unsupported for [add]")
+			}
+			a.optional = m.val.kind == kindBool && !m.val.isTrue()
 		default:
 			if err := a.alias.option(m); err != nil {
 				return a, err
@@ -365,7 +371,7 @@ func (a aliasAction) do(c *catalog, xs []*index, name string) (*catalog, error) 
 		}
 		c = c.with(&changed)
 	}
-	if a.remove && removed == 0 {
+	if a.remove && removed == 0 && !a.optional {
 		return nil, missingAlias(name)
 	}
 	return c, nil

@@ -28,7 +28,19 @@ type Comparison struct {
 	RemovedTables []string          `json:"-"`
 }
 
-// Err returns all that is refused, or nil.
+// RefusedError says why a plan cannot go on with the state of another.
+type RefusedError struct {
+	App, From, To string // versions of the app
+	Why           error  // all reasons
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("%s cannot go from version %s to %s: %s", e.App, e.From, e.To, e.Why)
+}
+
+func (e *RefusedError) Unwrap() error { return e.Why }
+
+// Err returns all that is refused, as a *RefusedError, or nil.
 func (c Comparison) Err() error {
 	var errs []error
 	for _, ch := range c.Changes {
@@ -39,7 +51,7 @@ func (c Comparison) Err() error {
 	if len(errs) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s cannot go from version %s to %s: %w", c.App, c.From, c.To, errors.Join(errs...))
+	return &RefusedError{c.App, c.From, c.To, errors.Join(errs...)}
 }
 
 // Compare says what it means for an instance of the plan was to go on as the plan now. holds says whether a stage of was has any
