@@ -10,7 +10,7 @@
 // the writer of an old lineage finds no index (fence.go). Going back to where a lineage began compares the index with the archive
 // (lineage.go).
 //
-// An index is named by IndexName and has the table's name as alias. Its mapping comes from the table's schema and is strict.
+// An index is named by IndexName. Readers find it by VersionAlias and, while its instance serves, by the table's name (serving.go). Its mapping comes from the table's schema and is strict.
 // A document has the table's columns and the meta columns under their own names, with one exception: a document may not have
 // a field _id, so the row's id is the document's id, and the field row_id for sorting. Timestamps are ISO 8601 in UTC with
 // microseconds, of which the target indexes milliseconds; bytes are base64.

@@ -93,8 +93,8 @@ func (s *Sink) readRegistry(ctx context.Context) (registered, error) {
 	return doc.Source, err
 }
 
-// register claims the instance.
-func (s *Sink) register(ctx context.Context, l sink.Lineage) error {
+// makeRegistry makes the registry when there is none.
+func (s *Sink) makeRegistry(ctx context.Context) error {
 	err := s.do(ctx, http.MethodPut, "/"+registry, map[string]any{"mappings": map[string]any{
 		"dynamic": "strict",
 		"properties": map[string]any{
@@ -104,9 +104,17 @@ func (s *Sink) register(ctx context.Context, l sink.Lineage) error {
 	if err != nil && !is(err, "resource_already_exists_exception") {
 		return fmt.Errorf("make index %s: %w", registry, err)
 	}
+	return nil
+}
+
+// register claims the instance.
+func (s *Sink) register(ctx context.Context, l sink.Lineage) error {
+	if err := s.makeRegistry(ctx); err != nil {
+		return err
+	}
 	path := fmt.Sprintf("/%s/_doc/%s?version=%d&version_type=external", registry, s.instance, l.Token)
 	name := strings.Join([]string{s.config.Plan.App, s.config.Account, s.config.Env, s.config.DataVersion}, "/")
-	err = s.do(ctx, http.MethodPut, path, registered{name, l.ID, l.Token}, nil)
+	err := s.do(ctx, http.MethodPut, path, registered{name, l.ID, l.Token}, nil)
 	var status *statusError
 	if errors.As(err, &status) && status.status == http.StatusConflict {
 		return s.stillFirst(ctx)

@@ -41,6 +41,9 @@ func (s *Sink) Begin(ctx context.Context, l sink.Lineage, past sink.Past) (err e
 	if err := s.claimIndices(ctx, "/_alias/millrace-"+s.instance+"-*"); err != nil {
 		return err
 	}
+	if err := errors.Join(s.nameOwn(ctx), s.serveFirst(ctx)); err != nil {
+		return err
+	}
 	unsettled := s.unsettled()
 	_, forked := l.Start()
 	if len(unsettled) == 0 && (!forked || past == nil || len(s.claims) > 0) {

@@ -217,7 +217,7 @@ func TestNewColumnIsAddedToAnIndexThatIsThere(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, rejected)
 	}
-	status, body := f.do(t, http.MethodGet, "/visit/_count", `{"query":{"term":{"seconds":7}}}`)
+	status, body := f.do(t, http.MethodGet, "/visit--"+f.version+"/_count", `{"query":{"term":{"seconds":7}}}`)
 	require.Equal(t, 200, status)
 	require.Contains(t, string(body), `"count":1`)
 }

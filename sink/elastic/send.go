@@ -128,10 +128,11 @@ func (s *Sink) do(ctx context.Context, method, path string, body, out any) error
 	})
 }
 
-// prepare makes an index with its mapping and alias, or brings one that is there up to the table, and claims it.
+// prepare makes an index with its mapping and names, or brings one that is there up to the table, and claims it.
 func (s *Sink) prepare(ctx context.Context, t *table, index string) error {
 	fresh := s.newClaim(index, 0)
-	aliases := map[string]any{t.Name: map[string]any{}, fresh.alias: map[string]any{}}
+	version := VersionAlias(t.Name, s.config.DataVersion)
+	aliases := map[string]any{version: map[string]any{}, fresh.alias: map[string]any{}}
 	if !s.restoring {
 		fresh.settled = true
 		aliases[fresh.settledAlias()] = map[string]any{}
@@ -151,11 +152,14 @@ func (s *Sink) prepare(ctx context.Context, t *table, index string) error {
 		}
 	case is(err, "resource_already_exists_exception"):
 		if err = s.do(ctx, http.MethodPut, "/"+index+"/_mapping", t.mapping, nil); err == nil {
-			err = s.do(ctx, http.MethodPost, "/_aliases", map[string]any{"actions": []any{addAlias(index, t.Name)}}, nil)
+			err = s.do(ctx, http.MethodPost, "/_aliases", map[string]any{"actions": []any{addAlias(index, version)}}, nil)
 		}
 		if _, claimed := s.claims[index]; err == nil && !claimed {
 			err = s.adopt(ctx, index)
 		}
+	}
+	if err == nil {
+		err = s.nameServing(ctx, t, index)
 	}
 	if err != nil {
 		return fmt.Errorf("prepare index %s for table %s: %w", index, t.Name, err)

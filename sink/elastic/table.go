@@ -79,7 +79,7 @@ func fieldType(t plan.Type) string {
 // account has a hyphen of its own, ends with a hash of the exact names, so that no two tenants share an index.
 func IndexName(table, account, env, dataVersion string) string {
 	if dataVersion == "" {
-		dataVersion = "unversioned"
+		dataVersion = unversioned
 	}
 	exact := table + "--" + account + "-" + env + "--" + dataVersion
 	name := strings.Map(func(r rune) rune {
