@@ -1,7 +1,3 @@
-// Package control keeps what operators decide, in SQLite. These are the sensor keys: who may send, and what the items that
-// come with a key belong to; and the tokens: who may read.
-//
-// It does not answer sensors (collect) or print keys (cmd).
 package control
 
 import (

@@ -1,0 +1,156 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"millrace/control"
+	"millrace/control/api"
+)
+
+// service notes what it is asked for, and fails when it is told to.
+type service struct {
+	asked []string
+	err   error
+}
+
+func (s *service) note(format string, args ...any) (api.Instance, error) {
+	s.asked = append(s.asked, fmt.Sprintf(format, args...))
+	return api.Instance{DataVersion: "20180827174235"}, s.err
+}
+
+func (s *service) Apps(context.Context) ([]api.App, error) { return []api.App{{Name: "a"}}, s.err }
+
+func (s *service) History(_ context.Context, app string) ([]control.Change, error) {
+	return []control.Change{{Action: "start", DataVersion: app}}, s.err
+}
+
+func (s *service) Start(_ context.Context, app string, start api.Start) (api.Instance, error) {
+	return s.note("start %s %v %+v", app, start.Seed != nil, start.Reason)
+}
+
+func (s *service) Suspend(_ context.Context, app, version string, by control.By) (api.Instance, error) {
+	return s.note("suspend %s %s %v", app, version, by)
+}
+
+func (s *service) Resume(_ context.Context, app, version string, by control.By) (api.Instance, error) {
+	return s.note("resume %s %s %v", app, version, by)
+}
+
+func (s *service) Promote(_ context.Context, app, version string, force bool, by control.By) (api.Instance, error) {
+	return s.note("promote %s %s %v %v", app, version, force, by)
+}
+
+func (s *service) Rollback(_ context.Context, app string, force bool, by control.By) (api.Instance, error) {
+	return s.note("rollback %s %v %v", app, force, by)
+}
+
+const secret = "right"
+
+func serve(t *testing.T, s *service) func(method, path, token, body string) (int, string) {
+	t.Helper()
+	h, err := api.New(api.Config{Service: s, Authorize: func(token string) error {
+		if token != secret {
+			return errors.New("wrong")
+		}
+		return nil
+	}})
+	require.NoError(t, err)
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return func(method, path, token, body string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))
+		require.NoError(t, err)
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		return res.StatusCode, strings.TrimSpace(string(b))
+	}
+}
+
+func TestRequests(t *testing.T) {
+	t.Parallel()
+	s := &service{}
+	ask := serve(t, s)
+	const version = "/api/v1/apps/a/instances/20180827174235/"
+	for _, c := range []struct {
+		path, body, asked string
+	}{
+		{"/api/v1/apps/a/instances", "", "start a false "},
+		{"/api/v1/apps/a/instances", `{"seed":{"from":"2018-01-01"},"reason":"r"}`, "start a true r"},
+		{version + "suspend", `{"who":"w","reason":"r"}`, "suspend a 20180827174235 {w r}"},
+		{version + "resume", `{}`, "resume a 20180827174235 { }"},
+		{version + "promote", `{"force":true}`, "promote a 20180827174235 true { }"},
+		{"/api/v1/apps/a/rollback", `{"who":"w"}`, "rollback a false {w }"},
+	} {
+		for _, token := range []string{"", "wrong"} {
+			status, body := ask("POST", c.path, token, c.body)
+			require.Equal(t, 401, status, body)
+		}
+		require.Empty(t, s.asked, "without the token nothing is done")
+		status, body := ask("POST", c.path, secret, c.body)
+		require.Equal(t, 200, status, body)
+		require.Equal(t, []string{c.asked}, s.asked)
+		s.asked = nil
+	}
+	status, body := ask("GET", "/api/v1/apps", "", "")
+	require.Equal(t, 200, status)
+	require.Contains(t, body, `"name":"a"`)
+	status, body = ask("GET", "/api/v1/apps/b/history", "", "")
+	require.Equal(t, 200, status)
+	require.Contains(t, body, `"data_version":"b"`)
+}
+
+func TestWhatIsNotUnderstood(t *testing.T) {
+	t.Parallel()
+	s := &service{}
+	ask := serve(t, s)
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		says               string
+	}{
+		{"POST", "/api/v1/apps/a/instances", `{"sed":{}}`, 400, `unknown field "sed"`},
+		{"POST", "/api/v1/apps/a/instances", `{"seed":1}`, 400, "cannot unmarshal"},
+		{"POST", "/api/v1/apps/a/instances", `{} {}`, 400, "something comes after the object"},
+		{"POST", "/api/v1/apps/a/instances", `{"reason":"` + strings.Repeat("x", 70_000) + `"}`, 400, "too large"},
+		{"POST", "/api/v1/apps/a/instances/newest/promote", ``, 400, "no data version"},
+		{"POST", "/api/v1/apps/a/instances/20180827174235/explode", ``, 404, "there are suspend, resume and promote"},
+		{"GET", "/api/v1/apps/a/instances", ``, 404, "GET /api/v1/apps/a/instances"},
+		{"DELETE", "/api/v1/apps", ``, 404, "DELETE /api/v1/apps"},
+	} {
+		status, body := ask(c.method, c.path, secret, c.body)
+		require.Equal(t, c.status, status, body)
+		var p api.Problem
+		require.NoError(t, json.Unmarshal([]byte(body), &p), body)
+		require.Equal(t, c.status, p.Status)
+		require.Contains(t, p.Detail, c.says)
+	}
+	require.Empty(t, s.asked)
+}
+
+func TestWhatTheServiceRefuses(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]int{
+		fmt.Errorf("%w: from", api.ErrInvalid): 400, api.ErrNotFound: 404, control.ErrUnknownInstance: 404,
+		fmt.Errorf("promote: %w: behind", control.ErrRefused): 409, control.ErrInstanceExists: 409, errors.New("disk"): 500,
+	} {
+		status, body := serve(t, &service{err: err})("POST", "/api/v1/apps/a/rollback", secret, "")
+		require.Equal(t, want, status)
+		require.Contains(t, body, err.Error())
+	}
+}
