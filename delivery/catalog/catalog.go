@@ -4,6 +4,9 @@
 // keeps it, as it would without Millrace. So Trino, Spark or PyIceberg see the very same files, and a commit of Millrace at
 // once.
 //
+// The namespace serving stands for that of the data version that serves: what its tables are changes in one moment when another version is
+// made to.
+//
 //	GET       /iceberg/v1/config
 //	GET       /iceberg/v1/namespaces
 //	GET HEAD  /iceberg/v1/namespaces/{namespace}
@@ -36,7 +39,11 @@ var ErrUnknownToken = errors.New("unknown token")
 type Config struct {
 	Lake      *lake.Lake // not closed by the catalogue
 	Authorize func(ctx context.Context, token string) error
-	Logger    *slog.Logger // default: discards
+
+	// Serving is the namespace that "serving" stands for. Default: there is none.
+	Serving func(ctx context.Context) (namespace string, err error)
+
+	Logger *slog.Logger // default: discards
 }
 
 // Catalog is the handler.
@@ -165,8 +172,27 @@ func (c *Catalog) byNamespace(ctx context.Context) (namespaces []string, tables 
 		}
 		tables[n.Namespace] = append(tables[n.Namespace], n.Table)
 	}
+	stands, err := c.resolve(ctx, serving)
+	if err != nil {
+		return nil, nil, err
+	}
+	if stands != serving && tables[stands] != nil {
+		namespaces = append(namespaces, serving)
+		tables[serving] = tables[stands]
+	}
 	slices.Sort(namespaces)
 	return namespaces, tables, nil
+}
+
+// serving is the namespace that stands for another one.
+const serving = "serving"
+
+// resolve returns what a namespace stands for.
+func (c *Catalog) resolve(ctx context.Context, namespace string) (string, error) {
+	if namespace != serving || c.cfg.Serving == nil {
+		return namespace, nil
+	}
+	return c.cfg.Serving(ctx)
 }
 
 func noNamespace(name string) error {
@@ -218,8 +244,11 @@ func (c *Catalog) tables(r *http.Request) (any, error) {
 }
 
 func (c *Catalog) table(r *http.Request) (any, error) {
-	name := lake.Name{Namespace: r.PathValue("namespace"), Table: r.PathValue("table")}
-	t, err := c.cfg.Lake.Lookup(r.Context(), name)
+	namespace, err := c.resolve(r.Context(), r.PathValue("namespace"))
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.cfg.Lake.Lookup(r.Context(), lake.Name{Namespace: namespace, Table: r.PathValue("table")})
 	if err != nil {
 		return nil, err
 	}
