@@ -25,12 +25,13 @@ import (
 )
 
 // Parts are what can be measured alone.
-var Parts = []string{partJob, partApp, partSteps, partCollector, partLatency}
+var Parts = []string{partJob, partApp, partSteps, partSeeding, partCollector, partLatency}
 
 const (
-	partJob       = "job"   // a whole job with two joins
-	partApp       = "app"   // the shipped app
-	partSteps     = "steps" // of a job, one by one
+	partJob       = "job"     // a whole job with two joins
+	partApp       = "app"     // the shipped app
+	partSteps     = "steps"   // of a job, one by one
+	partSeeding   = "seeding" // from the lake, beside following the log
 	partCollector = "collector"
 	partLatency   = "latency" // from event to searchable row
 )
@@ -132,6 +133,7 @@ func Run(ctx context.Context, c Config) (r Report, err error) {
 		measure func(context.Context) ([]Measure, error)
 	}{
 		{partSteps, c.steps},
+		{partSeeding, c.seeding},
 		{partCollector, c.collector},
 		{partLatency, c.latency},
 	} {

@@ -54,6 +54,8 @@ func goals(r Report) (out []Goal) {
 		ratio(job(1_000_000, never, 2).Rate.Median, job(1_000_000, never, 1).Rate.Median))
 	add("records/s of two workers ÷ of one, 10⁶ keys, corrected for 1 h", atLeast, 1.7,
 		ratio(job(1_000_000, hour, 2).Rate.Median, job(1_000_000, hour, 1).Rate.Median))
+	add(timesFollowing("one application of four"), atLeast, 3, measured(timesFollowing("one application of four")))
+	add(timesFollowing("all of four applications"), atLeast, 3, measured(timesFollowing("all of four applications")))
 	add("collector, events/s, durable", atLeast, 30_000, measured(collected(envelope)))
 	add("event to searchable row at 5,000/s, 99 of 100, ms", atMost, 250, measured(searchable("99 of 100")))
 	add("savepoint of 10⁶ keys, s", atMost, 1, measured((&trial{app: twoJoins, keys: 1_000_000}).state("first savepoint of")))
