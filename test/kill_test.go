@@ -20,7 +20,8 @@ import (
 // auditEvery is after how many kills the ledger is looked at: a run that fails then says between which kills something went wrong.
 const auditEvery = 10
 
-// TestKill kills a loaded demo at random moments, MILLRACE_KILLS times (20 by default), half of them with table topics. After every tenth
+// TestKill kills a loaded demo at random moments, MILLRACE_KILLS times (20 by default), half of them with table topics, and half with a data
+// version that was started a moment before the first kill and reads the lake, then the log. After every tenth
 // kill, and at the end, it lets the demo come to rest and looks whether the ledger balances: every item that the simulator sent is in the
 // raw lake, as often as it was sent, every log record once, every row once and the same in lake, index and topics, and no quiz is
 // without course and role.
@@ -31,6 +32,9 @@ func TestKill(t *testing.T) {
 			t.Parallel()
 			k := newKiller(t, filepath.Join(t.TempDir(), "data"))
 			k.topics = topics
+			if !topics {
+				k.startVersion()
+			}
 			rows := k.run((k.kills+1)/2, nil)
 			// On a busy machine the lives were too short for a quiz to be graded.
 			for more := 0; slices.Contains(slices.Collect(maps.Values(rows)), 0) && more < 20; more++ {
@@ -51,6 +55,7 @@ type killer struct {
 	data    string
 	args    []string // where its servers are
 	topics  bool
+	seeded  int // data versions that were started
 }
 
 func newKiller(t *testing.T, data string, args ...string) *killer {
@@ -95,6 +100,21 @@ func (k *killer) demo(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	return cmd, &stderr
+}
+
+// startVersion starts a data version that reads the lake, and kills the demo at once.
+func (k *killer) startVersion() {
+	k.t.Helper()
+	k.audit() // there is something in the lake
+	cmd, stderr := k.demo()
+	require.NoError(k.t, cmd.Start())
+	require.Eventually(k.t, func() bool { // it takes a moment until the demo listens
+		return exec.Command(millrace, "app", "start", "ingest-etl-edgenuity-lms-job", "--seed", "--data-dir", k.data).Run() == nil
+	}, time.Minute, 50*time.Millisecond, "%s", stderr)
+	require.NoError(k.t, cmd.Process.Kill())
+	var exit *exec.ExitError
+	require.ErrorAs(k.t, cmd.Wait(), &exit)
+	k.seeded++
 }
 
 // round starts a demo and kills it at any moment: also before everything has started, and in the middle of a recovery. A fault begins
@@ -143,6 +163,7 @@ func (k *killer) audit() map[string]int64 {
 	require.Zero(t, ledger.Waiting)
 	require.Zero(t, ledger.DeadLetters)
 	require.Len(t, ledger.Rows, 6)
+	require.Equal(t, k.seeded, strings.Count(string(out), ": quiz_submission: records = what the simulator's items make"), "%s", out)
 
 	// Once more from what is stored, by a process that sent nothing.
 	said, err := exec.Command(millrace, append([]string{"check", "--data-dir", k.data}, k.args...)...).CombinedOutput()

@@ -104,7 +104,7 @@ func openBenchStack(ctx context.Context, path string) (bench.Stack, error) {
 	if err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
-	return &benchStack{s, s.cfg.shares().apply()}, nil
+	return &benchStack{s, s.shares().apply()}, nil
 }
 
 func (s *benchStack) CollectorURL() string { return s.collectorURL() }
@@ -115,14 +115,14 @@ func (s *benchStack) NewKey(ctx context.Context, account, env, sourceType string
 }
 
 func (s *benchStack) Jobs() []engine.Progress {
-	return []engine.Progress{s.raw.Progress(), s.etl.Progress()}
+	return []engine.Progress{s.raw.Progress(), s.serving().Progress()}
 }
 
 func (s *benchStack) Run(ctx context.Context) error {
 	if err := s.stack.Run(ctx); err != nil {
 		return err
 	}
-	return errors.Join(s.raw.failure(), s.etl.failure())
+	return errors.Join(s.raw.failure(), s.serving().failure())
 }
 
 func (s *benchStack) Close() error {

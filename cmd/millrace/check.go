@@ -78,7 +78,10 @@ func (s *stack) unsettled(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, j := range []*stackJob{s.raw, s.etl} {
+	for _, j := range s.jobs() {
+		if !j.works() {
+			continue
+		}
 		p := j.Progress()
 		for partition, end := range ends {
 			if p.Offsets[partition] < end {

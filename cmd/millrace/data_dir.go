@@ -22,8 +22,8 @@ const dataFormat = 1
 //
 //	millrace.json    what directory this is: its format
 //	lock             held by the process that uses it
-//	running.json     where that process listens
-//	keys.db          sensor keys
+//	running.json     where that process listens, and the token of who may command it
+//	keys.db          sensor keys, tokens, instances
 //	log/             the embedded broker's records
 //	index.duckdb     the embedded index
 //	lake/            catalogue and warehouse
@@ -66,6 +66,7 @@ type running struct {
 	Listen string `json:"listen"`
 	Log    string `json:"log"`
 	Index  string `json:"index"`
+	Token  string `json:"token"` // of who may change what runs
 }
 
 var errInUse = errors.New("in use")

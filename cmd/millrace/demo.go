@@ -164,7 +164,7 @@ func (d *demo) runUntilSettled(ctx context.Context, s *stack, sender *sim.Sender
 	if text := p.behind(); text != "" {
 		fmt.Fprintln(d.cmd.ErrOrStderr(), "millrace: "+text)
 	}
-	for _, j := range []*stackJob{s.raw, s.etl} {
+	for _, j := range s.jobs() {
 		if failed := j.failure(); failed != nil {
 			err = errors.Join(err, fmt.Errorf("job %s failed: %w", j.instance.UniqueID(), failed))
 		}
@@ -175,7 +175,7 @@ func (d *demo) runUntilSettled(ctx context.Context, s *stack, sender *sim.Sender
 	return err
 }
 
-// untilPublished waits until both jobs have committed every record that is in the log now, and all rows are in their sinks: a stop
+// untilPublished waits until all jobs have committed every record that is in the log now, and all rows are in their sinks: a stop
 // waits for them too, but not for long.
 func (s *stack) untilPublished(ctx context.Context) error {
 	if err := s.untilRead(ctx); err != nil {
@@ -185,9 +185,12 @@ func (s *stack) untilPublished(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		pending := false
-		for _, j := range []*stackJob{s.raw, s.etl} {
+		for _, j := range s.jobs() {
 			if j.failure() != nil {
 				return nil // Run's caller says so
+			}
+			if j.isSuspended() {
+				continue
 			}
 			for _, sink := range j.Progress().Sinks {
 				pending = pending || sink.PendingEpochs > 0
@@ -204,7 +207,7 @@ func (s *stack) untilPublished(ctx context.Context) error {
 	}
 }
 
-// untilRead waits until both jobs have committed every record that is in the log now.
+// untilRead waits until all jobs have committed every record that is in the log now.
 func (s *stack) untilRead(ctx context.Context) error {
 	ends, err := s.log.Ends(ctx)
 	if err != nil {
@@ -214,13 +217,17 @@ func (s *stack) untilRead(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		behind := false
-		for _, j := range []*stackJob{s.raw, s.etl} {
+		for _, j := range s.jobs() {
 			if j.failure() != nil {
 				return nil // Run's caller says so
 			}
-			offsets := j.Progress().Offsets
+			if j.isSuspended() {
+				continue
+			}
+			p := j.Progress()
+			behind = behind || p.Seeds()
 			for partition, end := range ends {
-				behind = behind || offsets[partition] < end
+				behind = behind || p.Offsets[partition] < end
 			}
 		}
 		if !behind {
@@ -248,9 +255,10 @@ func (d *demo) show(ctx context.Context, s *stack, sender *sim.Sender, p *pace) 
 			p.add(sent(sender), now)
 		}
 		state, virtual := sender.Snapshot()
-		raw, job := s.raw.Progress(), s.etl.Progress()
+		serving := s.serving()
+		raw, job := s.raw.Progress(), serving.Progress()
 		waiting := int64(0)
-		for _, t := range s.etl.plan.Tables {
+		for _, t := range serving.plan.Tables {
 			waiting += job.Counters["table."+t.Name+".waiting"]
 		}
 		line.show("%s in the district: %d items sent, %s, %d in the lake, %d rows, %d waiting, %d to read",

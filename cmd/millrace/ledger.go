@@ -11,6 +11,7 @@ import (
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 
+	"millrace"
 	"millrace/engine"
 	"millrace/etl"
 	"millrace/ingest"
@@ -22,16 +23,22 @@ import (
 
 // ledger is the bookkeeping of a data directory at rest: what was sent, where it is now, and whether that adds up.
 type ledger struct {
-	Sent        int64            `json:"sent"` // items, redeliveries and broken payloads included: as the simulator counts them, else as the log does
-	Lake        int64            `json:"lake"` // events and entities in the raw lake
-	Rejects     int64            `json:"rejects"`
-	Replayed    int64            `json:"replayed"`   // records of the log that are there once more, for dead letters
-	Duplicates  int64            `json:"duplicates"` // items that the ETL job had seen before
+	Sent      int64         `json:"sent"` // items, redeliveries and broken payloads included: as the simulator counts them, else as the log does
+	Lake      int64         `json:"lake"` // events and entities in the raw lake
+	Rejects   int64         `json:"rejects"`
+	Replayed  int64         `json:"replayed"` // records of the log that are there once more, for dead letters
+	made                    // by the data version that serves
+	Balanced  bool          `json:"balanced"`
+	Checks    []ledgerCheck `json:"checks"`
+	Unchecked []string      `json:"unchecked,omitempty"` // data versions that are not at rest because they are suspended or have failed
+}
+
+// made is what a data version has made of the records that it read.
+type made struct {
+	Duplicates  int64            `json:"duplicates"` // items that it had seen before
 	Rows        map[string]int64 `json:"rows"`
 	Waiting     int64            `json:"waiting"`
 	DeadLetters int64            `json:"dead_letters"`
-	Balanced    bool             `json:"balanced"`
-	Checks      []ledgerCheck    `json:"checks"`
 }
 
 // ledgerCheck is one equation. Each side is counted in another place than the other.
@@ -60,31 +67,37 @@ func (l *ledger) within(name string, least, most, got int64) {
 // auditor recomputes the ledger of a stack whose jobs do not run. What it has to remember of every row it sorts on disk: its memory does
 // not grow with the lake, but for a bit or less for each record of the log.
 type auditor struct {
-	s        *stack
-	l        ledger
-	job, raw engine.Progress
-	sets     []*spill.Set // to close
+	s    *stack
+	l    ledger
+	raw  engine.Progress
+	sets []*spill.Set // to close
 
 	sim    *sim.State // nil when the directory is not a demo's
 	items  *spill.Set // hashes of the items in the raw lake that belong to the simulator's tenant
 	tenant int64      // how many there are
 
+	// Of the data version that is being checked:
+	etl     *stackJob
+	job     engine.Progress
 	letters map[string]int64      // dead letters of records that became no row, by table
 	refused map[string]*spill.Set // rows that a sink has refused, by table: id, and which sink
+	records map[string]int64      // by table: those that were found somewhere
 
-	records map[string]int64 // by table: those that were found somewhere
+	whole []wholeVersion // data versions that have read all records
+}
+
+// wholeVersion is a data version that has read all records, with what was found of each table.
+type wholeVersion struct {
+	label   string
+	records map[string]int64
 }
 
 // audit counts everything again from what is stored: the log, every row of the raw lake and of the tables, the index and the jobs'
 // committed counters.
 func audit(ctx context.Context, s *stack) (l ledger, err error) {
-	a := &auditor{
-		s: s, l: ledger{Rows: map[string]int64{}, Balanced: true},
-		letters: map[string]int64{}, refused: map[string]*spill.Set{}, records: map[string]int64{},
-		job: s.etl.Progress(), raw: s.raw.Progress(),
-	}
+	a := &auditor{s: s, l: ledger{Balanced: true}, raw: s.raw.Progress()}
 	defer func() { err = errors.Join(err, a.close()) }()
-	for _, step := range []func(context.Context) error{a.atRest, a.readSimulator, a.rawLake, a.tables, a.simulator} {
+	for _, step := range []func(context.Context) error{a.atRest, a.readSimulator, a.rawLake, a.versions, a.simulator} {
 		if err := step(ctx); err != nil {
 			return a.l, fmt.Errorf("recompute the ledger: %w", err)
 		}
@@ -119,15 +132,50 @@ func (a *auditor) atRest(ctx context.Context) error {
 		return err
 	}
 	a.l.Sent = total(ends)
-	for _, j := range []struct {
-		*stackJob
-		p engine.Progress
-	}{{a.s.raw, a.raw}, {a.s.etl, a.job}} {
-		a.l.equal(j.instance.Program+" has read the log", total(ends), total(j.p.Offsets))
-		for _, s := range j.p.Sinks {
-			a.l.equal(j.instance.Program+": rows that "+s.Name+" has yet to publish", 0, s.PendingRows)
+	for _, j := range a.s.jobs() {
+		if !j.works() {
+			a.l.Unchecked = append(a.l.Unchecked, fmt.Sprintf("%s is %s", a.s.nameOf(j), j.state()))
+			continue
+		}
+		p := j.Progress()
+		a.l.equal(a.s.nameOf(j)+" has read the log", total(ends), total(p.Offsets))
+		if x := p.Seeding; x != nil {
+			a.l.equal(a.s.nameOf(j)+" has read its rows of the lake", x.Rows, x.Read)
+		}
+		for _, s := range p.Sinks {
+			a.l.equal(a.s.nameOf(j)+": rows that "+s.Name+" has yet to publish", 0, s.PendingRows)
 		}
 	}
+	return nil
+}
+
+// versions checks the tables of each data version by themselves.
+func (a *auditor) versions(ctx context.Context) error {
+	var served made
+	for _, j := range a.s.versions() {
+		if !j.works() {
+			continue
+		}
+		a.etl, a.job = j, j.Progress()
+		a.letters, a.refused, a.records, a.l.made = map[string]int64{}, map[string]*spill.Set{}, map[string]int64{}, made{Rows: map[string]int64{}}
+		label, from := "", len(a.l.Checks)
+		if j.instance.DataVersion != millrace.Unversioned {
+			label = j.instance.DataVersion + ": "
+		}
+		if err := a.tables(ctx); err != nil {
+			return err
+		}
+		for i := range a.l.Checks[from:] {
+			a.l.Checks[from+i].Name = label + a.l.Checks[from+i].Name
+		}
+		if j == a.s.serving() {
+			served = a.l.made
+		}
+		if r := j.seed; r == nil || r.From.IsZero() && r.To.IsZero() && len(r.Envs) == 0 && len(r.SourceTypes) == len(j.plan.SourceTypes) {
+			a.whole = append(a.whole, wholeVersion{label, a.records})
+		}
+	}
+	a.l.made = served
 	return nil
 }
 
@@ -191,8 +239,8 @@ func (a *auditor) tables(ctx context.Context) error {
 	a.l.Duplicates = c["duplicates"]
 	a.l.equal("read = events + entities + filtered + rejects + unreadable + replayed",
 		c["read"], c["events"]+c["entities"]+c["filtered"]+c["rejects"]+c["unreadable"]+c["replayed"])
-	for _, t := range slices.Backward(a.s.etl.plan.Tables) { // dead letters are the last: the others are compared with them
-		if _, err := a.verified(ctx, a.s.etl.instance.Namespace(), t); err != nil {
+	for _, t := range slices.Backward(a.etl.plan.Tables) { // dead letters are the last: the others are compared with them
+		if _, err := a.verified(ctx, a.etl.instance.Namespace(), t); err != nil {
 			return err
 		}
 		rows, lost, err := a.table(ctx, t)
@@ -246,6 +294,9 @@ func (l ledger) print(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "sent %d, lake %d, rejects %d, replayed %d, duplicates %d, rows %d, waiting %d, dead letters %d\n",
 		l.Sent, l.Lake, l.Rejects, l.Replayed, l.Duplicates, rows, l.Waiting, l.DeadLetters)
+	for _, u := range l.Unchecked {
+		fmt.Fprintf(&b, "not checked: %s\n", u)
+	}
 	if l.Balanced {
 		b.WriteString("the ledger balances\n")
 	}

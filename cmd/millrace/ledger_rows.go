@@ -37,7 +37,7 @@ type rowsIn func(context.Context, plan.Table) iter.Seq2[stored, error]
 
 func (a *auditor) rowsInLake(ctx context.Context, t plan.Table) iter.Seq2[stored, error] {
 	return func(yield func(stored, error) bool) {
-		table, err := a.s.lake.Lookup(ctx, lake.Name{Namespace: a.s.etl.instance.Namespace(), Table: t.Name})
+		table, err := a.s.lake.Lookup(ctx, lake.Name{Namespace: a.etl.instance.Namespace(), Table: t.Name})
 		if err != nil {
 			yield(stored{}, err)
 			return
@@ -56,7 +56,7 @@ func (a *auditor) rowsInLake(ctx context.Context, t plan.Table) iter.Seq2[stored
 
 func (a *auditor) rowsInIndex(ctx context.Context, t plan.Table) iter.Seq2[stored, error] {
 	return func(yield func(stored, error) bool) {
-		for d, err := range a.s.index.Documents(ctx, t.Name, elastic.RowID) {
+		for d, err := range a.s.index.Documents(ctx, elastic.VersionAlias(t.Name, a.etl.instance.DataVersion), elastic.RowID) {
 			if errors.Is(err, delivery.ErrNotFound) {
 				return // no row was published
 			}
@@ -74,7 +74,7 @@ func (a *auditor) rowsInIndex(ctx context.Context, t plan.Table) iter.Seq2[store
 
 func (a *auditor) rowsInTopic(ctx context.Context, t plan.Table) iter.Seq2[stored, error] {
 	return func(yield func(stored, error) bool) {
-		for m, err := range topic.Read(ctx, a.s.log, a.s.etl.instance.Namespace(), t.Name) {
+		for m, err := range topic.Read(ctx, a.s.log, a.etl.instance.Namespace(), t.Name) {
 			if err != nil {
 				yield(stored{}, err)
 				return

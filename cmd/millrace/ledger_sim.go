@@ -60,9 +60,11 @@ func (a *auditor) simulator(ctx context.Context) error {
 		return err
 	}
 	late := sim.Count(unacknowledged).Distinct.ByTable
-	for _, name := range slices.Sorted(maps.Keys(known.Distinct.ByTable)) {
-		n := known.Distinct.ByTable[name]
-		a.l.within(name+": records = what the simulator's items make", n, n+late[name], a.records[name])
+	for _, v := range a.whole {
+		for _, name := range slices.Sorted(maps.Keys(known.Distinct.ByTable)) {
+			n := known.Distinct.ByTable[name]
+			a.l.within(v.label+name+": records = what the simulator's items make", n, n+late[name], v.records[name])
+		}
 	}
 	return nil
 }

@@ -23,6 +23,9 @@ var version = "dev"
 const (
 	exitFailed      = 1
 	exitUsage       = 2
+	exitNotFound    = 3
+	exitNotAllowed  = 4
+	exitConflict    = 5
 	exitInterrupted = 130
 )
 
@@ -54,6 +57,10 @@ func run(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	fmt.Fprintln(os.Stderr, "millrace:", sentence(err))
+	var answered problemError
+	if errors.As(err, &answered) {
+		return answered.exitCode()
+	}
 	return exitFailed
 }
 
@@ -98,7 +105,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
 	root.AddCommand(
-		demoCommand(), serveCommand(), keyCommand(), tokenCommand(), sendCommand(), describeCommand(),
+		demoCommand(), serveCommand(), appCommand(), keyCommand(), tokenCommand(), sendCommand(), describeCommand(),
 		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), benchCommand(),
 	)
 	return root

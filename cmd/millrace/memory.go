@@ -24,7 +24,10 @@ import (
 
 const (
 	defaultMemory = 600 // MB
-	leastMemory   = 450
+	leastMemory   = 450 // for a stack with two jobs
+
+	// leastCollected is what the Go part needs, in bytes.
+	leastCollected = 90e6
 
 	// program is what code and constants take once most of them have been used.
 	program = 126e6
@@ -49,14 +52,23 @@ type shares struct {
 
 // divide gives each part its share of what the process may hold. A quarter is left for memory that allocators keep, and for garbage: a
 // collector that gets little of a busy machine ends long after it was due.
-func divide(memory int64) shares {
+func divide(memory int64, jobs int) shares {
 	s := shares{
 		index: memory / 12, cache: memory / 40, memTable: memory / 80,
 		fetch: int32(min(memory/600, 8<<20)), epoch: min(memory/200, 16<<20), flush: min(memory/30, 128<<20), bulk: int(min(memory/300, 5<<20)),
 	}
-	outside := program + 2*s.index + 2*(s.cache+2*s.memTable) // DuckDB has as much again beside its buffers
+	outside := program + 2*s.index + int64(jobs)*(s.cache+2*s.memTable) // DuckDB has as much again beside its buffers
 	s.collected = memory - memory/4 - outside
 	return s
+}
+
+// memoryFor is how many MB a process with so many jobs needs.
+func memoryFor(jobs int) int64 {
+	memory := int64(leastMemory)
+	for divide(memory*1e6, jobs).collected < leastCollected {
+		memory += 10
+	}
+	return memory
 }
 
 // apply bounds the Go part, unless GOMEMLIMIT does, and returns the limit there was.

@@ -7,7 +7,7 @@ import (
 )
 
 // jobCounters publishes what the plans of jobs count. A commit keeps the counters with the state, so they go on over restarts.
-type jobCounters []*stackJob
+type jobCounters struct{ *stack }
 
 var (
 	jobItems = prometheus.NewDesc("millrace_job_items_total",
@@ -27,7 +27,7 @@ func (c jobCounters) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c jobCounters) Collect(ch chan<- prometheus.Metric) {
-	for _, j := range c {
+	for _, j := range c.jobs() {
 		id, failed := j.instance.UniqueID(), 0.0
 		if j.failure() != nil {
 			failed = 1

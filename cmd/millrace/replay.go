@@ -40,11 +40,9 @@ lists them. Replaying twice changes nothing.`,
 		if err != nil {
 			return err
 		}
-		etlPlan, err := lms.App.Plan()
-		if err != nil {
+		if which.Namespace, err = servingNamespace(cmd.Context(), dir); err != nil {
 			return err
 		}
-		which.Namespace = instanceOf(etlPlan).Namespace()
 		var n int
 		if r, ok := dir.running(); ok {
 			err = withLake(cmd, func(ctx context.Context, l *lake.Lake) error {

@@ -66,7 +66,7 @@ there: remove its folders below ` + savepointsDir + `/ to let go of it.`,
 			return err
 		}
 		return withStack(cmd, cfg, slog.LevelWarn, func(ctx context.Context, s *stack) error {
-			jobs := []*stackJob{s.raw, s.etl}
+			jobs := s.jobs()
 			for _, j := range jobs {
 				dir := s.cfg.dir.join(savepointsDir, j.instance.UniqueID(), name)
 				if _, err := os.Stat(dir); err == nil {

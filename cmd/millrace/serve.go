@@ -105,7 +105,6 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	if cfg.memory < leastMemory {
 		return usagef("--memory %d: want %d MB or more", cfg.memory, leastMemory)
 	}
-	cfg.shares().apply()
 	cfg.logger = newLogger(cmd.ErrOrStderr(), level)
 	dir, err := openDataDir(dataDirFlag(cmd))
 	if err != nil {
@@ -118,6 +117,7 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	s.shares().apply()
 	return fn(cmd.Context(), s)
 }
 

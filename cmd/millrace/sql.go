@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace"
+	"millrace/control"
 	"millrace/delivery"
 	"millrace/lake"
 )
@@ -73,6 +74,13 @@ A query sees one snapshot of each table. Times are in UTC. Bytes of raw.events a
 			return usagef("-o parquet writes bytes: send them to a file with > NAME.parquet")
 		}
 		return withLake(cmd, func(ctx context.Context, l *lake.Lake) (err error) {
+			serving := func(ctx context.Context, _ string) (string, error) {
+				dir, err := readDataDir(dataDirFlag(cmd))
+				if err != nil {
+					return "", err
+				}
+				return servingNamespace(ctx, dir)
+			}
 			ctx, cancel := context.WithTimeoutCause(ctx, *timeout, fmt.Errorf("the query took longer than %s: ask for less, or give it more time with --timeout", *timeout))
 			defer cancel()
 			s, err := delivery.NewSQL(delivery.SQLConfig{Lake: l, Serving: serving, Memory: bytes, Spill: 8 * bytes, Rows: *limit})
@@ -97,8 +105,14 @@ A query sees one snapshot of each table. Times are in UTC. Bytes of raw.events a
 	return cmd
 }
 
-// serving is the namespace of the version of a table that reports read.
-func serving(context.Context, string) (string, error) { return millrace.Unversioned, nil }
+// servingNamespace is the namespace of the data version that readers see, whether or not a process uses the data directory.
+func servingNamespace(ctx context.Context, dir *dataDir) (string, error) {
+	now, err := control.ReadServing(ctx, dir.join("keys.db"), etlLine)
+	if now == "" {
+		now = millrace.Unversioned
+	}
+	return millrace.Instance{DataVersion: now}.Namespace(), err
+}
 
 func readQuery(cmd *cobra.Command, args []string, file string) (string, error) {
 	if len(args) == 1 && file != "" {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,17 +23,15 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"millrace"
-	"millrace/apps/lms"
 	"millrace/collect"
 	"millrace/control"
+	"millrace/control/api"
 	"millrace/delivery"
 	"millrace/delivery/catalog"
 	"millrace/eventlog"
 	"millrace/eventlog/broker"
 	"millrace/index"
-	"millrace/ingest"
 	"millrace/lake"
-	"millrace/plan"
 	"millrace/web"
 )
 
@@ -51,7 +52,10 @@ type stackConfig struct {
 	logger      *slog.Logger
 }
 
-func (c stackConfig) shares() shares { return divide(c.memory * 1e6) }
+// shares are those of a stack with the jobs that every stack has. What a job gets does not depend on how many there are.
+func (c stackConfig) shares() shares { return c.sharesOf(2) }
+
+func (c stackConfig) sharesOf(jobs int) shares { return divide(c.memory*1e6, jobs) }
 
 // parts are the files that the stack keeps in its directory.
 func (c stackConfig) parts() []part {
@@ -85,30 +89,22 @@ type stack struct {
 	index     *delivery.Index
 	catalog   *catalog.Catalog
 	console   *web.Server
-	raw, etl  *stackJob
+	instances *control.Instances
+	operators http.Handler // what operators do
+	secret    string       // that operators show
+	raw       *stackJob
+
+	changing sync.Mutex      // held while instances change
+	working  context.Context // of the jobs' runs; nil unless the stack runs
+	promoted chan struct{}   // wakes keepServing
+
+	mu             sync.Mutex
+	etl            []*stackJob // by data version, the oldest first
+	servingVersion string
 }
-
-// stackJob is a job of the stack and what became of it.
-type stackJob struct {
-	*millrace.Job
-	plan     *plan.Plan
-	instance millrace.Instance
-
-	mu  sync.Mutex
-	err error
-}
-
-func (j *stackJob) failure() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.err
-}
-
-// system is the tenant of apps that serve all tenants.
-const system = "system"
 
 func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
-	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now()}
+	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), promoted: make(chan struct{}, 1), secret: rand.Text()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -142,14 +138,22 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.onClose(s.tokens.Close)
+	if s.instances, err = control.OpenInstances(cfg.dir.join("keys.db")); err != nil {
+		return s, err
+	}
+	s.onClose(s.instances.Close)
 	if s.lake, err = s.openLake(ctx); err != nil {
 		return s, err
 	}
 	s.onClose(s.lake.Close)
-	if s.catalog, err = catalog.New(catalog.Config{Lake: s.lake, Authorize: s.authorize, Logger: cfg.logger}); err != nil {
+	if s.catalog, err = catalog.New(catalog.Config{Lake: s.lake, Authorize: s.authorize, Serving: s.servingNamespace, Logger: cfg.logger}); err != nil {
 		return s, err
 	}
+	s.onClose(s.closeJobs)
 	if err = s.openJobs(ctx); err != nil {
+		return s, err
+	}
+	if s.operators, err = api.New(api.Config{Service: s, Authorize: s.authorizeOperator, Logger: cfg.logger}); err != nil {
 		return s, err
 	}
 	s.collector, err = collect.New(collect.Config{Log: s.log, Keys: s.sensorKey, Prefix: cfg.prefix, Logger: cfg.logger, Registerer: s.registry})
@@ -163,8 +167,21 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	return s, writeJSON(cfg.dir.join("running.json"), running{
-		PID: os.Getpid(), Listen: s.listener.Addr().String(), Log: s.logAddr, Index: s.indexAddr,
+		PID: os.Getpid(), Listen: s.listener.Addr().String(), Log: s.logAddr, Index: s.indexAddr, Token: s.secret,
 	})
+}
+
+// authorizeOperator returns an error unless a token is the one in running.json: who may read the data directory may change what runs in it.
+func (s *stack) authorizeOperator(token string) error {
+	if subtle.ConstantTimeCompare([]byte(token), []byte(s.secret)) != 1 {
+		return errors.New("another token")
+	}
+	return nil
+}
+
+// servingNamespace is the namespace of the lake that readers see.
+func (s *stack) servingNamespace(context.Context) (string, error) {
+	return s.serving().instance.Namespace(), nil
 }
 
 // sensorKey finds what the items that come with a sensor key belong to.
@@ -250,41 +267,15 @@ func (s *stack) openLake(ctx context.Context) (*lake.Lake, error) {
 	})
 }
 
-func (s *stack) openJobs(ctx context.Context) (err error) {
-	etlPlan, err := lms.App.Plan()
-	if err != nil {
-		return err
+// closeJobs closes all jobs, the last first.
+func (s *stack) closeJobs() error {
+	var errs []error
+	for _, j := range slices.Backward(s.jobs()) {
+		if j != nil { // opening failed before it was made
+			errs = append(errs, j.close())
+		}
 	}
-	if s.raw, err = s.openJob(ctx, ingest.Plan(version), ingest.Namespace, ""); err != nil {
-		return err
-	}
-	if s.etl, err = s.openJob(ctx, etlPlan, "", s.indexAddr); err != nil {
-		return err
-	}
-	if err := s.cfg.dir.haveJobs(s.raw.instance.UniqueID(), s.etl.instance.UniqueID()); err != nil {
-		return err
-	}
-	return s.registry.Register(jobCounters{s.raw, s.etl})
-}
-
-func (s *stack) openJob(ctx context.Context, p *plan.Plan, namespace, indexURL string) (*stackJob, error) {
-	i, memory := instanceOf(p), s.cfg.shares()
-	j, err := millrace.OpenJob(ctx, millrace.JobConfig{
-		Instance: i, Plan: p, Dir: s.cfg.dir.join("jobs", i.UniqueID()), Savepoints: s.cfg.dir.join(savepointsDir, i.UniqueID()),
-		Log: s.log, Lake: s.lake, Namespace: namespace, IndexURL: indexURL, TableTopics: s.cfg.dir.head.TableTopics && indexURL != "",
-		Flush: s.cfg.flush, FlushBytes: memory.flush, BulkBytes: memory.bulk, EpochBytes: memory.epoch, CacheBytes: memory.cache, MemTableBytes: memory.memTable,
-		Logger: s.cfg.logger, Registerer: s.registry,
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.onClose(j.Close)
-	return &stackJob{Job: j, plan: p, instance: i}, nil
-}
-
-// instanceOf is the one instance of an app that a stack runs.
-func instanceOf(p *plan.Plan) millrace.Instance {
-	return millrace.Instance{Program: p.App, Account: system, Env: system, DataVersion: millrace.Unversioned}
+	return errors.Join(errs...)
 }
 
 // Run serves until ctx ends. Then the collector finishes the requests it has begun, and the jobs read what is in the log, for five
@@ -292,11 +283,13 @@ func instanceOf(p *plan.Plan) millrace.Instance {
 // Run: what sensors send is still collected, and the job goes on from its last commit at the next start.
 func (s *stack) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/metrics", s.serveMetrics)
 	for _, path := range s.collector.Paths() {
 		mux.Handle(path, s.collector)
 	}
 	mux.Handle(catalog.Path, s.catalog)
+	mux.Handle(api.Path, s.operators)
+	mux.Handle(api.Path+"/", s.operators)
 	mux.Handle("/", s.console)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 
@@ -311,18 +304,46 @@ func (s *stack) Run(ctx context.Context) error {
 		defer stopJobs()
 		return s.windDown(context.WithoutCancel(ctx), server)
 	})
-	for _, j := range []*stackJob{s.raw, s.etl} {
-		g.Go(func() error {
-			if err := j.Run(working); err != nil {
-				s.cfg.logger.Error("job failed; when the cause is removed it goes on from its last commit at the next start", "instance", j.instance.UniqueID(), "error", err)
-				j.mu.Lock()
-				j.err = err
-				j.mu.Unlock()
-			}
-			return nil
-		})
+	g.Go(func() error { return s.keepServing(ctx) })
+	if err := s.runJobs(working); err != nil {
+		return err
 	}
-	return g.Wait()
+	err := g.Wait()
+	s.changing.Lock()
+	s.working = nil
+	s.changing.Unlock()
+	for _, j := range s.jobs() {
+		j.wait()
+	}
+	return err
+}
+
+// runJobs runs the jobs that are to run, and closes those that are suspended.
+func (s *stack) runJobs(ctx context.Context) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.working = ctx
+	for _, j := range s.jobs() {
+		switch _, open := j.opened(); {
+		case j.isSuspended():
+			if err := j.close(); err != nil {
+				return err
+			}
+		case open:
+			j.run(ctx, s.sayFailed(j))
+		}
+	}
+	s.shares().apply()
+	return nil
+}
+
+// serveMetrics answers with the metrics of the stack and of the jobs that are open.
+func (s *stack) serveMetrics(w http.ResponseWriter, r *http.Request) {
+	all := prometheus.Gatherers{s.registry}
+	for _, j := range s.jobs() {
+		all = j.gather(all)
+	}
+	promhttp.HandlerFor(all, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 }
 
 // windDown ends the requests and waits until the jobs have read what they brought.
@@ -362,12 +383,15 @@ func (s *stack) sayStopping(w io.Writer, ended <-chan struct{}) {
 // unfinished is what the jobs have yet to do, for people.
 func (s *stack) unfinished() string {
 	var what []string
-	for _, j := range []*stackJob{s.raw, s.etl} {
-		if j.failure() != nil {
+	for _, j := range s.jobs() {
+		if !j.works() {
 			continue
 		}
-		p, name := j.Progress(), j.instance.Program
-		if p.Lag > 0 {
+		p, name := j.Progress(), s.nameOf(j)
+		switch {
+		case p.Seeds():
+			what = append(what, fmt.Sprintf("%s has %d rows of the lake to read", name, p.Seeding.Rows-p.Seeding.Read))
+		case p.Lag > 0:
 			what = append(what, fmt.Sprintf("%s has %d records to read", name, p.Lag))
 		}
 		for _, sink := range p.Sinks {
@@ -383,6 +407,14 @@ func (s *stack) unfinished() string {
 		return "requests and sinks come to their end"
 	}
 	return strings.Join(what, ", ")
+}
+
+// nameOf names a job among those of the stack.
+func (s *stack) nameOf(j *stackJob) string {
+	if j.instance.DataVersion == millrace.Unversioned {
+		return j.instance.Program
+	}
+	return j.instance.Program + " " + j.instance.DataVersion
 }
 
 // Close closes what openStack opened, the last first.

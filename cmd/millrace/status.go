@@ -34,7 +34,8 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 	}
 	st.Collected.Items = total(ends)
 
-	raw, etlProgress := meanwhile{before: s.raw.Progress()}, meanwhile{before: s.etl.Progress()}
+	serving := s.serving()
+	raw, etlProgress := meanwhile{before: s.raw.Progress()}, meanwhile{before: serving.Progress()}
 	if st.Lake, err = s.rawLake(ctx); err != nil {
 		problem("The lake", err)
 	}
@@ -42,7 +43,7 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 	if err != nil {
 		problem("Dead letters", err)
 	}
-	for _, t := range s.etl.plan.Tables {
+	for _, t := range serving.plan.Tables {
 		row := web.Table{Name: t.Name}
 		totals, err := s.index.Totals(ctx, t.Name)
 		switch {
@@ -61,8 +62,10 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 		}
 		st.Tables = append(st.Tables, row)
 	}
-	raw.after, etlProgress.after = s.raw.Progress(), s.etl.Progress()
-	st.Jobs = []web.Job{webJob(s.raw, raw.after), webJob(s.etl, etlProgress.after)}
+	raw.after, etlProgress.after = s.raw.Progress(), serving.Progress()
+	for _, j := range s.jobs() {
+		st.Jobs = append(st.Jobs, webJob(j, j.Progress()))
+	}
 	for i, t := range st.Tables {
 		if t.Name != etl.DeadLetterTable {
 			st.Tables[i].Waiting = new(etlProgress.after.Counters["table."+t.Name+".waiting"])
@@ -74,7 +77,7 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 
 // ready says why the stack cannot do all of its work: a job has failed.
 func (s *stack) ready(context.Context) error {
-	for _, j := range []*stackJob{s.raw, s.etl} {
+	for _, j := range s.jobs() {
 		if err := j.failure(); err != nil {
 			return fmt.Errorf("job %s has failed: %w", j.instance.UniqueID(), err)
 		}
@@ -173,14 +176,14 @@ func onTheirWay(a web.Account, moving int64, uncertain bool) web.Account {
 
 func webJob(j *stackJob, p engine.Progress) web.Job {
 	out := web.Job{
-		Name: j.instance.Program, UniqueID: j.instance.UniqueID(), State: "RUNNING", Epoch: p.Epoch, Read: p.Read,
+		Name: j.instance.Program, UniqueID: j.instance.UniqueID(), State: jobState(j, p), Epoch: p.Epoch, Read: p.Read,
 		ReadPerSecond: &p.ReadRate, LagRecords: &p.Lag, OutboxBytes: p.OutboxBytes,
 	}
 	if p.Lag == 0 {
 		out.LagSeconds = new(float64)
 	}
 	if err := j.failure(); err != nil {
-		out.State, out.Error = "FAILED", err.Error()
+		out.Error = err.Error()
 	}
 	for _, s := range p.Sinks {
 		behind := web.Sink{Name: s.Name, BehindEpochs: uint64(s.PendingEpochs)} //nolint:gosec // a length
@@ -190,6 +193,15 @@ func webJob(j *stackJob, p engine.Progress) web.Job {
 		out.Sinks = append(out.Sinks, behind)
 	}
 	return out
+}
+
+// jobState is a job's state in words.
+func jobState(j *stackJob, p engine.Progress) string {
+	state := j.state()
+	if state == "SEEDING" && p.Seeding.Rows > 0 {
+		state += fmt.Sprintf(" %d %%", 100*p.Seeding.Read/p.Seeding.Rows)
+	}
+	return state
 }
 
 // rawLake is what the raw tables hold and the state of their maintenance. They are append-only: their manifests know.
@@ -237,11 +249,12 @@ func (s *stack) deadLettersByTable(ctx context.Context) (map[string]int64, error
 
 // newestRows are the rows of a table that were made last, as text.
 func (s *stack) newestRows(ctx context.Context, table string, n int) ([]string, [][]string, error) {
-	i, ok := s.etl.plan.Table(table)
+	serving := s.serving()
+	i, ok := serving.plan.Table(table)
 	if !ok {
 		return nil, nil, fmt.Errorf("table %s: %w", table, web.ErrNotFound)
 	}
-	t := s.etl.plan.Tables[i]
+	t := serving.plan.Tables[i]
 	columns := columnNames(t)
 	rows, err := s.index.Newest(ctx, table, n)
 	if errors.Is(err, delivery.ErrNotFound) {
@@ -314,7 +327,7 @@ func (s *stack) deadLetters(ctx context.Context, n int) ([]web.DeadLetter, error
 	}
 	out := make([]web.DeadLetter, len(rows))
 	for i, r := range rows {
-		out[i] = web.DeadLetter{App: s.etl.plan.App, Stage: cellText(r["stage"]), Record: cellText(first(r["_sources"]))}
+		out[i] = web.DeadLetter{App: etlLine.Program, Stage: cellText(r["stage"]), Record: cellText(first(r["_sources"]))}
 		if table := cellText(r["table_name"]); table != "" {
 			out[i].Stage = table + ": " + out[i].Stage
 		}

@@ -128,7 +128,7 @@ func rowsCommand() *cobra.Command {
 			return usagef("--limit %d: want a number of rows, or 0 for all", *limit)
 		}
 		return withLake(cmd, func(ctx context.Context, l *lake.Lake) error {
-			t, err := findTable(ctx, l, args[0])
+			t, err := findTable(ctx, dataDirFlag(cmd), l, args[0])
 			if err != nil {
 				return err
 			}
@@ -138,8 +138,8 @@ func rowsCommand() *cobra.Command {
 	return cmd
 }
 
-// findTable finds a table by its name, or by namespace.name where the name alone is not enough.
-func findTable(ctx context.Context, l *lake.Lake, name string) (*lake.Table, error) {
+// findTable finds a table by namespace.name, or by its name: then it is the one of the data version that serves, if there are several.
+func findTable(ctx context.Context, dataDir string, l *lake.Lake, name string) (*lake.Table, error) {
 	names, err := l.Tables(ctx)
 	if err != nil {
 		return nil, err
@@ -158,8 +158,19 @@ func findTable(ctx context.Context, l *lake.Lake, name string) (*lake.Table, err
 	case 1:
 		return l.Lookup(ctx, found[0])
 	}
+	dir, err := readDataDir(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	serving, err := servingNamespace(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
 	all = all[:0]
 	for _, n := range found {
+		if n.Namespace == serving {
+			return l.Lookup(ctx, n)
+		}
 		all = append(all, n.String())
 	}
 	return nil, fmt.Errorf("table %q is in several namespaces; name one: %s", name, strings.Join(all, ", "))
