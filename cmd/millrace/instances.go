@@ -268,7 +268,7 @@ func (s *stack) Start(ctx context.Context, app string, start api.Start) (api.Ins
 	if err := s.roomFor(len(s.jobs()) + 1); err != nil {
 		return api.Instance{}, err
 	}
-	i := control.Instance{Line: etlLine, DataVersion: control.NewDataVersion(time.Now()), Seed: seed}
+	i := control.Instance{Line: etlLine, DataVersion: s.newDataVersion(time.Now()), Seed: seed}
 	if err := s.instances.Create(ctx, i, control.By{Who: start.Who, Reason: start.Reason}); err != nil {
 		return api.Instance{}, err
 	}
@@ -283,6 +283,17 @@ func (s *stack) Start(ctx context.Context, app string, start api.Start) (api.Ins
 		return api.Instance{}, fmt.Errorf("%s is made and could not be started: %w", i.DataVersion, err)
 	}
 	return instanceStatus(j, time.Now()), nil
+}
+
+// newDataVersion is the time, or the next second that no data version has.
+func (s *stack) newDataVersion(now time.Time) string {
+	for {
+		v := control.NewDataVersion(now)
+		if !slices.ContainsFunc(s.versions(), func(j *stackJob) bool { return j.instance.DataVersion == v }) {
+			return v
+		}
+		now = now.Add(time.Second)
+	}
 }
 
 // begin opens a job and runs it.

@@ -128,10 +128,11 @@ func (j *stackJob) opened() (*millrace.Job, bool) {
 	return j.job, j.job != nil
 }
 
+// setSuspended says whether the job is to run. What it failed of before does not count any more.
 func (j *stackJob) setSuspended(suspended bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.suspended = suspended
+	j.suspended, j.err = suspended, nil
 }
 
 func (j *stackJob) isSuspended() bool {

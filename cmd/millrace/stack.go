@@ -295,6 +295,9 @@ func (s *stack) Run(ctx context.Context) error {
 
 	working, stopJobs := context.WithCancel(context.WithoutCancel(ctx)) // jobs outlive ctx until they have read the rest
 	defer stopJobs()
+	if err := s.runJobs(working); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ignoreClosed(server.Serve(s.listener)) })
 	g.Go(func() error { return s.console.Run(ctx) })
@@ -305,9 +308,6 @@ func (s *stack) Run(ctx context.Context) error {
 		return s.windDown(context.WithoutCancel(ctx), server)
 	})
 	g.Go(func() error { return s.keepServing(ctx) })
-	if err := s.runJobs(working); err != nil {
-		return err
-	}
 	err := g.Wait()
 	s.changing.Lock()
 	s.working = nil

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"millrace"
+	"millrace/apps/lms"
+	"millrace/control"
+	"millrace/control/api"
+	"millrace/etl"
+	"millrace/record"
+)
+
+// runStack runs a stack on a data directory until stop is called.
+func runStack(t *testing.T, path string) (s *stack, stop func()) {
+	t.Helper()
+	dir, err := openDataDir(path)
+	require.NoError(t, err)
+	cfg := stoppedConfig()
+	cfg.flush, cfg.dir, cfg.logger = 50*time.Millisecond, dir, slog.New(slog.DiscardHandler)
+	s, err = openStack(t.Context(), cfg)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	res, err := http.Get(s.url() + "/healthz") //nolint:noctx // it waits until the stack answers
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	return s, func() {
+		t.Helper()
+		cancel()
+		require.NoError(t, <-done)
+		require.NoError(t, s.Close())
+		require.NoError(t, dir.Close())
+	}
+}
+
+// A program whose plan cannot go on with the state that is there runs all the same: what it cannot go on with has failed and says why, and
+// a new data version takes its place.
+func TestRefusedInstance(t *testing.T) { //nolint:paralleltest // it changes the app
+	path := filepath.Join(t.TempDir(), "data")
+	s, stop := runStack(t, path)
+	require.NoError(t, s.log.Append(t.Context(), []record.Item{{
+		Account: "a", Env: "e", SourceType: lms.App.SourceTypes[0], Kind: record.Event, ID: "urn:e",
+		Bytes: []byte(`{"id":"urn:e","type":"OutcomeEvent","eventTime":"2018-08-20T00:00:00Z","actor":{"id":"urn:p"},"object":{"assignable":{"id":"urn:q"}},"generated":{"actor":{"id":"urn:p"},"totalScore":1}}`),
+	}}))
+	require.NoError(t, s.untilPublished(t.Context()))
+	stop()
+
+	before := lms.App
+	defer func() { lms.App = before }()
+	lms.App.Version = "2.0.0"
+	lms.App.Tables = slices.DeleteFunc(slices.Clone(before.Tables), func(table etl.Transformer) bool {
+		_, quiz := table.(etl.Table[lms.QuizSubmission])
+		return quiz
+	})
+
+	s, stop = runStack(t, path)
+	require.ErrorContains(t, s.ready(t.Context()), "cannot go from version 1.0.0 to 2.0.0")
+	require.Equal(t, "FAILED", s.serving().state())
+	made, err := s.Start(t.Context(), etlLine.Program, api.Start{Who: "test"})
+	require.NoError(t, err)
+	require.NoError(t, s.untilServes(t, made.DataVersion))
+	_, err = s.Suspend(t.Context(), etlLine.Program, millrace.Unversioned, control.By{Who: "test"})
+	require.NoError(t, err)
+	require.NoError(t, s.ready(t.Context()), "what is suspended has not failed")
+	_, err = s.Resume(t.Context(), etlLine.Program, millrace.Unversioned, control.By{Who: "test"})
+	require.ErrorContains(t, err, "cannot go from version 1.0.0 to 2.0.0")
+	stop()
+
+	lms.App = before // the program of before goes on as if nothing had been
+	s, stop = runStack(t, path)
+	versions := s.versions()
+	require.Equal(t, "RUNNING", versions[0].state())
+	require.Equal(t, made.DataVersion, s.serving().instance.DataVersion)
+	stop()
+}
+
+// untilServes promotes a data version once it has caught up.
+func (s *stack) untilServes(t *testing.T, dataVersion string) error {
+	t.Helper()
+	require.Eventually(t, func() bool { // the job says by itself how far it is
+		j, err := s.find(etlLine.Program, dataVersion)
+		return err == nil && s.caughtUp(t.Context(), j) == nil
+	}, time.Minute, 10*time.Millisecond)
+	_, err := s.Promote(t.Context(), etlLine.Program, dataVersion, false, control.By{Who: "test"})
+	return err
+}
+
+// The metrics of a job that is opened again are there again, and those of a closed one are not.
+func TestMetricsOfInstances(t *testing.T) {
+	t.Parallel()
+	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
+	defer stop()
+	by := control.By{Who: "test"}
+	made, err := s.Start(t.Context(), etlLine.Program, api.Start{})
+	require.NoError(t, err)
+	sample := `millrace_engine_epoch{unique_id="` + made.UniqueID + `"`
+	metrics := func() string {
+		w := httptest.NewRecorder()
+		s.serveMetrics(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+		require.Equal(t, 200, w.Code)
+		return w.Body.String()
+	}
+	for range 2 {
+		require.Contains(t, metrics(), sample)
+		_, err = s.Suspend(t.Context(), etlLine.Program, made.DataVersion, by)
+		require.NoError(t, err)
+		require.NotContains(t, metrics(), sample)
+		_, err = s.Resume(t.Context(), etlLine.Program, made.DataVersion, by)
+		require.NoError(t, err)
+	}
+}
+
+func TestRoomForInstances(t *testing.T) {
+	t.Parallel()
+	require.LessOrEqual(t, memoryFor(2), int64(leastMemory))
+	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
+	defer stop()
+	var err error
+	for range 20 {
+		if _, err = s.Start(t.Context(), etlLine.Program, api.Start{}); err != nil {
+			break
+		}
+	}
+	require.ErrorIs(t, err, control.ErrRefused)
+	require.Regexp(t, `\d+ jobs need --memory \d+ or more, and there are 600 MB`, err)
+}
