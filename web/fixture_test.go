@@ -77,8 +77,14 @@ func (p *pipeline) status(context.Context) (web.Status, error) {
 			},
 			{
 				Name: "ingest-etl-edgenuity-lms-job", UniqueID: "ingest-etl-edgenuity-lms-demo-demo1--20260914113000", State: "RUNNING",
+				DataVersion: "20260914113000", Serving: true,
 				Epoch: uint64(17_930 + s), Read: items - 731, LagRecords: new(int64(731)), LagSeconds: new(1.4), OutboxBytes: 2_410_000,
 				Sinks: []web.Sink{{Name: "elastic", BehindEpochs: 2, BehindSeconds: new(0.4)}, {Name: "iceberg", BehindEpochs: 31, BehindSeconds: new(29.0)}},
+			},
+			{
+				Name: "ingest-etl-edgenuity-lms-job", UniqueID: "ingest-etl-edgenuity-lms-demo-demo1--20260914120112", State: "SEEDING 62 %",
+				DataVersion: "20260914120112", Epoch: uint64(311 + s), Read: items * 62 / 100, LagRecords: new(items * 38 / 100), OutboxBytes: 9_120_000,
+				Sinks: []web.Sink{{Name: "elastic", BehindEpochs: 3, BehindSeconds: new(1.1)}, {Name: "iceberg", BehindEpochs: 12, BehindSeconds: new(21.0)}},
 			},
 		},
 		CollectorURL: "http://127.0.0.1:8080/caliper",

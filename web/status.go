@@ -62,9 +62,11 @@ func (l Lake) Rows() *int64 {
 
 // Job is one running job.
 type Job struct {
-	Name          string   `json:"name"`      // of the app: ingest-etl-edgenuity-lms-job
-	UniqueID      string   `json:"unique_id"` // <program>-<account>-<env>--<data version>
-	State         string   `json:"state"`     // RUNNING, FAILED, …; a percentage may follow: SEEDING 62 %
+	Name          string   `json:"name"`                   // of the app: ingest-etl-edgenuity-lms-job
+	UniqueID      string   `json:"unique_id"`              // <program>-<account>-<env>--<data version>
+	DataVersion   string   `json:"data_version,omitempty"` // 20180827174235; empty for one that has none
+	Serving       bool     `json:"serving,omitempty"`      // readers see its tables
+	State         string   `json:"state"`                  // RUNNING, FAILED, …; a percentage may follow: SEEDING 62 %
 	Error         string   `json:"error,omitempty"`
 	Epoch         uint64   `json:"epoch"` // last committed
 	Read          int64    `json:"read"`  // records read from the log

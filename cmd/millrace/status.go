@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"millrace"
 	"millrace/delivery"
 	"millrace/engine"
 	"millrace/etl"
@@ -64,7 +65,9 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 	}
 	raw.after, etlProgress.after = s.raw.Progress(), serving.Progress()
 	for _, j := range s.jobs() {
-		st.Jobs = append(st.Jobs, webJob(j, j.Progress()))
+		job := webJob(j, j.Progress())
+		job.Serving = j == serving
+		st.Jobs = append(st.Jobs, job)
 	}
 	for i, t := range st.Tables {
 		if t.Name != etl.DeadLetterTable {
@@ -178,6 +181,9 @@ func webJob(j *stackJob, p engine.Progress) web.Job {
 	out := web.Job{
 		Name: j.instance.Program, UniqueID: j.instance.UniqueID(), State: jobState(j, p), Epoch: p.Epoch, Read: p.Read,
 		ReadPerSecond: &p.ReadRate, LagRecords: &p.Lag, OutboxBytes: p.OutboxBytes,
+	}
+	if j.instance.DataVersion != millrace.Unversioned {
+		out.DataVersion = j.instance.DataVersion
 	}
 	if p.Lag == 0 {
 		out.LagSeconds = new(float64)
