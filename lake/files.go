@@ -26,6 +26,9 @@ type fileSystem interface {
 	// walk calls fn with the location and description of each file below a location. A missing folder has no files.
 	walk(location string, fn func(location string, info fs.FileInfo) error) error
 
+	// removeDirs removes a folder that holds no files any more, and those in it.
+	removeDirs(location string) error
+
 	// readable is a location as people and other programs name it: the path of a local file, the URL of any other.
 	readable(location string) string
 }

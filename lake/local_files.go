@@ -181,6 +181,14 @@ func (f *localFiles) walk(root string, fn func(location string, info fs.FileInfo
 	})
 }
 
+func (f *localFiles) removeDirs(location string) error {
+	path := f.readable(location)
+	if err := f.fault.check("remove", path); err != nil {
+		return err
+	}
+	return os.RemoveAll(path)
+}
+
 // localFile counts and buffers what is written to one new file.
 type localFile struct {
 	fsys *localFiles

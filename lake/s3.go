@@ -282,6 +282,9 @@ func (f *s3Files) walk(location string, fn func(location string, info fs.FileInf
 	}
 }
 
+// removeDirs does nothing: a bucket has no folders.
+func (f *s3Files) removeDirs(string) error { return nil }
+
 // upload is a file that is being written.
 type upload struct {
 	files    *s3Files
