@@ -226,7 +226,7 @@ func (l *Log) Partitions(context.Context) ([]int32, error) { return slices.Clone
 
 // PartitionsOf returns the partitions of any topic of the log's cluster, in order; none when there is no such topic.
 func (l *Log) PartitionsOf(ctx context.Context, topic string) ([]int32, error) {
-	topics, err := l.admin.ListTopics(ctx, topic)
+	topics, err := l.admin.ListTopics(kadm.WithAuthorizedOps(ctx), topic) // not the client's memory: it may have been deleted
 	if err != nil {
 		return nil, fmt.Errorf("find topic %s in the log at %s: %w", topic, l.address(), err)
 	}

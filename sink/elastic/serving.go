@@ -230,3 +230,31 @@ func (s *Sink) nameServing(ctx context.Context, t *table, index string) error {
 		}
 	}
 }
+
+// Delete removes the instance's indices and what the target knows of its lineages. It is refused while the instance serves. It needs no Begin;
+// nobody may publish to the instance any more.
+func (s *Sink) Delete(ctx context.Context) error {
+	now, err := s.serving(ctx)
+	if err != nil {
+		return err
+	}
+	if now.instance == s.instance {
+		return errors.New("the data version serves: make another one serve before its indices are deleted")
+	}
+	own, err := s.ownIndices(ctx, s.instance)
+	if err != nil {
+		return err
+	}
+	paths := []string{"/" + registry + "/_doc/" + s.instance}
+	for _, index := range slices.Sorted(maps.Keys(own)) {
+		paths = append(paths, "/"+index)
+	}
+	for _, path := range paths {
+		err := s.do(ctx, http.MethodDelete, path, nil, nil)
+		var status *statusError
+		if err != nil && (!errors.As(err, &status) || status.status != http.StatusNotFound) {
+			return fmt.Errorf("delete %s: %w", strings.TrimPrefix(path, "/"), err)
+		}
+	}
+	return nil
+}

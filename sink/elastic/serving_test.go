@@ -181,3 +181,20 @@ func TestUnversionedServesFirst(t *testing.T) {
 	require.Empty(t, l.named(t, "quiz"))
 	require.Len(t, l.named(t, elastic.VersionAlias("quiz", "")), 2)
 }
+
+func TestDelete(t *testing.T) {
+	t.Parallel()
+	l := newLine(t, embedded(t))
+	for _, version := range []string{"v1", "v2"} {
+		s := l.open(t, version)
+		require.NoError(t, s.Begin(t.Context(), sinktest.First(), nil))
+		publish(t, s, l.row(t, "a", "x"), l.row(t, "b", "x"))
+	}
+	require.NoError(t, l.open(t, "v1").Serve(t.Context()))
+	require.ErrorContains(t, l.open(t, "v1").Delete(t.Context()), "the data version serves")
+	for range 2 { // again does nothing
+		require.NoError(t, l.open(t, "v2").Delete(t.Context()))
+		require.Empty(t, l.named(t, elastic.VersionAlias("quiz", "v2")))
+		require.Len(t, l.named(t, "quiz"), 2)
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -77,6 +78,17 @@ func Topic(namespace, table string) string { return "table." + namespace + "." +
 
 // ControlTopic is the name of the topic that holds the schemas of a namespace's tables and who writes them.
 func ControlTopic(namespace string) string { return "tables." + namespace }
+
+// Delete removes the topics of a namespace's tables, with all their messages. Nobody may publish to them any more.
+func Delete(ctx context.Context, log *eventlog.Log, namespace string) error {
+	err := log.DeleteTopics(ctx, func(name string) bool {
+		return name == ControlTopic(namespace) || strings.HasPrefix(name, Topic(namespace, ""))
+	})
+	if err != nil {
+		return fmt.Errorf("delete the table topics of namespace %s: %w", namespace, err)
+	}
+	return nil
+}
 
 // gatherBytes is how many bytes of rows make a transaction that is worth its cost.
 const gatherBytes = 4 << 20
