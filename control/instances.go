@@ -39,6 +39,7 @@ type Instance struct {
 	DataVersion string          // 20180827174235, or unversioned
 	Seed        *plan.SeedRange // of the lake, that it begins with; nil: it begins with the oldest record of the log
 	Suspended   bool            // it is not to run
+	Deleting    bool            // it is being deleted; set by Delete
 	Created     time.Time       // set by Create
 }
 
@@ -46,7 +47,7 @@ type Instance struct {
 type Change struct {
 	At          time.Time `json:"at"`
 	DataVersion string    `json:"data_version"`
-	Action      string    `json:"action"` // start, suspend, resume, promote or rollback
+	Action      string    `json:"action"` // start, suspend, resume, promote, rollback or delete
 	Who         string    `json:"who"`
 	Reason      string    `json:"reason,omitempty"`
 }
@@ -80,6 +81,7 @@ func OpenInstances(path string) (*Instances, error) {
 		data_version TEXT NOT NULL,
 		seed TEXT NOT NULL, -- JSON, empty for none
 		suspended INTEGER NOT NULL,
+		deleting INTEGER NOT NULL DEFAULT 0,
 		created INTEGER NOT NULL, -- microseconds since 1970
 		PRIMARY KEY (program, account, env, data_version)
 	) STRICT;
@@ -217,9 +219,41 @@ func (x *Instances) Suspend(ctx context.Context, l Line, dataVersion string, sus
 	})
 }
 
+// Delete records that an instance is to be deleted, which cannot be undone, and that it serves no more after a rollback. One that serves, or
+// is wanted to, is refused.
+func (x *Instances) Delete(ctx context.Context, l Line, dataVersion string, by By) error {
+	return x.change(ctx, l, Change{time.Now(), dataVersion, "delete", by.Who, by.Reason}, func(tx *sql.Tx) error {
+		stack, err := promotions(ctx, tx, l)
+		if err != nil {
+			return err
+		}
+		if dataVersion == stack.serving() || dataVersion == stack.wanted() {
+			return fmt.Errorf("%w: %s serves; promote another data version first", ErrRefused, dataVersion)
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE promotions SET state = ? WHERE program = ? AND account = ? AND env = ? AND data_version = ?`,
+			undone, l.Program, l.Account, l.Env, dataVersion)
+		if err != nil {
+			return err
+		}
+		done, err := tx.ExecContext(ctx, `UPDATE instances SET deleting = 1 WHERE program = ? AND account = ? AND env = ? AND data_version = ?`,
+			l.Program, l.Account, l.Env, dataVersion)
+		return oneRow(done, err, ErrUnknownInstance)
+	})
+}
+
+// Deleted records that nothing is left of an instance.
+func (x *Instances) Deleted(ctx context.Context, l Line, dataVersion string) error {
+	_, err := x.db.ExecContext(ctx, `DELETE FROM instances WHERE program = ? AND account = ? AND env = ? AND data_version = ? AND deleting = 1`,
+		l.Program, l.Account, l.Env, dataVersion)
+	if err != nil {
+		return fmt.Errorf("record that %s of %s is deleted: %w", dataVersion, l, err)
+	}
+	return nil
+}
+
 // List returns all instances, the oldest first.
 func (x *Instances) List(ctx context.Context) (all []Instance, err error) {
-	rows, err := x.db.QueryContext(ctx, `SELECT program, account, env, data_version, seed, suspended, created FROM instances ORDER BY created, data_version`)
+	rows, err := x.db.QueryContext(ctx, `SELECT program, account, env, data_version, seed, suspended, deleting, created FROM instances ORDER BY created, data_version`)
 	if err != nil {
 		return nil, fmt.Errorf("list instances: %w", err)
 	}
@@ -228,7 +262,7 @@ func (x *Instances) List(ctx context.Context) (all []Instance, err error) {
 		var i Instance
 		var seed string
 		var created int64
-		if err := rows.Scan(&i.Program, &i.Account, &i.Env, &i.DataVersion, &seed, &i.Suspended, &created); err != nil {
+		if err := rows.Scan(&i.Program, &i.Account, &i.Env, &i.DataVersion, &seed, &i.Suspended, &i.Deleting, &created); err != nil {
 			return nil, fmt.Errorf("list instances: %w", err)
 		}
 		if seed != "" {

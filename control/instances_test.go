@@ -119,6 +119,35 @@ func TestPromoteAndRollback(t *testing.T) {
 	require.Empty(t, n+w, "of another tenant")
 }
 
+func TestDelete(t *testing.T) {
+	t.Parallel()
+	x := openInstances(t, filepath.Join(t.TempDir(), "keys.db"))
+	for _, v := range []string{"a", "b", "c"} {
+		require.NoError(t, x.Create(t.Context(), control.Instance{Line: line, DataVersion: v}, hans))
+		require.NoError(t, x.Promote(t.Context(), line, v, hans))
+		err := x.Delete(t.Context(), line, v, hans)
+		require.ErrorIs(t, err, control.ErrRefused, "it is wanted to serve")
+		require.NoError(t, x.Served(t.Context(), line, v))
+		err = x.Delete(t.Context(), line, v, hans)
+		require.ErrorContains(t, err, v+" serves; promote another data version first")
+	}
+	require.ErrorIs(t, x.Delete(t.Context(), line, "d", hans), control.ErrUnknownInstance)
+	require.NoError(t, x.Delete(t.Context(), line, "b", hans))
+	require.NoError(t, x.Deleted(t.Context(), line, "a"), "it is not being deleted")
+	all, err := x.List(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 3, "it is there until nothing is left of it")
+	require.True(t, all[1].Deleting)
+	before, err := x.Before(t.Context(), line)
+	require.NoError(t, err)
+	require.Equal(t, "a", before, "a rollback leads past it")
+	require.NoError(t, x.Deleted(t.Context(), line, "b"))
+	all, err = x.List(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	require.NoError(t, x.Create(t.Context(), control.Instance{Line: line, DataVersion: "b"}, hans))
+}
+
 func TestReadServing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

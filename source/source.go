@@ -107,6 +107,16 @@ func (s *Source) Release(ctx context.Context) error {
 	if s.cfg.Lake == nil {
 		return nil
 	}
+	return s.release(ctx)
+}
+
+// Release lets the lake give up the files that the seeding of an instance held which will not run any more.
+func Release(ctx context.Context, l *lake.Lake, namespace, instance string) error {
+	s := &Source{Config{Lake: l, Namespace: namespace, Instance: instance}.withDefaults()}
+	return s.release(ctx)
+}
+
+func (s *Source) release(ctx context.Context) error {
 	tables, err := s.tables(ctx)
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ import (
 func appCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "app",
-		Short: "Apps and their data versions: start, suspend, resume, promote",
+		Short: "Apps and their data versions: start, suspend, resume, promote, delete",
 		Long: `Apps and their data versions. A data version is a namespace of an app's output, named by the time at which it was made: it has its own state, tables and
 index. It may be seeded: it reads a part of the raw lake, and then the log from exactly where that ends. Readers of a table's name see one of them,
 the one that serves, until another one is promoted.`,
@@ -36,6 +36,7 @@ the one that serves, until another one is promoted.`,
 		{"resume", "Let a suspended or failed data version go on", "Let a suspended or failed data version go on from its last commit."},
 		{"promote", "Make a data version the one that readers see", `Make a data version the one that readers see: the names of all its tables in the index, in SQL and in the catalogue's namespace "serving".
 Readers of a name see the rows of the old version or of the new one. It is refused while the version is seeding, or behind the one that serves.`},
+		{"delete", "Delete a data version for good", "Delete a data version for good: its state, savepoints, tables in the lake, indices and topics. One that serves is refused. It needs --yes and --reason."},
 	} {
 		cmd.AddCommand(appActCommand(a.action, a.short, a.long))
 	}
@@ -278,18 +279,25 @@ func appActCommand(action, short, long string) *cobra.Command {
 	}
 	act := api.Act{Who: whoAmI()}
 	reason := reasonFlag(cmd)
-	if action == "promote" {
+	yes := new(bool)
+	switch action {
+	case "promote":
 		forceFlag(cmd, &act)
+	case "delete":
+		yes = cmd.Flags().Bool("yes", false, "it is meant: what is deleted cannot be had back")
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		act.Reason = *reason
+		if action == "delete" && !*yes {
+			return usagef("this deletes state, savepoints, tables, indices and topics of %s for good: give --yes, and --reason, if it is meant", args[1])
+		}
 		return actOn(cmd, api.Path+"/"+url.PathEscape(args[0])+"/instances/"+url.PathEscape(args[1])+"/"+action, act, action)
 	}
 	return cmd
 }
 
 func forceFlag(cmd *cobra.Command, act *api.Act) {
-	cmd.Flags().BoolVar(&act.Force, "force", false, "also when the version is seeding or behind")
+	cmd.Flags().BoolVar(&act.Force, "force", false, "also when the version is seeding or behind; needs --reason")
 }
 
 func appRollbackCommand() *cobra.Command {

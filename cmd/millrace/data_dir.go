@@ -234,6 +234,11 @@ func (d *dataDir) haveJobs(ids ...string) error {
 	return writeJSON(d.join("millrace.json"), d.head)
 }
 
+// forgetJob notes that a job's directory is to go.
+func (d *dataDir) forgetJob(id string) error {
+	return d.haveJobs(slices.DeleteFunc(slices.Clone(d.head.Jobs), func(have string) bool { return have == id })...)
+}
+
 func (d *dataDir) join(name ...string) string {
 	return filepath.Join(append([]string{d.path}, name...)...)
 }

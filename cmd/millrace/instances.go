@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,8 @@ import (
 	"millrace/lake"
 	"millrace/plan"
 	"millrace/sink/elastic"
+	"millrace/sink/topic"
+	"millrace/source"
 	"millrace/web"
 )
 
@@ -47,6 +50,12 @@ func (s *stack) openJobs(ctx context.Context) error {
 		j, err := s.etlJob(i)
 		if err != nil {
 			return err
+		}
+		if i.Deleting {
+			if err := s.remove(ctx, j); err != nil { // as far as it goes; the next start goes on
+				s.cfg.logger.Error("instance not deleted; the next start tries it again", "instance", j.instance.UniqueID(), "error", err)
+			}
+			continue
 		}
 		if err := j.open(ctx); err != nil {
 			var refused *plan.RefusedError
@@ -493,6 +502,59 @@ func (s *stack) Rollback(ctx context.Context, app string, force bool, by control
 	return i, s.untilServed(ctx, before)
 }
 
+// Delete implements api.Service: it removes a data version with its state, savepoints, tables, indices and topics. What it has begun, a later
+// start finishes.
+func (s *stack) Delete(ctx context.Context, app, dataVersion string, by control.By) (api.Instance, error) {
+	return s.change(ctx, app, dataVersion, func(j *stackJob) error {
+		if len(s.versions()) == 1 {
+			return fmt.Errorf("%w: %s is the only data version; start another one first", control.ErrRefused, dataVersion)
+		}
+		if err := s.instances.Delete(ctx, etlLine, dataVersion, by); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.etl = slices.DeleteFunc(s.etl, func(o *stackJob) bool { return o == j })
+		s.mu.Unlock()
+		j.setDeleted()
+		if err := j.close(); err != nil { // what it says is about to go
+			s.cfg.logger.Warn("deleted job not closed cleanly", "instance", j.instance.UniqueID(), "error", err)
+		}
+		s.shares().apply()
+		return s.remove(ctx, j)
+	})
+}
+
+// remove removes all that an instance has. Each step does nothing where a remove before has done it.
+func (s *stack) remove(ctx context.Context, j *stackJob) (err error) {
+	names, err := s.names(j)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, names.Close()) }()
+	id := j.instance.UniqueID()
+	if err := names.Delete(ctx); err != nil {
+		return err
+	}
+	if err := topic.Delete(ctx, s.log, j.instance.Namespace()); err != nil {
+		return err
+	}
+	if err := source.Release(ctx, s.lake, ingest.Namespace, id); err != nil {
+		return err
+	}
+	if err := s.lake.Drop(ctx, j.instance.Namespace()); err != nil {
+		return err
+	}
+	if err := s.cfg.dir.forgetJob(id); err != nil { // before its directory goes, of which the lack would be a loss
+		return err
+	}
+	for _, dir := range []string{s.cfg.dir.join(savepointsDir, id), s.cfg.dir.join("jobs", id+".old"), s.cfg.dir.join("jobs", id+".next"), s.cfg.dir.join("jobs", id)} {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove %s: %w", dir, cause(err))
+		}
+	}
+	return s.instances.Deleted(ctx, etlLine, j.instance.DataVersion)
+}
+
 // patience is how long a promotion waits for the moment at which a version that follows the log has caught up.
 const patience = 5 * time.Second
 
@@ -585,9 +647,7 @@ func (s *stack) serve(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	names, err := elastic.New(elastic.Config{
-		URLs: []string{s.indexAddr}, Plan: j.plan, Account: j.instance.Account, Env: j.instance.Env, DataVersion: wanted, Logger: s.cfg.logger,
-	})
+	names, err := s.names(j)
 	if err != nil {
 		return err
 	}
@@ -599,4 +659,11 @@ func (s *stack) serve(ctx context.Context) (err error) {
 		return err
 	}
 	return s.readServing(ctx)
+}
+
+// names is what changes the index's names of an instance.
+func (s *stack) names(j *stackJob) (*elastic.Sink, error) {
+	return elastic.New(elastic.Config{
+		URLs: []string{s.indexAddr}, Plan: j.plan, Account: j.instance.Account, Env: j.instance.Env, DataVersion: j.instance.DataVersion, Logger: s.cfg.logger,
+	})
 }

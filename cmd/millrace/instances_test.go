@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -17,17 +18,21 @@ import (
 	"millrace/control"
 	"millrace/control/api"
 	"millrace/etl"
+	"millrace/lake"
 	"millrace/record"
+	"millrace/sink/elastic"
+	"millrace/sink/topic"
 )
 
 // runStack runs a stack on a data directory until stop is called.
-func runStack(t *testing.T, path string) (s *stack, stop func()) {
+func runStack(t *testing.T, path string) (*stack, func()) {
 	t.Helper()
 	dir, err := openDataDir(path)
 	require.NoError(t, err)
 	cfg := stoppedConfig()
+	cfg.tableTopics = true
 	cfg.flush, cfg.dir, cfg.logger = 50*time.Millisecond, dir, slog.New(slog.DiscardHandler)
-	s, err = openStack(t.Context(), cfg)
+	s, err := openStack(t.Context(), cfg)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -134,4 +139,57 @@ func TestRoomForInstances(t *testing.T) {
 	}
 	require.ErrorIs(t, err, control.ErrRefused)
 	require.Regexp(t, `\d+ jobs need --memory \d+ or more, and there are 600 MB`, err)
+}
+
+// What a process that was killed has begun to delete, the next one deletes: state, savepoints, tables, indices, topics.
+func TestDeletionIsFinished(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "data")
+	s, stop := runStack(t, path)
+	by := control.By{Who: "test", Reason: "test"}
+	require.NoError(t, s.log.Append(t.Context(), []record.Item{{
+		Account: "a", Env: "e", SourceType: lms.App.SourceTypes[0], Kind: record.Event, ID: "urn:e",
+		Bytes: []byte(`{"id":"urn:e","type":"ViewEvent","eventTime":"2018-08-20T00:00:00Z","actor":{"id":"urn:p"},"object":{"id":"urn:page"}}`),
+	}}))
+	made, err := s.Start(t.Context(), etlLine.Program, api.Start{})
+	require.NoError(t, err)
+	require.NoError(t, s.untilPublished(t.Context()))
+	j, err := s.find(etlLine.Program, made.DataVersion)
+	require.NoError(t, err)
+	require.NoError(t, j.Savepoint(t.Context(), s.cfg.dir.join(savepointsDir, made.UniqueID, "one")))
+	has := func(s *stack) (what []string) {
+		for _, dir := range []string{"jobs", savepointsDir} {
+			if _, err := os.Stat(s.cfg.dir.join(dir, made.UniqueID)); err == nil {
+				what = append(what, dir)
+			}
+		}
+		names, err := s.lake.Tables(t.Context())
+		require.NoError(t, err)
+		if slices.ContainsFunc(names, func(n lake.Name) bool { return n.Namespace == "v"+made.DataVersion }) {
+			what = append(what, "lake")
+		}
+		if _, err := s.index.Totals(t.Context(), elastic.VersionAlias("activity_view", made.DataVersion)); err == nil {
+			what = append(what, "index")
+		}
+		partitions, err := s.log.PartitionsOf(t.Context(), topic.Topic("v"+made.DataVersion, "activity_view"))
+		require.NoError(t, err)
+		if len(partitions) > 0 {
+			what = append(what, "topic")
+		}
+		return what
+	}
+	require.Equal(t, []string{"jobs", savepointsDir, "lake", "index", "topic"}, has(s))
+	require.NoError(t, s.instances.Delete(t.Context(), etlLine, made.DataVersion, by)) // and no further
+	stop()
+
+	s, stop = runStack(t, path)
+	require.Empty(t, has(s))
+	require.Len(t, s.versions(), 1)
+	all, err := s.instances.List(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	totals, err := s.index.Totals(t.Context(), "activity_view")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, totals.Rows, "the other data version has lost nothing")
+	stop()
 }

@@ -26,6 +26,7 @@ type stackJob struct {
 	metrics   *prometheus.Registry // of the open job
 	last      engine.Progress      // of one that was closed
 	suspended bool                 // it is not to run
+	deleted   bool                 // it is being deleted
 	err       error                // why it failed
 	stop      context.CancelFunc   // ends its run; nil when it was not run
 	ended     chan struct{}        // closed when its run has ended
@@ -135,6 +136,18 @@ func (j *stackJob) setSuspended(suspended bool) {
 	j.suspended, j.err = suspended, nil
 }
 
+func (j *stackJob) setDeleted() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.deleted, j.err = true, nil
+}
+
+func (j *stackJob) isDeleted() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.deleted
+}
+
 func (j *stackJob) isSuspended() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -151,6 +164,8 @@ func (j *stackJob) works() bool {
 // state is the job's state in a word.
 func (j *stackJob) state() string {
 	switch {
+	case j.isDeleted():
+		return "DELETED"
 	case j.failure() != nil:
 		return "FAILED"
 	case j.isSuspended():

@@ -6,7 +6,7 @@
 //	GET  /api/v1/apps                                          the apps with their instances
 //	GET  /api/v1/apps/{app}/history                            who decided what, the newest first
 //	POST /api/v1/apps/{app}/instances                          start a data version: Start
-//	POST /api/v1/apps/{app}/instances/{version}/{action}       suspend, resume or promote: Act
+//	POST /api/v1/apps/{app}/instances/{version}/{action}       suspend, resume, promote or delete: Act
 //	POST /api/v1/apps/{app}/rollback                           make the version serve that did before: Act
 //
 // It keeps nothing and knows no job.
@@ -86,10 +86,18 @@ type Seed struct {
 type Act struct {
 	Who    string `json:"who,omitempty"`
 	Reason string `json:"reason,omitempty"`
-	Force  bool   `json:"force,omitempty"` // promote a version that is seeding or behind
+	Force  bool   `json:"force,omitempty"` // promote a version that is seeding or behind; needs a reason
 }
 
 func (a Act) by() control.By { return control.By{Who: a.Who, Reason: a.Reason} }
+
+// check returns an error when a reason is needed and there is none.
+func (a Act) check(needed bool) error {
+	if needed && strings.TrimSpace(a.Reason) == "" {
+		return fmt.Errorf("%w: this needs a reason, for the history", ErrInvalid)
+	}
+	return nil
+}
 
 // Errors of a Service. Those of control are understood too.
 var (
@@ -106,6 +114,7 @@ type Service interface {
 	Resume(ctx context.Context, app, dataVersion string, by control.By) (Instance, error)
 	Promote(ctx context.Context, app, dataVersion string, force bool, by control.By) (Instance, error)
 	Rollback(ctx context.Context, app string, force bool, by control.By) (Instance, error)
+	Delete(ctx context.Context, app, dataVersion string, by control.By) (Instance, error)
 }
 
 // Config says who does the work, and who may ask for it.
@@ -185,14 +194,25 @@ func (h *handler) act(r *http.Request) (any, error) {
 	case "resume":
 		return h.Service.Resume(r.Context(), app, version, act.by())
 	case "promote":
+		if err := act.check(act.Force); err != nil {
+			return nil, err
+		}
 		return h.Service.Promote(r.Context(), app, version, act.Force, act.by())
+	case "delete":
+		if err := act.check(true); err != nil {
+			return nil, err
+		}
+		return h.Service.Delete(r.Context(), app, version, act.by())
 	}
-	return nil, fmt.Errorf("%w: there is no action %q; there are suspend, resume and promote", ErrNotFound, r.PathValue("action"))
+	return nil, fmt.Errorf("%w: there is no action %q; there are suspend, resume, promote and delete", ErrNotFound, r.PathValue("action"))
 }
 
 func (h *handler) rollback(r *http.Request) (any, error) {
 	var act Act
 	if err := decode(r, &act); err != nil {
+		return nil, err
+	}
+	if err := act.check(act.Force); err != nil {
 		return nil, err
 	}
 	return h.Service.Rollback(r.Context(), r.PathValue("app"), act.Force, act.by())

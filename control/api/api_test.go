@@ -50,6 +50,10 @@ func (s *service) Promote(_ context.Context, app, version string, force bool, by
 	return s.note("promote %s %s %v %v", app, version, force, by)
 }
 
+func (s *service) Delete(_ context.Context, app, version string, by control.By) (api.Instance, error) {
+	return s.note("delete %s %s %v", app, version, by)
+}
+
 func (s *service) Rollback(_ context.Context, app string, force bool, by control.By) (api.Instance, error) {
 	return s.note("rollback %s %v %v", app, force, by)
 }
@@ -94,7 +98,9 @@ func TestRequests(t *testing.T) {
 		{"/api/v1/apps/a/instances", `{"seed":{"from":"2018-01-01"},"reason":"r"}`, "start a true r"},
 		{version + "suspend", `{"who":"w","reason":"r"}`, "suspend a 20180827174235 {w r}"},
 		{version + "resume", `{}`, "resume a 20180827174235 { }"},
-		{version + "promote", `{"force":true}`, "promote a 20180827174235 true { }"},
+		{version + "promote", `{}`, "promote a 20180827174235 false { }"},
+		{version + "promote", `{"force":true,"reason":"r"}`, "promote a 20180827174235 true { r}"},
+		{version + "delete", `{"reason":"r"}`, "delete a 20180827174235 { r}"},
 		{"/api/v1/apps/a/rollback", `{"who":"w"}`, "rollback a false {w }"},
 	} {
 		for _, token := range []string{"", "wrong"} {
@@ -129,7 +135,10 @@ func TestWhatIsNotUnderstood(t *testing.T) {
 		{"POST", "/api/v1/apps/a/instances", `{} {}`, 400, "something comes after the object"},
 		{"POST", "/api/v1/apps/a/instances", `{"reason":"` + strings.Repeat("x", 70_000) + `"}`, 400, "too large"},
 		{"POST", "/api/v1/apps/a/instances/newest/promote", ``, 400, "no data version"},
-		{"POST", "/api/v1/apps/a/instances/20180827174235/explode", ``, 404, "there are suspend, resume and promote"},
+		{"POST", "/api/v1/apps/a/instances/20180827174235/explode", ``, 404, "there are suspend, resume, promote and delete"},
+		{"POST", "/api/v1/apps/a/instances/20180827174235/promote", `{"force":true}`, 400, "this needs a reason"},
+		{"POST", "/api/v1/apps/a/instances/20180827174235/delete", `{"reason":" "}`, 400, "this needs a reason"},
+		{"POST", "/api/v1/apps/a/rollback", `{"force":true}`, 400, "this needs a reason"},
 		{"GET", "/api/v1/apps/a/instances", ``, 404, "GET /api/v1/apps/a/instances"},
 		{"DELETE", "/api/v1/apps", ``, 404, "DELETE /api/v1/apps"},
 	} {
