@@ -139,6 +139,13 @@ func (p *publisher) run(ctx context.Context, drain <-chan struct{}) (err error) 
 	defer wait.Stop()
 	gathering := false
 	for {
+		select {
+		case r := <-p.keeps: // also while there is always more to publish
+			if err := p.keep(ctx, r); err != nil {
+				return err
+			}
+		default:
+		}
 		entries, changed := p.e.outbox.pending(p.pos.Epoch)
 		draining := closed(drain)
 		take, full := takeEntries(entries, size, p.e.history)

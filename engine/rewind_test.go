@@ -265,3 +265,49 @@ func TestCrashDuringRecovery(t *testing.T) {
 	}
 	require.Greater(t, n, 10)
 }
+
+// slowArchive is an archive that says when a publication begins, and waits until it may go on.
+type slowArchive struct {
+	archive
+	begun chan uint64 // last epoch of the publication
+}
+
+func (a *slowArchive) Publish(ctx context.Context, b sink.Batch) ([]sink.Rejected, error) {
+	select {
+	case a.begun <- b.ToEpoch:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return a.archive.Publish(ctx, b)
+}
+
+// A savepoint does not wait until an archive has published a backlog, which may never end: it is complete between two publications.
+func TestSavepointDuringBacklog(t *testing.T) {
+	t.Parallel()
+	block := make(chan struct{})
+	a := &slowArchive{archive{memory: memory{name: "lake", block: block}}, make(chan uint64)}
+	c := config(t, newLog(), a)
+	c.Savepoints, c.DrainTimeout = "savepoints", time.Millisecond // nothing waits for the backlog at the end
+	j := start(t, c)
+	j.log.append(0, pairs(1)...)
+	saved := make(chan error, 1)
+	const most = 200
+	for n := range most {
+		var publishing uint64
+		select {
+		case publishing = <-a.begun:
+		case err := <-saved:
+			require.NoError(t, err)
+			require.Positive(t, j.e.Progress().Sinks[0].PendingRows, "there is a backlog")
+			require.Len(t, a.keeps(), 1)
+			return
+		}
+		if n == 0 {
+			go func() { saved <- j.e.Savepoint(t.Context(), "savepoints/one") }()
+		}
+		j.log.append(0, plantest.Event("a", fmt.Sprintf("more-%06d", n)))
+		j.wait("rows that the publication does not have", func(p engine.Progress) bool { return p.Epoch > publishing })
+		block <- struct{}{}
+	}
+	require.Fail(t, "the savepoint waits", "after %d publications", most)
+}
