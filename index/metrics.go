@@ -6,6 +6,7 @@ type metrics struct {
 	requests  *prometheus.HistogramVec // by operation and class of status
 	documents *prometheus.CounterVec   // by what became of them
 	groups    prometheus.Histogram
+	renewals  prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -24,9 +25,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help:    "Document writes that shared one commit.",
 			Buckets: prometheus.ExponentialBuckets(1, 8, 6),
 		}),
+		renewals: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "millrace_index_renewals_total",
+			Help: "How often the database was closed and opened again, to free memory or because it was given up.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.documents, m.groups)
+		r.MustRegister(m.requests, m.documents, m.groups, m.renewals)
 	}
 	return m
 }

@@ -32,6 +32,8 @@ type Config struct {
 	Logger     *slog.Logger          // default: none
 	Registerer prometheus.Registerer // default: none
 	Now        func() time.Time      // what "now" in a query is, and when an index was made; default time.Now
+
+	options map[string]string // of DuckDB, for tests
 }
 
 func (c Config) withDefaults() Config {
@@ -56,9 +58,12 @@ func (c Config) withDefaults() Config {
 // Server is the search server over one database file. It is an http.Handler, safe for concurrent use.
 type Server struct {
 	config  Config
-	db      *sql.DB
 	writer  *writer
 	metrics *metrics
+
+	// dbMu is held by those who read while they use db, and by the writer while it replaces it (renew.go).
+	dbMu sync.RWMutex
+	db   *sql.DB
 
 	// catalogMu keeps catalog and tables in step for those who begin to read: a reader holds it while it takes the catalog
 	// and pins its snapshot of the database, the writer while it commits a change of tables and replaces the catalog.
@@ -81,6 +86,22 @@ func Open(config Config) (*Server, error) {
 	if err := checkFile(config.Path); err != nil {
 		return nil, err
 	}
+	s := &Server{config: config}
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	s.metrics = newMetrics(config.Registerer)
+	var err error
+	if s.writer, err = startWriter(s); err != nil {
+		return nil, errors.Join(openError(config.Path, err), s.db.Close())
+	}
+	config.Logger.Info("index opened", "path", config.Path, "indices", len(s.catalog.indices))
+	return s, nil
+}
+
+// open opens the database file and reads the catalog.
+func (s *Server) open() error {
+	config := s.config
 	options := url.Values{}
 	for name, v := range map[string]string{
 		"memory_limit": strconv.FormatInt(config.MemoryLimit>>10, 10) + "KiB",
@@ -99,6 +120,9 @@ func Open(config Config) (*Server, error) {
 	} {
 		options.Set(name, v)
 	}
+	for name, v := range config.options {
+		options.Set(name, v)
+	}
 	// Attached instead of opened, because only so can the size of row groups be said. Smaller ones than the default of 122,880
 	// halve the memory that a checkpoint takes; 1.4 is the first version whose files compress strings with zstd.
 	attach := fmt.Sprintf("ATTACH IF NOT EXISTS '%s' AS store (ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.4.0'); USE store",
@@ -108,24 +132,18 @@ func Open(config Config) (*Server, error) {
 		return err
 	})
 	if err != nil {
-		return nil, openError(config.Path, err)
+		return openError(config.Path, err)
 	}
-	db := sql.OpenDB(connector)
-	db.SetMaxOpenConns(maxReaders + 1) // one for the writer
-	db.SetMaxIdleConns(maxReaders + 1)
-	s := &Server{config: config, db: db}
-	if err := s.load(); err != nil {
-		return nil, errors.Join(err, db.Close())
+	s.db = sql.OpenDB(connector)
+	s.db.SetMaxOpenConns(maxReaders + 1) // one for the writer
+	s.db.SetMaxIdleConns(maxReaders + 1)
+	if err = s.load(); err == nil {
+		err = s.checkSize()
 	}
-	if err := s.checkSize(); err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err != nil {
+		return errors.Join(err, s.db.Close())
 	}
-	s.metrics = newMetrics(config.Registerer)
-	if s.writer, err = startWriter(s); err != nil {
-		return nil, errors.Join(openError(config.Path, err), db.Close())
-	}
-	config.Logger.Info("index opened", "path", config.Path, "indices", len(s.catalog.indices))
-	return s, nil
+	return nil
 }
 
 // load makes or checks the catalog tables and reads them.
@@ -264,6 +282,8 @@ type snapshot struct {
 
 // read calls f with a snapshot. Everything f reads is as of one moment, and ends with ctx.
 func (s *Server) read(ctx context.Context, f func(snapshot) error) error {
+	s.dbMu.RLock()
+	defer s.dbMu.RUnlock()
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("wait for a free reader: %w", err)

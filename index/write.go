@@ -393,6 +393,7 @@ func (w *writer) flush(ctx context.Context, tx *sql.Tx, t *target) error {
 	// In the order they were written, so that same requests make same files and time columns compress.
 	slices.SortFunc(changed, func(a, b string) int { return int(t.docs[a].seq - t.docs[b].seq) })
 	if len(gone) > 0 {
+		w.touch(t.index.Number, gone)
 		q := fmt.Sprintf("DELETE FROM %s WHERE rowid IN (SELECT unnest($1::BIGINT[]))", t.index.table())
 		if _, err := tx.ExecContext(ctx, q, gone); err != nil {
 			return err

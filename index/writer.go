@@ -19,6 +19,10 @@ type writer struct {
 	once   sync.Once
 	number int           // of the newest index
 	seqs   map[int]int64 // next _seq_no by index number; absent until first needed
+
+	touched map[vector]struct{} // since the database was opened, see renew
+	most    int                 // of them before the database is opened again
+	broken  bool                // it was invalidated, or could not be opened again
 }
 
 // task is one request to write: documents, or a change of the catalog.
@@ -43,7 +47,7 @@ func startWriter(s *Server) (*writer, error) {
 		return nil, err
 	}
 	w := &writer{
-		s: s, conn: conn, seqs: map[int]int64{},
+		s: s, conn: conn, seqs: map[int]int64{}, touched: map[vector]struct{}{}, most: int(s.config.MemoryLimit / 4 / vectorBytes),
 		queue: make(chan *task, 64), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	for _, x := range s.catalog.indices {
@@ -95,8 +99,12 @@ func (w *writer) change(ctx context.Context, f func(ctx context.Context, tx *sql
 
 func (w *writer) run() {
 	defer close(w.done)
-	defer func() { _ = w.conn.Close() }() // what was written is committed
-	var held *task                        // taken from the queue, but not part of the last group
+	defer func() {
+		if !w.broken {
+			_ = w.conn.Close() // what was written is committed
+		}
+	}()
+	var held *task // taken from the queue, but not part of the last group
 	for {
 		t := held
 		held = nil
@@ -139,10 +147,19 @@ func (w *writer) perform(group []*task) {
 	if len(live) == 0 {
 		return
 	}
+	if w.broken || w.worn() {
+		if err := w.renew(); err != nil {
+			for _, t := range live {
+				t.err = err
+				close(t.done)
+			}
+			return
+		}
+	}
 	// Once begun it is finished: others may share the transaction, and the outcome must be one of the two.
 	ctx := context.WithoutCancel(live[0].ctx)
 	if live[0].change != nil {
-		live[0].err = w.alter(ctx, live[0].change)
+		live[0].err = w.judge(w.alter(ctx, live[0].change))
 		close(live[0].done)
 		return
 	}
@@ -151,7 +168,7 @@ func (w *writer) perform(group []*task) {
 		ops = append(ops, t.ops...)
 	}
 	results, err := w.apply(ctx, ops)
-	if err != nil {
+	if err = w.judge(err); err != nil {
 		w.s.config.Logger.Error("write to index", "documents", len(ops), "error", err)
 	}
 	for _, t := range live {
