@@ -25,9 +25,6 @@ type Row map[string]any
 type ScanOptions struct {
 	Columns []string // default: all, in the table's order
 
-	// Snapshot is the one that is read: its files stay for Config.KeepFor after another has taken its place. Default: the newest.
-	Snapshot int64
-
 	// Where keeps the rows whose columns have these values: string, int64, bool, or nil for null.
 	Where map[string]any
 
@@ -166,14 +163,7 @@ func (t *Table) prepare(ctx context.Context, opts ScanOptions) (*scan, error) {
 	if err != nil {
 		return nil, err
 	}
-	of := []table.ScanOption{table.WithRowFilter(filter)}
-	if opts.Snapshot != 0 {
-		if tbl.SnapshotByID(opts.Snapshot) == nil {
-			return nil, fmt.Errorf("snapshot %d: %w", opts.Snapshot, ErrExpired)
-		}
-		of = append(of, table.WithSnapshotID(opts.Snapshot))
-	}
-	tasks, err := t.planned(ctx, tbl.Scan(of...))
+	tasks, err := t.planned(ctx, tbl.Scan(table.WithRowFilter(filter)))
 	if err != nil {
 		return nil, err
 	}
