@@ -53,8 +53,15 @@ func randomTable(r *rand.Rand) (tables [2]*modelTable) {
 	if r.IntN(3) == 0 { // one is new
 		b.columns = slices.Insert(b.columns, r.IntN(len(b.columns)), plan.Column{Name: "new", Type: plan.Long, Nullable: true})
 	}
-	if i := r.IntN(len(b.columns)); r.IntN(2) == 0 { // one has another type
-		b.columns[i].Type = 1 + (b.columns[i].Type+plan.Type(r.IntN(6)))%7
+	if i := r.IntN(len(b.columns)); r.IntN(2) == 0 { // one has another type, often a number as the other kind of number
+		switch kind := &b.columns[i].Type; {
+		case *kind == plan.Long && r.IntN(2) == 0:
+			*kind = plan.Double
+		case *kind == plan.Double && r.IntN(2) == 0:
+			*kind = plan.Long
+		default:
+			*kind = 1 + (*kind+plan.Type(r.IntN(6)))%7
+		}
 	}
 	for i := range r.IntN(300) {
 		id := fmt.Sprint("row", i)
@@ -420,7 +427,7 @@ func snapshotOf(t testing.TB, l *lake.Lake, namespace, table string) string {
 // as much of it.
 func TestCompareSeesWhatMapsSee(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(20)
+	seeds := uint64(12)
 	if n, err := strconv.ParseUint(os.Getenv("MILLRACE_SCHEDULES"), 10, 64); err == nil {
 		seeds = n
 	}
@@ -505,6 +512,31 @@ func twoVersions(t *testing.T) (dir string, l *lake.Lake, cfg delivery.CompareCo
 	publish(t, openTable(t, l, "v1", grades), 1, a...)
 	publish(t, openTable(t, l, "v2", grades), 1, b...)
 	return dir, l, delivery.CompareConfig{Lake: l, A: "1", B: "2", Temp: t.TempDir()}
+}
+
+// A whole number that no float64 has is not the one that it would be rounded to.
+func TestCompareNumbers(t *testing.T) {
+	t.Parallel()
+	l := openLake(t, t.TempDir())
+	whole, float := []int64{0, 1 << 53, 1<<53 + 1, math.MaxInt64, math.MinInt64, 7, 7}, []float64{math.Copysign(0, -1), 1 << 53, 1 << 53, 1 << 63, -1 << 63, 7.5, math.NaN()}
+	for namespace, kind := range map[string]plan.Type{"v1": plan.Long, "v2": plan.Double} {
+		table := plan.Table{Name: "numbers", Schema: plan.Schema{Name: "N", Columns: []plan.Column{{Name: "n", Type: kind}}}}
+		var rows []plan.Row
+		for i := range whole {
+			rows = append(rows, plan.Row{ID: fmt.Sprint(i), Rev: 1, First: true, Account: "acme", Env: "prod", Epoch: 1, Value: value(t, table, plan.Cell{Int: whole[i], Float: float[i]})})
+		}
+		publish(t, openTable(t, l, namespace, table), 1, rows...)
+	}
+	for _, versions := range [][2]string{{"1", "2"}, {"2", "1"}} {
+		c, err := delivery.Compare(t.Context(), delivery.CompareConfig{Lake: l, A: versions[0], B: versions[1], Examples: 10, Temp: t.TempDir()})
+		require.NoError(t, err)
+		var differ []string
+		for _, e := range c.Tables[0].Examples {
+			differ = append(differ, e.ID)
+		}
+		require.Equal(t, []string{"2", "3", "5", "6"}, differ)
+		require.Equal(t, int64(3), c.Tables[0].RowCounts.Same)
+	}
 }
 
 func TestCompareVerdict(t *testing.T) {
