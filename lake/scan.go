@@ -36,9 +36,13 @@ type ScanOptions struct {
 	// memory. Default: the order of the files.
 	NewestBy string
 	Limit    int // rows at most; 0 means all
+
+	// Snapshot is the ID of a Snapshot, whose rows are meant. Default: the newest one. That it is not kept any more is an error that matches
+	// ErrExpired.
+	Snapshot int64
 }
 
-// Scan yields the table's rows as of now, with corrections and withdrawals applied. It holds the columns of a row group in memory, and
+// Scan yields the table's rows as of now, or as of a snapshot, with corrections and withdrawals applied. It holds the columns of a row group in memory, and
 // the ids of the corrections that have not been compacted. After an error it ends; a damaged file is one, before anything of it is yielded
 // that is not as it was written.
 func (t *Table) Scan(ctx context.Context, opts ScanOptions) iter.Seq2[Row, error] {
@@ -163,7 +167,14 @@ func (t *Table) prepare(ctx context.Context, opts ScanOptions) (*scan, error) {
 	if err != nil {
 		return nil, err
 	}
-	tasks, err := t.planned(ctx, tbl.Scan(table.WithRowFilter(filter)))
+	of := []table.ScanOption{table.WithRowFilter(filter)}
+	if opts.Snapshot != 0 {
+		if tbl.SnapshotByID(opts.Snapshot) == nil {
+			return nil, fmt.Errorf("snapshot %d: %w", opts.Snapshot, ErrExpired)
+		}
+		of = append(of, table.WithSnapshotID(opts.Snapshot))
+	}
+	tasks, err := t.planned(ctx, tbl.Scan(of...))
 	if err != nil {
 		return nil, err
 	}
@@ -367,6 +378,31 @@ func value(kind plan.Type, c *plan.Cell) any {
 		list[i] = string(e)
 	}
 	return list
+}
+
+// CellOf is the cell that has a Row's value. It shares memory with the value.
+func CellOf(v any) plan.Cell {
+	switch v := v.(type) {
+	case string:
+		return plan.Cell{Bytes: bytesOf(v)}
+	case int64:
+		return plan.Cell{Int: v}
+	case float64:
+		return plan.Cell{Float: v}
+	case bool:
+		return plan.Cell{Bool: v}
+	case time.Time:
+		return plan.Cell{Int: v.UnixMicro()}
+	case []byte:
+		return plan.Cell{Bytes: v}
+	case []string:
+		list := make([][]byte, len(v))
+		for i := range v {
+			list[i] = bytesOf(v[i])
+		}
+		return plan.Cell{List: list}
+	}
+	return plan.Cell{Null: true}
 }
 
 // newest yields the opts.Limit latest rows, latest first. Files are read in order of their latest row, until none of the

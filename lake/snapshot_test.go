@@ -126,3 +126,34 @@ func TestSnapshotOfDamagedFiles(t *testing.T) {
 	_, err = l.Local(t.Context(), s.Data[0], t.TempDir())
 	require.ErrorContains(t, err, "bytes where")
 }
+
+// A scan of a snapshot sees what the table held then, whatever was committed since: corrections, withdrawals, and files joined.
+func TestScanOfSnapshot(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	_, tbl := markedLake(t, 1)
+	read := func(snapshot int64) (rows []lake.Row) {
+		for row, err := range tbl.Scan(ctx, lake.ScanOptions{Columns: []string{"_id", "_rev", "paper"}, Snapshot: snapshot}) {
+			require.NoError(t, err)
+			rows = append(rows, row)
+		}
+		return rows
+	}
+	s, err := tbl.Snapshot(ctx)
+	require.NoError(t, err)
+	before := read(0)
+	require.Equal(t, before, read(s.ID))
+	publish(t, tbl, 3, 3, mark(1, 3, 3, nil), mark(2000, 1, 3, nil), plan.Row{ID: "18", Rev: 2, Deleted: true, Epoch: 3})
+	for epoch := range uint64(10) {
+		publish(t, tbl, 4+epoch, 4+epoch, mark(3000+int(epoch), 1, 4+epoch, nil)) //nolint:gosec // small
+	}
+	done, err := tbl.Compact(ctx)
+	require.NoError(t, err)
+	require.Positive(t, done.Removed)
+	require.Equal(t, before, read(s.ID))
+	require.Len(t, read(0), len(before)+10)
+	for _, err := range tbl.Scan(ctx, lake.ScanOptions{Snapshot: 1}) {
+		require.ErrorIs(t, err, lake.ErrExpired)
+		require.ErrorContains(t, err, "snapshot 1")
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"iter"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/zeebo/xxh3"
 
@@ -113,7 +112,7 @@ func (h *rowHasher) hash(r stored) (spill.Hash, error) {
 		return hashOf([]byte("no row: " + r.err.Error())), nil
 	}
 	for i, c := range h.columns {
-		h.cells[i] = cellOf(r.row[c.Name])
+		h.cells[i] = lake.CellOf(r.row[c.Name])
 	}
 	var err error
 	h.bytes, err = plan.Schema{Columns: h.columns}.Append(h.bytes[:0], h.cells)
@@ -124,37 +123,13 @@ func (h *rowHasher) hash(r stored) (spill.Hash, error) {
 func (h *rowHasher) differing(x, y map[string]any) (names []string) {
 	for i, c := range h.columns {
 		s := plan.Schema{Columns: h.columns[i : i+1]}
-		in, errIn := s.Append(nil, []plan.Cell{cellOf(x[c.Name])})
-		other, errOther := s.Append(nil, []plan.Cell{cellOf(y[c.Name])})
+		in, errIn := s.Append(nil, []plan.Cell{lake.CellOf(x[c.Name])})
+		other, errOther := s.Append(nil, []plan.Cell{lake.CellOf(y[c.Name])})
 		if errIn != nil || errOther != nil || !bytes.Equal(in, other) {
 			names = append(names, c.Name)
 		}
 	}
 	return names
-}
-
-func cellOf(v any) plan.Cell {
-	switch v := v.(type) {
-	case string:
-		return plan.Cell{Bytes: []byte(v)}
-	case int64:
-		return plan.Cell{Int: v}
-	case float64:
-		return plan.Cell{Float: v}
-	case bool:
-		return plan.Cell{Bool: v}
-	case time.Time:
-		return plan.Cell{Int: v.UnixMicro()}
-	case []byte:
-		return plan.Cell{Bytes: v}
-	case []string:
-		list := make([][]byte, len(v))
-		for i := range v {
-			list[i] = []byte(v[i])
-		}
-		return plan.Cell{List: list}
-	}
-	return plan.Cell{Null: true}
 }
 
 // gather hashes all rows of a table in a target, and calls each with them.

@@ -105,12 +105,18 @@ A query sees one snapshot of each table. Times are in UTC. Bytes of raw.events a
 	return cmd
 }
 
-// servingNamespace is the namespace of the data version that readers see, whether or not a process uses the data directory.
-func servingNamespace(ctx context.Context, dir *dataDir) (string, error) {
+// servingVersion is the data version that readers see, whether or not a process uses the data directory.
+func servingVersion(ctx context.Context, dir *dataDir) (string, error) {
 	now, err := control.ReadServing(ctx, dir.join("keys.db"), etlLine)
 	if now == "" {
 		now = millrace.Unversioned
 	}
+	return now, err
+}
+
+// servingNamespace is its namespace in the lake.
+func servingNamespace(ctx context.Context, dir *dataDir) (string, error) {
+	now, err := servingVersion(ctx, dir)
 	return millrace.Instance{DataVersion: now}.Namespace(), err
 }
 
