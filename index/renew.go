@@ -8,7 +8,7 @@ import (
 )
 
 // For every vector of rows of which one was ever deleted DuckDB holds who made and who deleted each row, in the memory that MemoryLimit
-// bounds, until the database is closed: 16 bytes a row, also for rows that a checkpoint has written long ago. A document that is replaced
+// bounds, until the database is closed: 16 bytes a row and more, also for rows that a checkpoint has written long ago. A document that is replaced
 // is deleted and appended, so an index that is corrected all the time fills that memory, the next checkpoint finds none, and DuckDB gives the
 // database up. Closed and opened again, it takes none of it. The writer does that when a quarter of the memory may be taken; and when the
 // database was given up for whatever reason, since what was committed is in its file.
@@ -21,7 +21,7 @@ type vector struct {
 
 const (
 	vectorRows  = 2048
-	vectorBytes = 2 * 8 * vectorRows // held of one with deleted rows
+	vectorBytes = 96 << 10 // held of one with deleted rows: 35 to 105 KB were measured, of one row in ten to three in ten replaced
 )
 
 // touch notes that rows of an index are deleted.

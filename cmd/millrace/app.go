@@ -201,7 +201,7 @@ and goes on with the log from exactly where the lake ends. Without, it begins wi
 	f.StringVar(&seed.To, "to", "", "seed with events before this day or instant; to the end when left out")
 	f.StringSliceVar(&seed.Envs, "env", nil, "seed with records of this account:env; may be repeated; all when left out")
 	f.BoolVar(&seed.EntitiesFirst, "entities-first", false, "read all entities before the first event: less waits, and the first row comes later")
-	wait := f.Bool("wait", false, "wait until it has read the lake and caught up with the log")
+	wait := f.Bool("wait", false, "wait until it has read the lake, caught up with the log, and published what that made")
 	reason := reasonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		for _, name := range []string{"source-type", "from", "to", "env", "entities-first"} {
@@ -230,18 +230,22 @@ and goes on with the log from exactly where the lake ends. Without, it begins wi
 	return cmd
 }
 
-// untilCaughtUp waits until a data version has read the lake and the log, and shows how far it is.
+// untilCaughtUp waits until a data version has read the lake and the log and has published what that made, and shows how far it is.
 func (c client) untilCaughtUp(cmd *cobra.Command, app, dataVersion string) error {
 	line := newProgressLine(cmd.ErrOrStderr())
 	defer line.done()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
+	caughtUp := uint64(0) // the epoch in which it had
 	for {
 		i, err := c.instance(cmd.Context(), app, dataVersion)
+		if err == nil && caughtUp == 0 && i.State == "RUNNING" && i.LagRecords == 0 && i.Read > 0 {
+			caughtUp = i.Epoch
+		}
 		switch {
 		case err != nil:
 			return err
-		case i.State == "RUNNING" && i.LagRecords == 0 && i.Read > 0:
+		case caughtUp > 0 && i.Published >= caughtUp:
 			return nil
 		case i.State != "RUNNING" && i.State != "SEEDING":
 			return fmt.Errorf("%s is %s", dataVersion, stateText(i))

@@ -235,6 +235,7 @@ func instanceStatus(j *stackJob, created time.Time) api.Instance {
 	p := j.Progress()
 	i := api.Instance{
 		UniqueID: j.instance.UniqueID(), DataVersion: j.instance.DataVersion, Created: created, State: j.state(), Read: p.Read, Rows: p.Rows, LagRecords: p.Lag,
+		Epoch: p.Epoch, Published: published(p),
 	}
 	if err := j.failure(); err != nil {
 		i.Error = err.Error()
@@ -250,6 +251,17 @@ func instanceStatus(j *stackJob, created time.Time) api.Instance {
 		}
 	}
 	return i
+}
+
+// published is the last epoch of which all sinks have published the rows.
+func published(p engine.Progress) uint64 {
+	epoch := p.Epoch
+	for _, s := range p.Sinks {
+		if s.PendingEpochs > 0 {
+			epoch = min(epoch, s.Epoch)
+		}
+	}
+	return epoch
 }
 
 // History implements api.Service.

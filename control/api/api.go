@@ -53,6 +53,9 @@ type Instance struct {
 	Read       int64 `json:"read"`
 	Rows       int64 `json:"rows"`
 	LagRecords int64 `json:"lag_records"`
+
+	Epoch     uint64 `json:"epoch"`     // last committed
+	Published uint64 `json:"published"` // up to this one its rows are in the index, the lake and the table topics
 }
 
 // Seeding is how far an instance is that begins with records of the lake.
