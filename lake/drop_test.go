@@ -71,5 +71,7 @@ func TestDropIsInterrupted(t *testing.T) {
 		}
 		require.ErrorIs(t, err, crash)
 	}
-	require.Empty(t, laketest.Files(t, dir))
+	for _, name := range laketest.Files(t, dir) {
+		require.NotContains(t, name, "v1/")
+	}
 }
