@@ -10,7 +10,7 @@ import (
 // For every vector of rows of which one was ever deleted DuckDB holds who made and who deleted each row, in the memory that MemoryLimit
 // bounds, until the database is closed: 16 bytes a row and more, also for rows that a checkpoint has written long ago. A document that is replaced
 // is deleted and appended, so an index that is corrected all the time fills that memory, the next checkpoint finds none, and DuckDB gives the
-// database up. Closed and opened again, it takes none of it. The writer does that when a quarter of the memory may be taken; and when the
+// database up. Closed and opened again, it takes none of it, and the deleted rows are taken out of the file (vacuum). The writer does that when a quarter of the memory may be taken; and when the
 // database was given up for whatever reason, since what was committed is in its file.
 
 // vector is rows of a table that DuckDB treats as one.

@@ -1,8 +1,10 @@
 package index_test
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -88,6 +90,41 @@ func TestReplacedDocumentsDoNotFillMemory(t *testing.T) {
 	requireValues(t, s, docs, rounds-1)
 	require.NoError(t, s.Close())
 	require.Greater(t, renewals(t, registry), 1.0)
+}
+
+// What was replaced is taken out of the file when the database is opened again.
+func TestReplacedDocumentsDoNotFillTheFile(t *testing.T) {
+	t.Parallel()
+	const docs, rounds = 20_000, 20
+	path := filepath.Join(t.TempDir(), "index.db")
+	s, err := index.Open(index.Config{Path: path})
+	require.NoError(t, err)
+	s.RenewAfter(3 * docs / 2048)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	put := func(part float64, version int) {
+		var b strings.Builder
+		for i := range docs {
+			if rnd.Float64() > part {
+				continue
+			}
+			text := sha256.Sum256([]byte{byte(i), byte(i >> 8), byte(version)}) // does not compress
+			fmt.Fprintf(&b, "{\"index\":{\"_index\":\"rows\",\"_id\":\"%d\",\"version\":%d,\"version_type\":\"external_gte\"}}\n{\"text\":\"%x\"}\n", i, version, text)
+		}
+		w := ask(s, http.MethodPost, "/_bulk", b.String())
+		require.Equal(t, 200, w.Code, w.Body)
+		require.NotContains(t, w.Body.String(), `"errors":true`)
+	}
+	put(1, 1)
+	for round := range rounds {
+		put(0.3, round+2)
+	}
+	require.NoError(t, s.Close())
+	s, err = index.Open(index.Config{Path: path})
+	require.NoError(t, err)
+	rows, err := s.Rows("rows")
+	require.NoError(t, err)
+	require.Less(t, rows, int64(2*docs))
+	require.NoError(t, s.Close())
 }
 
 func renewals(t *testing.T, registry *prometheus.Registry) float64 {
