@@ -1,14 +1,12 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/pprof"
 	"time"
 
 	"millrace/engine"
@@ -204,16 +202,15 @@ func (t *trial) turn(ctx context.Context, dir string, l *lake.Lake, correct time
 	}
 	runtime.GOMAXPROCS(workers)
 	runtime.GC()
-	var profile bytes.Buffer
-	if err := pprof.StartCPUProfile(&profile); err != nil {
-		return fmt.Errorf("profile the job: %w", err)
-	}
 	var progress engine.Progress
-	took, err := measure(func() (err error) {
-		progress, err = t.run(ctx, dir, l, correct, workers, w)
+	var took usage
+	err = r.profile.take(func() (err error) {
+		took, err = measure(func() (err error) {
+			progress, err = t.run(ctx, dir, l, correct, workers, w)
+			return err
+		})
 		return err
 	})
-	pprof.StopCPUProfile()
 	if err != nil {
 		return err
 	}
@@ -240,7 +237,7 @@ func (t *trial) turn(ctx context.Context, dir string, l *lake.Lake, correct time
 		App: string(t.app), Keys: t.keys, Correct: correct.String(), Workers: workers,
 		BytesPerRecord: float64(w.ends[w.len()-1]) / n, StateBytes: progress.StateBytes,
 	}
-	return r.profile.add(profile.Bytes())
+	return nil
 }
 
 // summary is what the turns come to.

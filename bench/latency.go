@@ -55,9 +55,14 @@ func (c Config) latency(ctx context.Context) (out []Measure, err error) {
 	defer func() { err = errors.Join(err, w.close()) }()
 	err = c.withStack(ctx, filepath.Join(c.Dir, "latency"), func(ctx context.Context, s Stack, key string) error {
 		var half, most []float64
+		var taken profiles
 		each := w.len() / (c.Rounds + 1)
 		for round := range c.Rounds + 1 {
-			took, err := latencies(ctx, s, key, w, round*each, (round+1)*each)
+			var took []time.Duration
+			err := taken.take(func() (err error) {
+				took, err = latencies(ctx, s, key, w, round*each, (round+1)*each)
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -72,7 +77,9 @@ func (c Config) latency(ctx context.Context) (out []Measure, err error) {
 			{What: searchable("median"), Unit: "ms", Figure: newFigure(half)},
 			{What: searchable("99 of 100"), Unit: "ms", Figure: newFigure(most)},
 		}
-		return nil
+		merged, err := taken.merge(partLatency)
+		c.profile.list = append(c.profile.list, merged)
+		return err
 	})
 	return out, err
 }

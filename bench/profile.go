@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"runtime/pprof"
 	"slices"
 	"strings"
 
@@ -88,6 +89,20 @@ func (p *profiles) add(bytes []byte) error {
 	}
 	p.list = append(p.list, parsed)
 	return nil
+}
+
+// take profiles the processor while fn runs.
+func (p *profiles) take(fn func() error) error {
+	var b bytes.Buffer
+	if err := pprof.StartCPUProfile(&b); err != nil {
+		return fmt.Errorf("profile the processor: %w", err)
+	}
+	err := fn()
+	pprof.StopCPUProfile()
+	if err != nil {
+		return err
+	}
+	return p.add(b.Bytes())
 }
 
 // merge joins the profiles and labels their samples with the setting that they were taken in.
