@@ -50,7 +50,7 @@ func (t *Table) Compact(ctx context.Context) (Compacted, error) {
 	if err == nil {
 		for _, g := range groups {
 			var added int
-			if added, err = t.rewrite(ctx, tbl, g); err != nil {
+			if added, err = t.rewrite(ctx, tbl, g, nil); err != nil {
 				break
 			}
 			done.Added += added
@@ -151,11 +151,12 @@ func joinable(files []table.FileScanTask, forced bool) (groups [][]table.FileSca
 	return append(groups, group)
 }
 
-// rewrite replaces files of one partition of tbl by files with the rows that are left of them.
-func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.FileScanTask) (added int, err error) {
+// rewrite replaces files of one partition of tbl by files with the rows that are left of them; of those, the ones that keep wants, if it is
+// not nil.
+func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.FileScanTask, keep func(cells []plan.Cell) bool) (added int, err error) {
 	p := &Pending{}
 	defer func() { t.lake.release(p.locations) }()
-	if err := t.copyRows(ctx, tbl, tasks, p); err != nil {
+	if err := t.copyRows(ctx, tbl, tasks, keep, p); err != nil {
 		return 0, err
 	}
 	if err := t.lake.fsys.syncDirs(); err != nil {
@@ -183,8 +184,8 @@ func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.Fil
 	})
 }
 
-// copyRows writes the rows that are left of tasks to new files.
-func (t *Table) copyRows(ctx context.Context, tbl *table.Table, tasks []table.FileScanTask, p *Pending) error {
+// copyRows writes the rows that are left of tasks, and that keep wants, to new files.
+func (t *Table) copyRows(ctx context.Context, tbl *table.Table, tasks []table.FileScanTask, keep func(cells []plan.Cell) bool, p *Pending) error {
 	s, err := t.newScan(tasks, tbl.Schema().Fields())
 	if err != nil {
 		return err
@@ -210,15 +211,16 @@ func (t *Table) copyRows(ctx context.Context, tbl *table.Table, tasks []table.Fi
 	}
 	cells := make([]plan.Cell, len(columns))
 	add := func(c *chunkReader, row int) (err error) {
+		s.cells(c, row, cells)
+		if keep != nil && !keep(cells) {
+			return nil
+		}
 		if w == nil {
 			file := t.lake.newFile(tbl.Location(), "data")
 			p.locations = append(p.locations, file)
 			if w, err = newDataWriter(t.lake, tbl, columns, file); err != nil {
 				return err
 			}
-		}
-		for i, column := range s.out {
-			cells[i] = c.Cells[column][row]
 		}
 		if err := w.add(cells); err != nil {
 			return err

@@ -321,6 +321,14 @@ func (s *scan) read(ctx context.Context, tasks []table.FileScanTask, do func(chu
 	return nil
 }
 
+// cells fills cells with those of a row, in the order of the scan's columns.
+func (s *scan) cells(c *chunkReader, row int, cells []plan.Cell) []plan.Cell {
+	for i, column := range s.out {
+		cells[i] = c.Cells[column][row]
+	}
+	return cells
+}
+
 func (s *scan) wants(c *chunkReader, row int, void func(id []byte) bool) bool {
 	for _, is := range s.conditions {
 		if !is.holds(&c.Cells[is.field][row]) {
