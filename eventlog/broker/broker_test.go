@@ -287,6 +287,44 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// What is before a cut goes from the disk, and offsets go on, also after a crash.
+func TestCutIsGoneFromDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := open(t, broker.Config{Dir: dir})
+	log := eventlogtest.Open(t, eventlog.Config{Brokers: []string{b.Addr()}})
+	require.NoError(t, log.Append(t.Context(), events("old", 100)))
+	segments := func() map[string][]byte {
+		files := map[string][]byte{}
+		names, err := filepath.Glob(filepath.Join(dir, "partitions", "ingest-prime-*", "*.dat"))
+		require.NoError(t, err)
+		for _, name := range names {
+			files[name], err = os.ReadFile(name)
+			require.NoError(t, err)
+		}
+		return files
+	}
+	before := segments()
+	require.NotEmpty(t, before)
+	at, err := log.Cut(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, log.DeleteBefore(t.Context(), at))
+	for name, content := range segments() {
+		require.NotContains(t, before, name)
+		require.Less(t, len(content), 1000, "more than the mark is left")
+	}
+	for range 2 {
+		crashed := copyDir(t, dir) // as it is on the disk while the broker runs
+		again := eventlogtest.Open(t, eventlog.Config{Brokers: []string{open(t, broker.Config{Dir: crashed}).Addr()}})
+		starts, err := again.Starts(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, at, starts)
+		require.NoError(t, again.Append(t.Context(), events("new", 10)))
+		require.Len(t, eventlogtest.Read(t, again, at, 10+len(at)), 10+len(at))
+		require.NoError(t, b.Close()) // the second time after a clean stop
+	}
+}
+
 // The way out that the refusal names works.
 func TestDamagedGivenUp(t *testing.T) {
 	t.Parallel()

@@ -42,6 +42,7 @@ func Run(t *testing.T, setup func(t *testing.T) eventlog.Config) {
 		{"offsets that are gone are an error", gap},
 		{"offsets that are not there yet are an error", beyondTheEnd},
 		{"offsets that vanish under a reader are an error", gapUnderReader},
+		{"what is before a cut can be deleted", cut},
 		{"big items", bigItems},
 		{"a poll is bounded", bounded},
 		{"many appends at once", concurrent},
@@ -309,6 +310,47 @@ func gap(t *testing.T, cfg eventlog.Config) {
 	require.Equal(t, "e42", string(items[0].Bytes), "without an offset a partition is read from its start")
 	_, err = log.Read(Context(t), plan.Offsets{7: 0})
 	require.ErrorContains(t, err, "no partition 7")
+}
+
+// cut: nothing but what is before the cut goes, no app sees the cut, and offsets go on.
+func cut(t *testing.T, cfg eventlog.Config) {
+	log := Open(t, cfg)
+	require.NoError(t, log.Append(Context(t), events("old", 40)))
+	ends, err := log.Ends(Context(t))
+	require.NoError(t, err)
+	at, err := log.Cut(Context(t))
+	require.NoError(t, err)
+	require.Equal(t, ends, at)
+	require.NoError(t, log.Append(Context(t), events("new", 40)))
+	for range 2 { // again does nothing
+		require.NoError(t, log.DeleteBefore(Context(t), at))
+		starts, err := log.Starts(Context(t))
+		require.NoError(t, err)
+		require.Equal(t, at, starts)
+	}
+	marks := 0
+	for _, item := range Read(t, log, at, 40+len(at)) {
+		if item.Replay != nil {
+			marks++
+			require.Equal(t, "cut", item.Replay.App)
+			require.Equal(t, at[item.Position.Partition], item.Position.Offset)
+			continue
+		}
+		require.Contains(t, string(item.Bytes), "new")
+	}
+	require.Len(t, at, marks)
+	var gap *eventlog.GapError
+	_, err = log.Read(Context(t), plan.Offsets{0: 0})
+	require.ErrorAs(t, err, &gap)
+
+	client, err := kgo.NewClient(kgo.SeedBrokers(cfg.Brokers...))
+	require.NoError(t, err)
+	defer client.Close()
+	configs, err := kadm.NewClient(client).DescribeTopicConfigs(Context(t), log.Topic())
+	require.NoError(t, err)
+	for _, c := range configs[0].Configs {
+		require.False(t, strings.HasPrefix(c.Key, "segment.") && c.MaybeValue() == "1", c.Key)
+	}
 }
 
 func beyondTheEnd(t *testing.T, cfg eventlog.Config) {
