@@ -50,7 +50,7 @@ func (t *Table) Compact(ctx context.Context) (Compacted, error) {
 	if err == nil {
 		for _, g := range groups {
 			var added int
-			if added, err = t.rewrite(ctx, tbl, g, nil); err != nil {
+			if added, err = t.rewrite(ctx, tbl, g, nil, t.compactedNow); err != nil {
 				break
 			}
 			done.Added += added
@@ -152,8 +152,10 @@ func joinable(files []table.FileScanTask, forced bool) (groups [][]table.FileSca
 }
 
 // rewrite replaces files of one partition of tbl by files with the rows that are left of them; of those, the ones that keep wants, if it is
-// not nil.
-func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.FileScanTask, keep func(cells []plan.Cell) bool) (added int, err error) {
+// not nil. What note returns for the table as it is then becomes part of its properties.
+func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.FileScanTask, keep func(cells []plan.Cell) bool,
+	note func(*table.Table) iceberg.Properties,
+) (added int, err error) {
 	p := &Pending{}
 	defer func() { t.lake.release(p.locations) }()
 	if err := t.copyRows(ctx, tbl, tasks, keep, p); err != nil {
@@ -170,7 +172,7 @@ func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.Fil
 			return nil, err
 		}
 		tx := now.NewTransaction()
-		if err := tx.SetProperties(iceberg.Properties{propCompacted: t.lake.cfg.Now().UTC().Format(time.RFC3339)}); err != nil {
+		if err := tx.SetProperties(note(now)); err != nil {
 			return nil, err
 		}
 		r := tx.NewRewrite(carried(now)).DataSequenceNumber(sequence)
@@ -182,6 +184,10 @@ func (t *Table) rewrite(ctx context.Context, tbl *table.Table, tasks []table.Fil
 		}
 		return tx, r.Commit(ctx)
 	})
+}
+
+func (t *Table) compactedNow(*table.Table) iceberg.Properties {
+	return iceberg.Properties{propCompacted: t.lake.cfg.Now().UTC().Format(time.RFC3339)}
 }
 
 // copyRows writes the rows that are left of tasks, and that keep wants, to new files.

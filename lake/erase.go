@@ -6,12 +6,17 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 
 	"millrace/plan"
 )
+
+// propErased is how many rows of a table were erased.
+const propErased = keyPrefix + "erased-rows"
 
 // Erased says what Erase did.
 type Erased struct {
@@ -105,8 +110,23 @@ func (t *Table) eraseFile(ctx context.Context, tbl *table.Table, task table.File
 		}
 		return true
 	}
-	_, err = t.rewrite(ctx, tbl, []table.FileScanTask{task}, keep)
+	_, err = t.rewrite(ctx, tbl, []table.FileScanTask{task}, keep, func(now *table.Table) iceberg.Properties {
+		return iceberg.Properties{propErased: strconv.FormatInt(erasedRows(now)+rows, 10)}
+	})
 	return rows, err
+}
+
+// ErasedRows returns how many rows Erase has ever removed from the table.
+func (t *Table) ErasedRows(ctx context.Context) (int64, error) {
+	if err := t.load(ctx); err != nil {
+		return 0, err
+	}
+	return erasedRows(t.seen()), nil
+}
+
+func erasedRows(tbl *table.Table) int64 {
+	n, _ := strconv.ParseInt(tbl.Properties()[propErased], 10, 64) // 0 when it never was
+	return n
 }
 
 // forgetSnapshots drops all snapshots but the newest, and the names by which they were kept.
