@@ -15,7 +15,9 @@ import (
 )
 
 // cutMark is what a cut appends to each partition: an item replayed for a dead letter that no app has made, so none takes it up.
-var cutMark = record.Item{Kind: record.Event, Replay: &record.Replay{App: "cut"}, Bytes: []byte("{}")}
+var cutMark = record.Item{
+	Account: "system", Env: "system", SourceType: "system", Kind: record.Event, Replay: &record.Replay{App: "cut"}, Bytes: []byte("{}"),
+}
 
 // segmentConfigs make a topic begin another file with the next record, in the embedded broker by its size, in Kafka by the time.
 var segmentConfigs = map[string]string{"segment.bytes": "1", "segment.ms": "1"}

@@ -2,8 +2,10 @@ package index
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 )
 
@@ -83,4 +85,36 @@ func (s *Server) reopen() error {
 	s.catalogMu.Lock()
 	defer s.catalogMu.Unlock()
 	return s.open()
+}
+
+// Rewrite makes the file of a closed index anew, without what was deleted from it: in a file that is used, that stays in free parts until they
+// are used again. Interrupted it leaves the file as it was, or anew.
+func Rewrite(path string) (err error) {
+	if err := checkFile(path); err != nil {
+		return err
+	}
+	next := path + ".next"
+	if err := os.RemoveAll(next); err != nil {
+		return openError(path, err)
+	}
+	db, err := sql.Open("duckdb", "")
+	if err != nil {
+		return openError(path, err)
+	}
+	quoted := func(name string) string { return "'" + strings.ReplaceAll(name, "'", "''") + "'" }
+	for _, q := range []string{
+		"ATTACH " + quoted(path) + " AS old",
+		"ATTACH " + quoted(next) + " AS new " + attachOptions,
+		"COPY FROM DATABASE old TO new",
+		"DETACH new",
+		"DETACH old",
+	} {
+		if _, err = db.ExecContext(context.Background(), q); err != nil {
+			break
+		}
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		return errors.Join(fmt.Errorf("make index %s anew: %w", path, err), os.RemoveAll(next))
+	}
+	return os.Rename(next, path)
 }

@@ -75,6 +75,10 @@ type Server struct {
 // maxReaders is how many searches run at once; more wait. Each may use Threads threads and shares MemoryLimit.
 const maxReaders = 4
 
+// attachOptions are those of a file. Smaller row groups than the default of 122,880 rows halve the memory that a checkpoint takes; 1.4 is the first
+// version whose files compress strings with zstd.
+const attachOptions = "(ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.4.0')"
+
 // fileHeaders is how many bytes of a DuckDB file are before its blocks.
 const fileHeaders = 3 * 4096
 
@@ -124,10 +128,8 @@ func (s *Server) open() error {
 	for name, v := range config.options {
 		options.Set(name, v)
 	}
-	// Attached instead of opened, because only so can the size of row groups be said. Smaller ones than the default of 122,880
-	// halve the memory that a checkpoint takes; 1.4 is the first version whose files compress strings with zstd.
-	attach := fmt.Sprintf("ATTACH IF NOT EXISTS '%s' AS store (ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.4.0'); USE store",
-		strings.ReplaceAll(config.Path, "'", "''"))
+	// Attached instead of opened, because only so can the options be said.
+	attach := fmt.Sprintf("ATTACH IF NOT EXISTS '%s' AS store %s; USE store", strings.ReplaceAll(config.Path, "'", "''"), attachOptions)
 	connector, err := duckdb.NewConnector("?"+options.Encode(), func(conn driver.ExecerContext) error {
 		_, err := conn.ExecContext(context.Background(), attach, nil)
 		return err

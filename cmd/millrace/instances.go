@@ -286,11 +286,28 @@ func (s *stack) Start(ctx context.Context, app string, start api.Start) (api.Ins
 	if err != nil {
 		return api.Instance{}, err
 	}
+	return s.makeVersion(ctx, seed, control.By{Who: start.Who, Reason: start.Reason}, func(string) error { return nil })
+}
+
+// startVersion makes a data version that begins with a range of the lake, and runs it. It is told to note before it is there.
+func (s *stack) startVersion(ctx context.Context, seed *plan.SeedRange, by control.By, note func(dataVersion string) error) (api.Instance, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if s.working == nil {
+		return api.Instance{}, errStopping
+	}
+	return s.makeVersion(ctx, seed, by, note)
+}
+
+func (s *stack) makeVersion(ctx context.Context, seed *plan.SeedRange, by control.By, note func(dataVersion string) error) (api.Instance, error) {
 	if err := s.roomFor(len(s.jobs()) + 1); err != nil {
 		return api.Instance{}, err
 	}
 	i := control.Instance{Line: etlLine, DataVersion: s.newDataVersion(time.Now()), Seed: seed}
-	if err := s.instances.Create(ctx, i, control.By{Who: start.Who, Reason: start.Reason}); err != nil {
+	if err := note(i.DataVersion); err != nil {
+		return api.Instance{}, err
+	}
+	if err := s.instances.Create(ctx, i, by); err != nil {
 		return api.Instance{}, err
 	}
 	j, err := s.etlJob(i)

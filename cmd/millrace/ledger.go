@@ -26,7 +26,8 @@ type ledger struct {
 	Sent      int64         `json:"sent"` // items, redeliveries and broken payloads included: as the simulator counts them, else as the log does
 	Lake      int64         `json:"lake"` // events and entities in the raw lake
 	Rejects   int64         `json:"rejects"`
-	Replayed  int64         `json:"replayed"` // records of the log that are there once more, for dead letters
+	Replayed  int64         `json:"replayed"`            // records of the log that are there once more, for dead letters, or that say nothing
+	Forgotten int64         `json:"forgotten,omitempty"` // records that 'millrace forget' has removed
 	made                    // by the data version that serves
 	Balanced  bool          `json:"balanced"`
 	Checks    []ledgerCheck `json:"checks"`
@@ -193,6 +194,11 @@ func (a *auditor) rawLake(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		erased, err := table.ErasedRows(ctx)
+		if err != nil {
+			return err
+		}
+		a.l.Forgotten += erased
 		for row, err := range table.Scan(ctx, lake.ScanOptions{Columns: columns}) {
 			if err != nil {
 				return err
@@ -218,7 +224,7 @@ func (a *auditor) rawLake(ctx context.Context) error {
 	}
 	a.l.Lake, a.l.Rejects = counts[ingest.Events]+counts[ingest.Entities], counts[ingest.Rejects]
 	a.l.Replayed = a.raw.Counters["replayed"]
-	a.l.equal("records of the log = lake + rejects + replayed", a.l.Sent, a.l.Lake+a.l.Rejects+a.l.Replayed)
+	a.l.equal("records of the log = lake + rejects + replayed + forgotten", a.l.Sent, a.l.Lake+a.l.Rejects+a.l.Replayed+a.l.Forgotten)
 	a.l.equal("log positions in the lake, each once", a.l.Lake+a.l.Rejects, distinct)
 	return nil
 }

@@ -106,7 +106,7 @@ func rootCommand() *cobra.Command {
 	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
 	root.AddCommand(
 		demoCommand(), serveCommand(), appCommand(), keyCommand(), tokenCommand(), sendCommand(), describeCommand(),
-		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), benchCommand(),
+		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), forgetCommand(), benchCommand(),
 	)
 	return root
 }

@@ -98,6 +98,8 @@ type stack struct {
 	working  context.Context // of the jobs' runs; nil unless the stack runs
 	promoted chan struct{}   // wakes keepServing
 
+	rewriteIndex bool // once it is closed, without what was deleted from it
+
 	mu             sync.Mutex
 	etl            []*stackJob // by data version, the oldest first
 	servingVersion string
@@ -246,7 +248,12 @@ func (s *stack) openIndex() (err error) {
 		if err != nil {
 			return err
 		}
-		s.onClose(srv.Close)
+		s.onClose(func() error {
+			if err := srv.Close(); err != nil || !s.rewriteIndex {
+				return err
+			}
+			return index.Rewrite(s.cfg.dir.join("index.duckdb"))
+		})
 		l, err := listen(s.cfg.indexListen, "--index-listen")
 		if err != nil {
 			return err

@@ -333,6 +333,7 @@ func cut(t *testing.T, cfg eventlog.Config) {
 		if item.Replay != nil {
 			marks++
 			require.Equal(t, "cut", item.Replay.App)
+			require.Equal(t, record.Event, item.Kind, item.Reason)
 			require.Equal(t, at[item.Position.Partition], item.Position.Offset)
 			continue
 		}

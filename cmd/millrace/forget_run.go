@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"millrace/apps/lms"
+	"millrace/control"
+	"millrace/forget"
+	"millrace/ingest"
+	"millrace/lake"
+	"millrace/plan"
+)
+
+// forgetting is what the data directory remembers of a run of forget until it has ended, to clean up after one that was interrupted.
+type forgetting struct {
+	Old string `json:"old"` // data version that is to go
+	New string `json:"new"` // data version that is made in its place
+}
+
+const forgettingFile = "forgetting.json"
+
+// forget removes all records of people, and serves meanwhile. Each step may be done again; an interrupted run is begun anew.
+func (s *stack) forget(ctx context.Context, people *forget.People, c *certificate, line *progressLine) error {
+	defer line.done()
+	if err := s.roomFor(len(s.jobs()) + 1); err != nil {
+		return err
+	}
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	g, serving := errgroup.WithContext(serving)
+	g.Go(func() error {
+		defer stop() // Run ends early only when something is wrong
+		return s.Run(serving)
+	})
+	g.Go(func() error {
+		defer stop()
+		return s.forgetServing(serving, people, c, line)
+	})
+	return g.Wait()
+}
+
+func (s *stack) forgetServing(ctx context.Context, people *forget.People, c *certificate, line *progressLine) error {
+	say := func(format string, args ...any) { line.show("millrace: "+format, args...) }
+	if err := until(ctx, func() (bool, error) { return s.isWorking(), nil }); err != nil {
+		return err
+	}
+	if err := s.endForgetting(ctx, c.by()); err != nil {
+		return err
+	}
+	old, err := s.onlyVersion()
+	if err != nil {
+		return err
+	}
+	say("looking for records")
+	if err := c.look(ctx, s.log, s.lake, people, false); err != nil {
+		return err
+	}
+	at, err := s.log.Cut(ctx)
+	if err != nil {
+		return err
+	}
+	say("waiting until the raw lake holds what is in the log")
+	if err := until(ctx, func() (bool, error) { return s.rawHolds(ctx, at) }); err != nil {
+		return err
+	}
+	say("writing the raw lake anew")
+	var held plan.Offsets
+	if c.Erased, held, err = s.eraseRaw(ctx, people); err != nil {
+		return err
+	}
+	for partition := range at { // what makes no rows, as the cut of a run before, the lake may not know that it holds
+		at[partition] = min(at[partition], held[partition])
+	}
+	if err := s.log.DeleteBefore(ctx, at); err != nil {
+		return err
+	}
+	c.LogFrom = at
+	seed := plan.SeedRange{SourceTypes: lms.App.SourceTypes}
+	if old.seed != nil {
+		seed = *old.seed
+	}
+	i, err := s.startVersion(ctx, &seed, c.by(), func(dataVersion string) error {
+		return writeJSON(s.cfg.dir.join(forgettingFile), forgetting{Old: old.instance.DataVersion, New: dataVersion})
+	})
+	if err != nil {
+		return err
+	}
+	caughtUp := uint64(0) // the epoch in which it had read what the old one has
+	err = until(ctx, func() (bool, error) {
+		j, err := s.find(etlLine.Program, i.DataVersion)
+		if err != nil {
+			return false, err
+		}
+		p := j.Progress()
+		if x := p.Seeding; x != nil {
+			say("making data version %s: %d of %d rows of the lake read", i.DataVersion, x.Read, x.Rows)
+		}
+		if err := j.failure(); err != nil {
+			return false, fmt.Errorf("data version %s, made without the records: %w", i.DataVersion, err)
+		}
+		if caughtUp == 0 && p.Ends != nil && p.Seeding != nil && p.Seeding.Done && p.Lag <= old.Progress().Lag {
+			caughtUp = p.Epoch
+		}
+		return caughtUp > 0 && published(p) >= caughtUp, nil
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := s.Promote(ctx, etlLine.Program, i.DataVersion, false, c.by()); err != nil {
+		return err
+	}
+	if err := s.endForgetting(ctx, c.by()); err != nil {
+		return err
+	}
+	c.Replaced, c.By = old.instance.DataVersion, i.DataVersion
+	s.rewriteIndex = true
+	say("looking for records that are left")
+	return c.look(ctx, s.log, s.lake, people, true)
+}
+
+// until waits until something is so.
+func until(ctx context.Context, is func() (bool, error)) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if ok, err := is(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *stack) isWorking() bool {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	return s.working != nil
+}
+
+// onlyVersion returns the job of the one data version there is. Others would hold the records too.
+func (s *stack) onlyVersion() (*stackJob, error) {
+	serving := s.serving()
+	for _, j := range append(s.versions(), s.raw) {
+		id := j.instance.UniqueID()
+		switch state := j.state(); {
+		case j != serving && j != s.raw:
+			return nil, fmt.Errorf("%w: data version %s holds records too, and does not serve: delete it with 'millrace app delete', or promote it and delete %s",
+				control.ErrRefused, j.instance.DataVersion, serving.instance.DataVersion)
+		case state != "RUNNING":
+			return nil, fmt.Errorf("%w: %s is %s: it has to run: %w", control.ErrRefused, id, state, errors.Join(j.failure(), errors.New("see 'millrace app list'")))
+		}
+	}
+	return serving, nil
+}
+
+// endForgetting deletes what is not needed any more once the new data version serves, and what an interrupted run has left when it does not.
+func (s *stack) endForgetting(ctx context.Context, by control.By) error {
+	name := s.cfg.dir.join(forgettingFile)
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var f forgetting
+	if err == nil {
+		err = json.Unmarshal(b, &f)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w; remove it if no 'millrace forget' was interrupted", name, err)
+	}
+	gone := f.New
+	if s.serving().instance.DataVersion == f.New {
+		gone = f.Old
+	}
+	_, err = s.Delete(ctx, etlLine.Program, gone, by)
+	if err != nil && !errors.Is(err, control.ErrUnknownInstance) {
+		return err
+	}
+	return os.Remove(name)
+}
+
+// rawHolds reports whether the raw lake holds the log up to some offsets.
+func (s *stack) rawHolds(ctx context.Context, at plan.Offsets) (bool, error) {
+	if err := s.raw.failure(); err != nil {
+		return false, err
+	}
+	p := s.raw.Progress()
+	for partition, o := range at {
+		if p.Offsets[partition] <= o {
+			return false, nil
+		}
+	}
+	for _, sink := range p.Sinks {
+		if sink.PendingRows > 0 {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// eraseRaw removes the people's records from the raw lake, whose job stands still meanwhile, and what that job has kept to go back to. It
+// returns how many records the lake has lost, and how far in the log it holds the others.
+func (s *stack) eraseRaw(ctx context.Context, people *forget.People) (n int64, held plan.Offsets, err error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if s.working == nil {
+		return 0, nil, errStopping
+	}
+	if err := s.raw.close(); err != nil {
+		return 0, nil, err
+	}
+	defer func() {
+		if err = errors.Join(err, s.raw.open(context.WithoutCancel(ctx))); err == nil {
+			s.raw.run(s.working, s.sayFailed(s.raw))
+		}
+	}()
+	var tables []*lake.Table
+	for _, t := range s.raw.plan.Tables {
+		table, err := s.lake.Lookup(ctx, lake.Name{Namespace: ingest.Namespace, Table: t.Name})
+		if err != nil {
+			return n, nil, err
+		}
+		tables = append(tables, table)
+		done, err := table.Erase(ctx, people.InRow(table.Columns()))
+		if err != nil {
+			return n, nil, err
+		}
+		n += done.Rows
+	}
+	if held, err = s.lake.Held(ctx, tables...); err != nil {
+		return n, nil, err
+	}
+	id := s.raw.instance.UniqueID()
+	for _, dir := range []string{s.cfg.dir.join("jobs", id, "checkpoints"), s.cfg.dir.join("jobs", id+".old"), s.cfg.dir.join(savepointsDir, id)} {
+		if err := os.RemoveAll(dir); err != nil {
+			return n, nil, fmt.Errorf("remove %s: %w", dir, cause(err))
+		}
+	}
+	return n, held, nil
+}
