@@ -105,6 +105,7 @@ var layers = []struct {
 	{"source", []string{"source", "plan", "record", "ingest", "lake", "eventlog", "internal"}, "a source gives items, of the log or of the rows that ingest made of them; what becomes of them is not its concern"},
 	{"collect", []string{"collect", "record", "caliper", "internal"}, "the collector checks and appends; the log comes in by interface"},
 	{"delivery", []string{"delivery", "lake", "plan", "record", "internal"}, "reports read what sinks wrote, as anybody could; the lake says which files that is"},
+	{"forget", []string{"forget", "plan", "record"}, "what is of a person is a question about bytes and rows, wherever they are"},
 	{"sim", []string{"sim", "record", "caliper", "internal"}, "the simulator posts over HTTP like a sensor: it must not know the inside"},
 	{"control", []string{"control", "plan", "record", "internal"}, "the control plane starts jobs and does not know how they run"},
 	{"web", []string{"web", "control", "internal"}, "a page has no private back door: its values come in by functions"},
