@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -247,7 +248,11 @@ func (l *Log) Ends(ctx context.Context) (plan.Offsets, error) {
 func (l *Log) offsets(ctx context.Context, which string, list lister) (plan.Offsets, error) {
 	listed, err := list.ask(ctx, l.cfg.Topic)
 	if err != nil {
-		return nil, fmt.Errorf("ask for the %s offsets of %s at %s: %w", which, l.cfg.Topic, l.address(), err)
+		err = fmt.Errorf("ask for the %s offsets of %s at %s: %w", which, l.cfg.Topic, l.address(), err)
+		if ctx.Err() == nil && passes(err) {
+			err = errors.Join(ErrUnavailable, err)
+		}
+		return nil, err
 	}
 	offsets := make(plan.Offsets, len(l.partitions))
 	for _, p := range l.partitions {
@@ -258,6 +263,15 @@ func (l *Log) offsets(ctx context.Context, which string, list lister) (plan.Offs
 		offsets[p] = o.Offset
 	}
 	return offsets, nil
+}
+
+// ErrUnavailable is matched by errors of a log that does not answer now, or not as it should for a while: asking again helps, sooner or later.
+var ErrUnavailable = errors.New("the log is not available")
+
+// passes reports an error that may not be there when the same is asked again.
+func passes(err error) bool {
+	var timeout net.Error
+	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &timeout) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // lister asks for the offsets of topics.

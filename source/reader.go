@@ -32,9 +32,11 @@ func (r *Reader) begin(seeding *plan.Seeding) {
 
 // openLog goes on with the log where it was read up to, or with the lake when the log does not have that any more.
 func (r *Reader) openLog(ctx context.Context) error {
-	log, err := r.s.cfg.Log.Read(ctx, r.next)
+	err := r.s.patiently(ctx, func(ctx context.Context) (err error) {
+		r.log, err = r.s.cfg.Log.Read(ctx, r.next)
+		return err
+	})
 	if err == nil {
-		r.log = log
 		return nil
 	}
 	return r.afterGap(ctx, err)

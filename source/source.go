@@ -70,7 +70,7 @@ func (s *Source) Ends(ctx context.Context) (plan.Offsets, error) { return s.cfg.
 
 // Read starts reading at a position that a Batch has led to, or at the beginning. Close the reader after use.
 func (s *Source) Read(ctx context.Context, from plan.Position) (*Reader, error) {
-	starts, err := s.cfg.Log.Starts(ctx)
+	starts, err := s.starts(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -129,17 +129,27 @@ func (s *Source) release(ctx context.Context) error {
 	return nil
 }
 
-// patiently does a step of the lake again while its server is not available.
+// starts returns the offset of the oldest record that each partition has.
+func (s *Source) starts(ctx context.Context) (starts plan.Offsets, err error) {
+	return starts, s.patiently(ctx, func(ctx context.Context) error {
+		starts, err = s.cfg.Log.Starts(ctx)
+		return err
+	})
+}
+
+// patiently does a step of lake or log again while its server is not available.
 func (s *Source) patiently(ctx context.Context, step func(context.Context) error) error {
 	policy := retry.Policy{OnRetry: func(attempt int, err error, _ time.Duration) {
 		s.cfg.Logger.Warn("retry", "attempt", attempt, "error", err)
 	}}
 	return retry.Do(ctx, policy, func(ctx context.Context) error {
 		err := step(ctx)
-		if !errors.Is(err, lake.ErrUnavailable) && !errors.Is(err, lake.ErrUnsettled) {
-			return retry.Permanent(err)
+		for _, passes := range []error{eventlog.ErrUnavailable, lake.ErrUnavailable, lake.ErrUnsettled} {
+			if errors.Is(err, passes) {
+				return err
+			}
 		}
-		return err
+		return retry.Permanent(err)
 	})
 }
 
@@ -218,7 +228,7 @@ func (s *Source) heal(ctx context.Context, next plan.Offsets, gap *eventlog.GapE
 	if err != nil {
 		return nil, err
 	}
-	starts, err := s.cfg.Log.Starts(ctx)
+	starts, err := s.starts(ctx)
 	if err != nil {
 		return nil, err
 	}
