@@ -52,6 +52,7 @@ func TestRestarts(t *testing.T) { //nolint:paralleltest // alone: it takes the w
 			data := filepath.Join(t.TempDir(), "data")
 			d := startDemo(t, data, servers["kafka"].address, "http://"+servers["s3"].address, "http://"+servers[test.index].address)
 			d.awaitProgress(t)
+			version := d.startVersion(t)
 			for range restarts {
 				for _, name := range test.restart {
 					s := servers[name]
@@ -66,7 +67,42 @@ func TestRestarts(t *testing.T) { //nolint:paralleltest // alone: it takes the w
 					d.awaitProgress(t)
 				}
 			}
+			d.serveVersion(t, version)
 			d.finish(t)
+		})
+	}
+}
+
+const lmsJob = "ingest-etl-edgenuity-lms-job"
+
+// app runs 'millrace app' on the demo's data directory.
+func (d *loadedDemo) app(action string, args ...string) (string, error) {
+	out, err := exec.Command(millrace, append([]string{"app", action, lmsJob, "--data-dir", d.data}, args...)...).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// startVersion starts a data version that is seeded while the servers are stopped.
+func (d *loadedDemo) startVersion(t *testing.T) (version string) {
+	t.Helper()
+	version, err := d.app("start", "--seed")
+	require.NoError(t, err, version)
+	return version
+}
+
+// serveVersion promotes the version, takes that back, promotes it again and deletes the one before: nobody reads that any more.
+func (d *loadedDemo) serveVersion(t *testing.T, version string) {
+	t.Helper()
+	d.await(t, "the new version has caught up", func() bool {
+		_, err := d.app("promote", version)
+		return err == nil
+	})
+	for _, step := range [][]string{{"rollback"}, {"promote", version}, {"delete", "unversioned", "--yes", "--reason", "replaced"}} {
+		d.await(t, strings.Join(step, " "), func() bool {
+			said, err := d.app(step[0], step[1:]...)
+			if err != nil {
+				require.Contains(t, said, " is behind: ", "only that passes")
+			}
+			return err == nil
 		})
 	}
 }
@@ -132,6 +168,7 @@ func (s *realServer) kill(t *testing.T) {
 
 // loadedDemo is a demo that runs until it is told to finish.
 type loadedDemo struct {
+	data string
 	args []string
 	cmd  *exec.Cmd
 	url  string
@@ -142,7 +179,7 @@ var opened = regexp.MustCompile(`millrace: open (\S+)`)
 
 func startDemo(t *testing.T, data, brokers, s3, index string) *loadedDemo {
 	t.Helper()
-	d := &loadedDemo{said: make(chan string, 1), args: []string{
+	d := &loadedDemo{data: data, said: make(chan string, 1), args: []string{
 		"demo", "--data-dir", data, "--listen", "127.0.0.1:0", "--rate", "1000", "--flush", "500ms",
 		"--brokers", brokers, "--index-url", index, "--lake", "s3://lake/restarts", "--s3-endpoint", s3,
 	}}
