@@ -70,7 +70,7 @@ func init() {
 		iceio.Register(scheme, func(_ context.Context, location *url.URL, props map[string]string) (iceio.IO, error) {
 			openMu.Lock()
 			defer openMu.Unlock()
-			if fsys, ok := openFS[props[fsProperty]]; ok {
+			if fsys := openFS[props[fsProperty]]; fsys != nil {
 				return fsys, nil
 			}
 			return nil, fmt.Errorf("%s is of a lake that is not open", location)
@@ -78,13 +78,18 @@ func init() {
 	}
 }
 
-func register(fsys fileSystem) (name string) {
+// nameFileSystem returns a name for a file system to register.
+func nameFileSystem() string {
 	openMu.Lock()
 	defer openMu.Unlock()
 	openNext++
-	name = fmt.Sprint(openNext)
+	return fmt.Sprint(openNext)
+}
+
+func register(name string, fsys fileSystem) {
+	openMu.Lock()
+	defer openMu.Unlock()
 	openFS[name] = fsys
-	return name
 }
 
 func forgetFileSystem(name string) {

@@ -53,6 +53,10 @@ type Config struct {
 	Warehouse string
 	S3        S3 // how an s3:// warehouse is reached
 
+	// Catalog is an Iceberg REST catalogue to list the tables in place of catalog.db, which then only remembers where that is. It has to reach
+	// the warehouse. Default: the one that the lake was made with, or none. A lake has one for good, whose address may change.
+	Catalog REST
+
 	// ReadOnly opens an existing lake for Scan, Count, Contents, Files, Snapshot, Upkeep and Published while another process may write it.
 	ReadOnly bool
 
@@ -94,13 +98,7 @@ func (c Config) validate() error {
 	if c.Dir == "" {
 		return errors.New("lake: Config.Dir is empty")
 	}
-	return nil
-}
-
-// catalogue is what knows the newest state of each table.
-type catalogue interface {
-	catalog.Catalog
-	Close() error
+	return c.Catalog.validate()
 }
 
 // Lake is an open lake. Its methods may be called concurrently.
@@ -148,19 +146,52 @@ func Open(ctx context.Context, cfg Config) (*Lake, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, fsys, err := openWarehouse(ctx, cfg, db)
+	l, err := openWith(ctx, cfg, db)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	fsName := register(fsys)
-	cat, err := icebergsql.NewCatalog(catalogName, db, icebergsql.SQLite, iceberg.Properties{
-		"warehouse":           base,
-		"init_catalog_tables": fmt.Sprint(!cfg.ReadOnly),
-		fsProperty:            fsName,
-	})
+	return l, nil
+}
+
+// openWith opens the lake that db is the catalogue of, or has the catalogue's address.
+func openWith(ctx context.Context, cfg Config, db *sql.DB) (*Lake, error) {
+	known, err := readMarker(ctx, db)
 	if err != nil {
-		forgetFileSystem(fsName)
-		return nil, errors.Join(catalogError(cfg.Dir, err), db.Close())
+		return nil, catalogError(cfg.Dir, err)
+	}
+	at, err := catalogOf(ctx, cfg, db, known)
+	if err != nil {
+		return nil, err
+	}
+	fsName := nameFileSystem()
+	var remote *restCatalogue
+	if at.URI != "" {
+		if remote, err = openREST(ctx, cfg, db, at, fsName); err != nil {
+			return nil, err
+		}
+	}
+	base, fsys, err := openWarehouse(ctx, cfg, db, known, remote)
+	if err != nil {
+		if remote != nil {
+			err = errors.Join(err, remote.Close())
+		}
+		return nil, err
+	}
+	register(fsName, fsys)
+	var cat catalogue = remote
+	if remote == nil {
+		local, err := icebergsql.NewCatalog(catalogName, db, icebergsql.SQLite, iceberg.Properties{
+			"warehouse":           base,
+			"init_catalog_tables": fmt.Sprint(!cfg.ReadOnly),
+			fsProperty:            fsName,
+		})
+		if err != nil {
+			forgetFileSystem(fsName)
+			return nil, catalogError(cfg.Dir, err)
+		}
+		cat = sqlCatalogue{local}
+	} else {
+		remote.fsys = fsys
 	}
 	return &Lake{
 		cfg: cfg, base: base, db: db, catalog: cat, fsys: fsys, fsName: fsName,

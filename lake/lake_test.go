@@ -55,7 +55,7 @@ func openLake(t testing.TB, cfg lake.Config) *lake.Lake {
 	}
 	if !cfg.ReadOnly { // a reader finds out by itself
 		at := laketest.In(cfg.Dir)
-		cfg.Warehouse, cfg.S3 = at.Warehouse, at.S3
+		cfg.Warehouse, cfg.S3, cfg.Catalog = at.Warehouse, at.S3, at.Catalog
 	}
 	l, err := lake.Open(context.Background(), cfg)
 	require.NoError(t, err)

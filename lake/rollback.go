@@ -104,6 +104,11 @@ func (t *Table) Claim(ctx context.Context, c Claim) error {
 		case current != nil:
 			updates = append(updates, table.NewRemoveSnapshotRefUpdate(table.MainBranch))
 		}
+		fence, err := t.lake.catalog.claimed(tbl)
+		if err != nil {
+			return nil, nil, err
+		}
+		updates = append(updates, fence...)
 		back = current != nil && (base == nil || base.SnapshotID != current.SnapshotID)
 		return nil, append(updates, table.NewSetPropertiesUpdate(properties)), nil
 	})

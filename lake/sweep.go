@@ -100,7 +100,7 @@ func referenced(tbl *table.Table, fsys fileSystem, files map[string]struct{}) er
 // failure is only logged; the next commit tries again.
 func (t *Table) expire(ctx context.Context) {
 	cfg := t.lake.cfg
-	if len(t.seen().Metadata().Snapshots()) < 2*cfg.KeepSnapshots {
+	if upkeepOf(t.seen()).Snapshots < 2*cfg.KeepSnapshots {
 		return
 	}
 	before := 0

@@ -27,6 +27,9 @@ func (t *Table) Upkeep(ctx context.Context) (Upkeep, error) {
 
 func upkeepOf(tbl *table.Table) (u Upkeep) {
 	for _, s := range tbl.Metadata().Snapshots() {
+		if isClaim(s) {
+			continue
+		}
 		u.Snapshots++
 		if at := time.UnixMilli(s.TimestampMs).UTC(); u.Oldest.IsZero() || at.Before(u.Oldest) {
 			u.Oldest = at

@@ -1,6 +1,7 @@
 package lake
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -25,7 +26,14 @@ type marker struct {
 	ID        string `json:"id"`
 	Warehouse string `json:"warehouse"`
 	S3               // only in the catalogue: the same bucket may have several addresses
+
+	// Only in catalog.db, when the catalogue is another.
+	Catalog *REST `json:"catalog,omitempty"`
+	Tables  bool  `json:"tables,omitempty"` // there were some
 }
+
+// differs says whether m is not what is known.
+func (m marker) differs(known marker) bool { return !bytes.Equal(encodeMarker(m), encodeMarker(known)) }
 
 var validWarehouse = regexp.MustCompile(`^s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[a-zA-Z0-9_][a-zA-Z0-9_.=-]*)*)$`)
 
@@ -38,10 +46,9 @@ func ValidWarehouse(s string) error {
 }
 
 // openWarehouse finds where the files are and settles, for a writer, that the place is this catalogue's alone.
-func openWarehouse(ctx context.Context, cfg Config, db *sql.DB) (base string, fsys fileSystem, err error) {
-	known, err := readMarker(ctx, db)
-	if err != nil {
-		return "", nil, catalogError(cfg.Dir, err)
+func openWarehouse(ctx context.Context, cfg Config, db *sql.DB, known marker, remote *restCatalogue) (base string, fsys fileSystem, err error) {
+	if remote != nil && cfg.Warehouse == "" && (known.Warehouse == "" || strings.HasPrefix(known.Warehouse, "file:")) {
+		return openLocal(ctx, cfg, db, known, remote)
 	}
 	if cfg.Warehouse == "" && known.Warehouse == "" {
 		dir := filepath.Join(cfg.Dir, warehouse)
@@ -75,13 +82,20 @@ func openWarehouse(ctx context.Context, cfg Config, db *sql.DB) (base string, fs
 	if cfg.S3.Region != "" {
 		next.Region = cfg.S3.Region
 	}
+	if remote != nil {
+		if next.S3, err = remote.s3(next.S3, cfg.S3); err != nil {
+			return "", nil, err
+		}
+	}
 	bucket := validWarehouse.FindStringSubmatch(next.Warehouse)[1]
 	files, err := newS3Files(next.S3, bucket, cfg.Dir, cfg.fault)
 	if err != nil {
 		return "", nil, err
 	}
 	if !cfg.ReadOnly {
-		err = settle(ctx, cfg, db, files, known, next)
+		err = settle(ctx, cfg, db, files, known, next, remote)
+	} else if remote != nil {
+		remote.lake = known.ID
 	}
 	return next.Warehouse, files, err
 }
@@ -105,7 +119,7 @@ func madeAt(ctx context.Context, db *sql.DB) (string, error) {
 
 // settle makes the warehouse the catalogue's, or finds that it is. The catalogue is written first: a crash in between leaves a warehouse
 // that nobody has, which the next start completes.
-func settle(ctx context.Context, cfg Config, db *sql.DB, files *s3Files, known, next marker) error {
+func settle(ctx context.Context, cfg Config, db *sql.DB, files *s3Files, known, next marker, remote *restCatalogue) error {
 	tables, err := countTables(ctx, db)
 	if err != nil {
 		return catalogError(cfg.Dir, err)
@@ -114,11 +128,15 @@ func settle(ctx context.Context, cfg Config, db *sql.DB, files *s3Files, known, 
 		if tables > 0 {
 			return fmt.Errorf("the lake in %s has its tables on the local disk: leave %s out, or choose another directory", cfg.Dir, next.Warehouse)
 		}
-		var id [16]byte
-		if _, err := rand.Read(id[:]); err != nil {
-			panic(err) // documented never to fail
+		next.Format, next.ID = format, newLakeID()
+	}
+	if remote != nil {
+		if err := remote.settle(ctx, cfg, known, &next); err != nil {
+			return err
 		}
-		next.Format, next.ID = format, hex.EncodeToString(id[:])
+		if next.Tables {
+			tables = 1
+		}
 	}
 	found, err := foundMarker(files, next.Warehouse)
 	switch {
@@ -129,7 +147,7 @@ func settle(ctx context.Context, cfg Config, db *sql.DB, files *s3Files, known, 
 	case found.ID != "" && found.ID != next.ID:
 		return foreignWarehouse(cfg, next)
 	}
-	if next != known {
+	if next.differs(known) {
 		if err := writeMarker(ctx, db, next); err != nil {
 			return catalogError(cfg.Dir, err)
 		}
@@ -145,6 +163,14 @@ func settle(ctx context.Context, cfg Config, db *sql.DB, files *s3Files, known, 
 		err = foreignWarehouse(cfg, next) // another catalogue was first
 	}
 	return err
+}
+
+func newLakeID() string {
+	var id [16]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		panic(err) // documented never to fail
+	}
+	return hex.EncodeToString(id[:])
 }
 
 func foreignWarehouse(cfg Config, m marker) error {

@@ -1,5 +1,6 @@
 // Package laketest puts the lakes of tests where the run wants them: on the local disk or, when MILLRACE_S3 is the URL of an S3 server,
-// in its bucket lake. The tests are the same.
+// in its bucket lake; and their tables in catalog.db or, when MILLRACE_ICEBERG_REST is the URL of an Iceberg REST catalogue, in a namespace
+// of that. The tests are the same.
 package laketest
 
 import (
@@ -26,6 +27,9 @@ import (
 // AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
 func OnS3() bool { return os.Getenv("MILLRACE_S3") != "" }
 
+// OnREST reports whether the tables of lakes are listed by an Iceberg REST catalogue. scripts/servers/iceberg-rest.sh starts one.
+func OnREST() bool { return os.Getenv("MILLRACE_ICEBERG_REST") != "" }
+
 const bucket = "lake"
 
 // In is the configuration of the one lake whose catalogue is in dir.
@@ -34,6 +38,9 @@ func In(dir string) lake.Config {
 	if OnS3() {
 		cfg.Warehouse = "s3://" + bucket + "/" + prefix(dir)
 		cfg.S3.Endpoint = os.Getenv("MILLRACE_S3")
+	}
+	if OnREST() {
+		cfg.Catalog = lake.REST{URI: os.Getenv("MILLRACE_ICEBERG_REST"), Namespace: prefix(dir)}
 	}
 	return cfg
 }
