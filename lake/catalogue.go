@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/apache/iceberg-go/catalog"
 	icebergsql "github.com/apache/iceberg-go/catalog/sql"
@@ -21,12 +22,17 @@ type catalogue interface {
 	// claimed returns what a claim of tbl has to change so that commits which were prepared before are refused. A catalogue that checks the
 	// requirement unchanged by itself needs nothing.
 	claimed(tbl *table.Table) ([]table.Update, error)
+
+	// inFlight is how long a commit may take to come into effect after who made it has ended.
+	inFlight() time.Duration
 }
 
 // sqlCatalogue is the one in catalog.db. It checks a commit's requirements here, and makes it in one transaction of SQLite.
 type sqlCatalogue struct{ *icebergsql.Catalog }
 
 func (sqlCatalogue) claimed(*table.Table) ([]table.Update, error) { return nil, nil }
+
+func (sqlCatalogue) inFlight() time.Duration { return 0 }
 
 // catalogOf is the REST catalogue that the lake is to use, zero when its tables are in db.
 func catalogOf(ctx context.Context, cfg Config, db *sql.DB, known marker) (REST, error) {
@@ -39,7 +45,11 @@ func catalogOf(ctx context.Context, cfg Config, db *sql.DB, known marker) (REST,
 			return REST{}, catalogError(cfg.Dir, err)
 		}
 		if tables > 0 || known.ID != "" {
-			return REST{}, fmt.Errorf("the lake in %s has its tables in its own catalogue: leave %s out, or choose another directory", cfg.Dir, cfg.Catalog.URI)
+			where := "on the local disk"
+			if known.ID != "" {
+				where = "in " + known.Warehouse
+			}
+			return REST{}, fmt.Errorf("the lake in %s has its tables %s, and a catalogue of its own: leave %s out, or choose another directory", cfg.Dir, where, cfg.Catalog.URI)
 		}
 		return cfg.Catalog, nil
 	}

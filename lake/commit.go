@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -274,11 +275,16 @@ func (t *Table) removeMetadata(before, after table.Metadata) {
 	for m := range after.PreviousFiles() {
 		keep[m.MetadataFile] = struct{}{}
 	}
+	if c := before.SnapshotByName(claimRef); c != nil && after.SnapshotByID(c.SnapshotID) == nil {
+		if err := t.lake.fsys.Remove(c.ManifestList); err != nil {
+			t.lake.cfg.Logger.Debug("list of an old claim not removed", "file", c.ManifestList, "error", err)
+		}
+	}
 	for m := range before.PreviousFiles() {
 		if _, ok := keep[m.MetadataFile]; ok {
 			continue
 		}
-		if err := t.lake.fsys.Remove(m.MetadataFile); err != nil {
+		if err := t.lake.fsys.Remove(t.seen().Location() + "/metadata/" + path.Base(m.MetadataFile)); err != nil {
 			t.lake.cfg.Logger.Debug("old metadata not removed", "file", m.MetadataFile, "error", err)
 		}
 	}

@@ -116,6 +116,9 @@ func TestUnusualPaths(t *testing.T) {
 // another one.
 func TestMovedLake(t *testing.T) {
 	t.Parallel()
+	if laketest.OnREST() && !laketest.OnS3() {
+		t.Skip("the REST catalogue has files on this disk too, and looks for them where they were")
+	}
 	ctx := context.Background()
 	base := t.TempDir()
 	before, now := filepath.Join(base, "before #1"), filepath.Join(base, "now")

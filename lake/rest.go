@@ -91,6 +91,7 @@ const (
 	propLake    = keyPrefix + "lake"  // of a namespace: the id of its lake
 	keyClaim    = keyPrefix + "claimed"
 	commitLimit = time.Minute // until the answer to a commit begins
+	inFlight    = DefaultKeepFor
 )
 
 // restCatalogue is an Iceberg REST catalogue. Namespaces of other lakes, and of others, may be in it: the lake's own have its id.
@@ -105,7 +106,6 @@ type restCatalogue struct {
 	lake   string // its id
 	fsys   fileSystem
 	config *restConfig
-	now    func() time.Time
 
 	dir    string // with db, which remembers where the catalogue is
 	db     *sql.DB
@@ -127,7 +127,7 @@ func openREST(ctx context.Context, cfg Config, db *sql.DB, at REST, fsName strin
 	if u, err := url.Parse(at.OAuth2); err == nil && at.OAuth2 != "" {
 		options = append(options, rest.WithAuthURI(u))
 	}
-	c := &restCatalogue{at: at, config: config, now: cfg.Now, dir: cfg.Dir, db: db}
+	c := &restCatalogue{at: at, config: config, dir: cfg.Dir, db: db}
 	err := c.again(ctx, func(ctx context.Context) (err error) {
 		c.Catalog, err = rest.NewCatalog(ctx, catalogName, at.URI, options...)
 		return err
@@ -158,7 +158,12 @@ func (c *restCatalogue) Close() error {
 func (c *restCatalogue) again(ctx context.Context, ask func(context.Context) error) error {
 	policy := retry.Policy{Min: 50 * time.Millisecond, Max: time.Second, Attempts: requestTries}
 	return retry.Do(ctx, policy, func(ctx context.Context) error {
-		err := c.explain(ask(ctx))
+		asking, cancel := context.WithTimeout(ctx, answerTimeout)
+		defer cancel()
+		err := c.explain(ask(asking))
+		if asking.Err() != nil && ctx.Err() == nil && err != nil { // it has had its time
+			return retry.Permanent(fmt.Errorf("%w: catalogue %s has not answered within %s", ErrUnavailable, c.at.URI, answerTimeout))
+		}
 		if err != nil && !errors.Is(err, ErrUnavailable) {
 			return retry.Permanent(err)
 		}
@@ -174,10 +179,9 @@ func (c *restCatalogue) explain(err error) error {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, catalog.ErrNamespaceAlreadyExists), errors.Is(err, catalog.ErrTableAlreadyExists),
 		errors.Is(err, catalog.ErrNoSuchNamespace), errors.Is(err, table.ErrCommitFailed):
 		return err
+	case strings.HasPrefix(err.Error(), "NotFoundException: "): // Java's name for a file that is missing, with whatever status
+		return fmt.Errorf("catalogue %s: %s: %w", c.at.URI, err.Error(), fs.ErrNotExist)
 	case errors.Is(err, catalog.ErrNoSuchTable):
-		if strings.HasPrefix(err.Error(), "NotFoundException") { // of a file, as the server that the tests have says it
-			return fmt.Errorf("catalogue %s: %s: %w", c.at.URI, err.Error(), fs.ErrNotExist)
-		}
 		return err
 	case strings.Contains(err.Error(), rest.ErrOAuthError.Error()): // who gives the tokens has not answered; an answer reads otherwise
 		return fmt.Errorf("%w: catalogue %s: %w", ErrUnavailable, c.at.URI, err)
@@ -396,6 +400,8 @@ func (u unchanged) asserted() []table.Requirement {
 	return all
 }
 
+func (c *restCatalogue) inFlight() time.Duration { return inFlight }
+
 // claimed moves the tag claimRef to a new snapshot. It has no files, so it keeps none from being removed, and is no ancestor of another.
 func (c *restCatalogue) claimed(tbl *table.Table) ([]table.Update, error) {
 	id := newSnapshotID(tbl)
@@ -409,9 +415,10 @@ func (c *restCatalogue) claimed(tbl *table.Table) ([]table.Update, error) {
 		return nil, err
 	}
 	schema := tbl.Schema().ID
+	// Its time is that of other snapshots, which iceberg-go takes from the machine's clock.
 	updates := []table.Update{
 		table.NewAddSnapshotUpdate(&table.Snapshot{
-			SnapshotID: id, SequenceNumber: sequence, TimestampMs: max(c.now().UnixMilli(), tbl.Metadata().LastUpdatedMillis()), ManifestList: location, SchemaID: &schema,
+			SnapshotID: id, SequenceNumber: sequence, TimestampMs: max(time.Now().UnixMilli(), tbl.Metadata().LastUpdatedMillis()), ManifestList: location, SchemaID: &schema,
 			Summary: &table.Summary{Operation: table.OpAppend, Properties: iceberg.Properties{keyClaim: "true"}},
 		}),
 		table.NewSetSnapshotRefUpdate(claimRef, id, table.TagRef, 0, 0, 0),

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/apache/iceberg-go/table"
@@ -54,9 +57,24 @@ func (t *Table) sweep(ctx context.Context, olderThan time.Duration) (int, error)
 	if err := referenced(t.seen(), l.fsys, keep); err != nil {
 		return 0, err
 	}
+	spared := func(location string) bool { _, ok := keep[known(location)]; return ok }
+	if old = slices.DeleteFunc(old, spared); len(old) > 0 && olderThan < l.catalog.inFlight() {
+		// A commit of a process that has ended may still be on its way in the catalogue's server. It is refused from here on, or the files
+		// are found to be its.
+		err := t.edit(ctx, "sweep", func(tbl *table.Table) ([]table.Requirement, []table.Update, error) {
+			updates, err := l.catalog.claimed(tbl)
+			return nil, updates, err
+		})
+		if err != nil {
+			return 0, err
+		}
+		if err := referenced(t.seen(), l.fsys, keep); err != nil {
+			return 0, err
+		}
+	}
 	removed := 0
 	for _, location := range old {
-		if _, ok := keep[location]; ok {
+		if spared(location) {
 			continue
 		}
 		if err := l.fsys.Remove(location); err != nil {
@@ -67,11 +85,23 @@ func (t *Table) sweep(ctx context.Context, olderThan time.Duration) (int, error)
 	return removed, nil
 }
 
-// referenced adds the locations of all files that tbl refers to.
+// known is what a file is recognised by. The name of a metadata file has a UUID, and its location is the words of the program that wrote
+// it, which may be a catalogue's: file:/x, or s3a://x. Beside one on the local disk Hadoop has its checksum, .name.crc.
+func known(location string) string {
+	if name, ok := strings.CutSuffix(path.Base(location), ".metadata.json.crc"); ok {
+		return strings.TrimPrefix(name, ".") + ".metadata.json"
+	}
+	if strings.HasSuffix(location, ".metadata.json") {
+		return path.Base(location)
+	}
+	return location
+}
+
+// referenced adds what all files that tbl refers to are recognised by.
 func referenced(tbl *table.Table, fsys fileSystem, files map[string]struct{}) error {
-	files[tbl.MetadataLocation()] = struct{}{}
+	files[known(tbl.MetadataLocation())] = struct{}{}
 	for m := range tbl.Metadata().PreviousFiles() {
-		files[m.MetadataFile] = struct{}{}
+		files[known(m.MetadataFile)] = struct{}{}
 	}
 	for _, s := range tbl.Metadata().Snapshots() {
 		files[s.ManifestList] = struct{}{}
