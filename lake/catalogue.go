@@ -3,6 +3,7 @@ package lake
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,7 +38,11 @@ func (sqlCatalogue) inFlight() time.Duration { return 0 }
 // catalogOf is the REST catalogue that the lake is to use, zero when its tables are in db.
 func catalogOf(ctx context.Context, cfg Config, db *sql.DB, known marker) (REST, error) {
 	if known.Catalog == nil {
-		if cfg.Catalog.URI == "" {
+		switch {
+		case cfg.Catalog.URI != "":
+		case cfg.Catalog.place() != REST{}:
+			return REST{}, errors.New("something of a REST catalogue is given, and not its address: give that too")
+		default:
 			return REST{}, nil
 		}
 		tables, err := countTables(ctx, db)
@@ -76,7 +81,11 @@ func (c *restCatalogue) settle(ctx context.Context, cfg Config, known marker, ne
 	at := c.at.place()
 	next.Catalog = &at
 	if known.Catalog == nil {
-		return nil
+		foreign, err := c.foreign(ctx)
+		if err == nil && foreign != "" {
+			err = fmt.Errorf("namespace %s of catalogue %s is another lake's: give this one a namespace of its own to have its namespaces in", foreign, c.at.URI)
+		}
+		return err
 	}
 	own, err := c.ListNamespaces(ctx, nil)
 	if err != nil {

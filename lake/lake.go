@@ -98,7 +98,7 @@ func (c Config) validate() error {
 	if c.Dir == "" {
 		return errors.New("lake: Config.Dir is empty")
 	}
-	return c.Catalog.validate()
+	return c.Catalog.Check()
 }
 
 // Lake is an open lake. Its methods may be called concurrently.

@@ -47,7 +47,8 @@ func (r REST) place() REST {
 	return r
 }
 
-func (r REST) validate() error {
+// Check returns an error unless r can name a catalogue, or is zero.
+func (r REST) Check() error {
 	for _, u := range []struct{ what, text string }{{"address of an Iceberg REST catalogue", r.URI}, {"address for OAuth2", r.OAuth2}} {
 		parsed, err := url.Parse(u.text)
 		if u.text != "" && (err != nil || parsed.Host == "" || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.User != nil || parsed.RawQuery != "") {
@@ -59,17 +60,11 @@ func (r REST) validate() error {
 			return err
 		}
 	}
-	switch {
-	case r.URI == "" && r.place() != REST{}:
-		return errors.New("a warehouse, a namespace or OAuth2 of a REST catalogue is given, and not its address")
-	case r.Token != "" && r.Credential != "":
+	if r.Token != "" && r.Credential != "" {
 		return errors.New("both a token and a credential for the REST catalogue are given: leave one out")
 	}
 	return nil
 }
-
-// Check returns an error unless r can name a catalogue, or is zero.
-func (r REST) Check() error { return r.validate() }
 
 // withoutUser is a URL without the secrets that one might write into it.
 func withoutUser(text string) string {
@@ -139,9 +134,9 @@ func openREST(ctx context.Context, cfg Config, db *sql.DB, at REST, fsName strin
 	switch {
 	case errors.Is(err, ErrUnavailable):
 		err = fmt.Errorf("%w: start it, or give the address that it has", err)
-	case config.status == http.StatusBadRequest, config.status == http.StatusNotFound && at.Warehouse != "":
+	case at.Warehouse != "" && (config.status == http.StatusBadRequest || config.status == http.StatusNotFound):
 		err = fmt.Errorf("%w: it may have no warehouse %q; give one that it has", err, at.Warehouse)
-	case !config.answered:
+	case !config.answered && config.status != 0 && config.status != http.StatusUnauthorized && config.status != http.StatusForbidden:
 		err = fmt.Errorf("%w: it answers, but not as an Iceberg REST catalogue does; give the address before its /v1/config", err)
 	}
 	return nil, err
@@ -204,31 +199,52 @@ func (c *restCatalogue) inside(ident table.Identifier) table.Identifier {
 
 // ListNamespaces lists the lake's namespaces.
 func (c *restCatalogue) ListNamespaces(ctx context.Context, _ table.Identifier) (own []table.Identifier, err error) {
+	err = c.namespaces(ctx, func(ident table.Identifier, owner string) {
+		if owner == c.lake {
+			own = append(own, ident[len(ident)-1:])
+		}
+	})
+	return own, err
+}
+
+// foreign is a namespace that another lake has where this one would have its own; empty when there is none.
+func (c *restCatalogue) foreign(ctx context.Context) (name string, err error) {
+	err = c.namespaces(ctx, func(ident table.Identifier, owner string) {
+		if owner != "" && owner != c.lake {
+			name = strings.Join(ident, ".")
+		}
+	})
+	return name, err
+}
+
+// namespaces calls fn with each namespace where the lake's are, in full, and the id of the lake that has it, if one has.
+func (c *restCatalogue) namespaces(ctx context.Context, fn func(ident table.Identifier, owner string)) error {
 	depth := len(c.at.levels())
 	var all []table.Identifier
-	err = c.again(ctx, func(ctx context.Context) (err error) {
+	err := c.again(ctx, func(ctx context.Context) (err error) {
 		all, err = c.Catalog.ListNamespaces(ctx, c.at.levels())
 		return err
 	})
 	if errors.Is(err, catalog.ErrNoSuchNamespace) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, ident := range all {
 		if len(ident) != depth+1 || ValidNamespace(ident[depth]) != nil {
 			continue
 		}
-		switch owner, err := c.owner(ctx, ident); {
-		case errors.Is(err, catalog.ErrNoSuchNamespace): // it has just been dropped
-		case err != nil:
-			return nil, err
-		case owner == c.lake:
-			own = append(own, ident[depth:])
+		owner, err := c.owner(ctx, ident)
+		if errors.Is(err, catalog.ErrNoSuchNamespace) {
+			continue // it has just been dropped
 		}
+		if err != nil {
+			return err
+		}
+		fn(ident, owner)
 	}
-	return own, nil
+	return nil
 }
 
 // owner is the id of the lake that has a namespace; empty when it is none's.
@@ -463,16 +479,29 @@ func (c *restConfig) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.Header.Del("X-Iceberg-Access-Delegation")
 	answer, err := c.next.RoundTrip(r)
-	if err != nil || r.URL.Path != c.path {
-		return answer, err
+	if err != nil {
+		return nil, err
 	}
-	c.status = answer.StatusCode
-	if answer.StatusCode != http.StatusOK {
+	isConfig := r.URL.Path == c.path
+	if isConfig {
+		c.status = answer.StatusCode
+	}
+	switch {
+	case answer.StatusCode == http.StatusTooManyRequests: // the client knows no such answer
+		return nil, errors.Join(errors.New(answer.Status), answer.Body.Close())
+	case answer.StatusCode < 400 && !isConfig:
 		return answer, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
 	if err = errors.Join(err, answer.Body.Close()); err != nil {
 		return nil, err
+	}
+	if answer.StatusCode >= 400 {
+		// A proxy's page: of an answer that is no JSON the client forgets the status.
+		if len(body) > 0 && !json.Valid(body) {
+			body = fmt.Appendf(nil, `{"error":{"message":%q,"code":%d}}`, answer.Status, answer.StatusCode)
+		}
+		return withBody(answer, body), nil
 	}
 	var config map[string]json.RawMessage
 	if json.Unmarshal(body, &config) == nil {
@@ -494,7 +523,11 @@ func (c *restConfig) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 		}
 	}
+	return withBody(answer, body), nil
+}
+
+func withBody(answer *http.Response, body []byte) *http.Response {
 	answer.Body, answer.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	answer.Header.Del("Content-Length")
-	return answer, nil
+	return answer
 }

@@ -82,7 +82,12 @@ func (t *Table) load(ctx context.Context) error {
 	if err != nil {
 		return t.readError("load", err)
 	}
-	if base := t.lake.base; !strings.HasPrefix(tbl.Location(), base+"/") {
+	base := t.lake.base
+	if c, ok := t.lake.catalog.(*restCatalogue); ok && !strings.HasPrefix(tbl.Location(), base+"/") {
+		return fmt.Errorf("table %s of catalogue %s is in %s, outside of the lake's %s: it is another lake's, which has to have another namespace, or the catalogue "+
+			"chooses the place, and the lake has to have that one", t.name, c.at.URI, tbl.Location(), base)
+	}
+	if !strings.HasPrefix(tbl.Location(), base+"/") {
 		return fmt.Errorf("table %s is in %s, outside of the lake's %s: restore the lake from a backup", t.name, tbl.Location(), base)
 	}
 	t.see(tbl)

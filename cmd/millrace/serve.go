@@ -78,6 +78,24 @@ func serverFlags(cmd *cobra.Command, cfg *stackConfig) {
 	cmd.Flags().StringVar(&cfg.warehouse, "lake", "", "s3://bucket/prefix to keep the lake's files in, in place of the data directory; the first run decides")
 	cmd.Flags().StringVar(&cfg.s3.Endpoint, "s3-endpoint", "", "URL of the S3 server; default: $AWS_ENDPOINT_URL_S3, else the last run's, else that of AWS")
 	cmd.Flags().StringVar(&cfg.s3.Region, "s3-region", "", "region of the S3 server; default: $AWS_REGION, else the last run's, else us-east-1")
+	cmd.Flags().StringVar(&cfg.catalog.URI, "lake-catalog", "", "URL of an Iceberg REST catalogue to list the lake's tables in, in place of the data directory; the first run decides. "+
+		"Who asks it is said by $"+tokenVariable+" or $"+credentialVariable)
+	cmd.Flags().StringVar(&cfg.catalog.Warehouse, "lake-catalog-warehouse", "", "warehouse of that catalogue; default: the one that it has")
+	cmd.Flags().StringVar(&cfg.catalog.Namespace, "lake-catalog-namespace", "", "namespace of that catalogue to have the lake's namespaces in; default: none")
+	cmd.Flags().StringVar(&cfg.catalog.OAuth2, "lake-catalog-oauth2-server-uri", "", "URL that gives a token for the credential; default: the catalogue's own")
+	cmd.Flags().StringVar(&cfg.catalog.Scope, "lake-catalog-scope", "", "scope of that token; default: the last run's, else catalog")
+}
+
+// The variables that say who asks an Iceberg REST catalogue. Secrets are no flags: other users of the machine can read those.
+const (
+	tokenVariable      = "MILLRACE_LAKE_TOKEN"      // a bearer token
+	credentialVariable = "MILLRACE_LAKE_CREDENTIAL" // client id:client secret
+)
+
+// withSecrets is r with who asks.
+func withSecrets(r lake.REST) lake.REST {
+	r.Token, r.Credential = os.Getenv(tokenVariable), os.Getenv(credentialVariable)
+	return r
 }
 
 // withStack opens the stack in the command's data directory, runs fn and closes it.
@@ -92,6 +110,9 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 		if err := lake.ValidWarehouse(cfg.warehouse); err != nil {
 			return usagef("--lake: %w", err)
 		}
+	}
+	if err := withSecrets(cfg.catalog).Check(); err != nil {
+		return usagef("--lake-catalog: %w", err)
 	}
 	if cfg.s3.Endpoint == "" {
 		cfg.s3.Endpoint = os.Getenv("AWS_ENDPOINT_URL_S3")

@@ -46,6 +46,7 @@ type stackConfig struct {
 	indexURL    string        // of a real index; empty: the embedded one
 	warehouse   string        // of the lake; empty: where it is, for a new one in the data directory
 	s3          lake.S3       // how an s3:// warehouse is reached
+	catalog     lake.REST     // that lists the lake's tables; zero: the one that did, for a new lake one in the data directory
 	flush       time.Duration // of the lake
 	memory      int64         // MB that the process may hold
 	tableTopics bool          // whether the ETL job's tables go to topics of the log too
@@ -270,7 +271,7 @@ func (s *stack) openIndex() (err error) {
 
 func (s *stack) openLake(ctx context.Context) (*lake.Lake, error) {
 	return lake.Open(ctx, lake.Config{
-		Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Logger: s.cfg.logger, Registerer: s.registry,
+		Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Catalog: withSecrets(s.cfg.catalog), Logger: s.cfg.logger, Registerer: s.registry,
 	})
 }
 

@@ -28,7 +28,7 @@ func withLake(cmd *cobra.Command, fn func(context.Context, *lake.Lake) error) (e
 	if err != nil {
 		return err
 	}
-	l, err := lake.Open(cmd.Context(), lake.Config{Dir: dir.join("lake"), ReadOnly: true})
+	l, err := lake.Open(cmd.Context(), lake.Config{Dir: dir.join("lake"), Catalog: withSecrets(lake.REST{}), ReadOnly: true})
 	if errors.Is(err, lake.ErrNotFound) {
 		return fmt.Errorf("data directory %s has no lake yet; start 'millrace serve' on it", dir.path)
 	}

@@ -1,6 +1,7 @@
 package laketest
 
 import (
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -12,12 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Gate stands before the S3 server and lets a number of requests through. Of the ones after that the first is, if Answerless says so,
+// Gate stands before the S3 server, or the REST catalogue, and lets a number of requests through. Of the ones after that the first is, if Answerless says so,
 // still carried out; none of them is answered.
 type Gate struct {
-	URL string
+	URL    string
+	Status int // that refused requests are answered with; 0: the connection is cut. Not to be changed while there are requests
 
 	mu         sync.Mutex
+	hold       func(*http.Request)
 	left       int
 	answerless bool
 	refused    int
@@ -29,7 +32,23 @@ func NewGate(t testing.TB) *Gate {
 	if !OnS3() {
 		t.Skip("MILLRACE_S3 is not set: scripts/servers/s3.sh starts a server for it")
 	}
-	server, err := url.Parse(os.Getenv("MILLRACE_S3"))
+	return newGate(t, os.Getenv("MILLRACE_S3"))
+}
+
+// NewCatalogGate opens a gate before the REST catalogue, which lets everything through; the test is skipped when there is none.
+func NewCatalogGate(t testing.TB) *Gate {
+	t.Helper()
+	if !OnREST() {
+		t.Skip("MILLRACE_ICEBERG_REST is not set: scripts/servers/iceberg-rest.sh starts a server for it")
+	}
+	g := newGate(t, os.Getenv("MILLRACE_ICEBERG_REST"))
+	g.Let(math.MaxInt, false)
+	return g
+}
+
+func newGate(t testing.TB, address string) *Gate {
+	t.Helper()
+	server, err := url.Parse(address)
 	require.NoError(t, err)
 	g := &Gate{}
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
@@ -37,6 +56,12 @@ func NewGate(t testing.TB) *Gate {
 		r.Out.Host = r.In.Host // it is signed
 	}}
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.mu.Lock()
+		hold := g.hold
+		g.mu.Unlock()
+		if hold != nil {
+			hold(r)
+		}
 		pass, answerless := g.take()
 		switch {
 		case pass:
@@ -44,6 +69,10 @@ func NewGate(t testing.TB) *Gate {
 			return
 		case answerless:
 			proxy.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		if g.Status != 0 {
+			http.Error(w, "the gate is closed", g.Status)
+			return
 		}
 		panic(http.ErrAbortHandler) // cuts the connection
 	}))
@@ -68,6 +97,13 @@ func (g *Gate) Let(requests int, answerless bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.left, g.answerless, g.refused = requests, answerless, 0
+}
+
+// Hold calls fn before each request from now on, which goes on when fn returns; nil holds none.
+func (g *Gate) Hold(fn func(*http.Request)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hold = fn
 }
 
 // Refused is how many requests had no answer since Let.
