@@ -10,6 +10,8 @@
 //
 // What is read of a file has been checked against the file's checksums before: iceberg-go plans which files are read, and reads none of them.
 //
+// The catalogue is catalog.db, or an Iceberg REST catalogue: then what is to make a commit fail must be something that its server can check.
+//
 // A correction is an equality delete on _id beside the new row, in one snapshot. Scan and Count apply the deletes; Compact
 // folds them in and joins small files. Verify reads all there is.
 //

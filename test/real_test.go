@@ -42,15 +42,22 @@ func TestRestarts(t *testing.T) { //nolint:paralleltest // alone: it takes the w
 		restart []string // the other servers are the same ones in both
 	}{
 		{"opensearch", []string{"kafka", "s3", "opensearch"}},
-		{"elasticsearch", []string{"elasticsearch"}},
+		{"elasticsearch", []string{"elasticsearch", "iceberg-rest"}},
 	} {
 		t.Run(test.index, func(t *testing.T) {
 			servers := map[string]*realServer{}
 			for _, name := range []string{"kafka", "s3", test.index} {
 				servers[name] = startReal(t, name)
 			}
-			data := filepath.Join(t.TempDir(), "data")
-			d := startDemo(t, data, servers["kafka"].address, "http://"+servers["s3"].address, "http://"+servers[test.index].address)
+			args := []string{
+				"--brokers", servers["kafka"].address, "--index-url", "http://" + servers[test.index].address,
+				"--lake", "s3://lake/restarts", "--s3-endpoint", "http://" + servers["s3"].address,
+			}
+			if slices.Contains(test.restart, "iceberg-rest") {
+				servers["iceberg-rest"] = startReal(t, "iceberg-rest", "ICEBERG_REST_S3=http://"+servers["s3"].address)
+				args = append(args, "--lake-catalog", "http://"+servers["iceberg-rest"].address, "--lake-catalog-namespace", "school.millrace")
+			}
+			d := startDemo(t, filepath.Join(t.TempDir(), "data"), args...)
 			d.awaitProgress(t)
 			version := d.startVersion(t)
 			for range restarts {
@@ -113,7 +120,7 @@ type realServer struct {
 	env                []string
 }
 
-func startReal(t *testing.T, name string) *realServer {
+func startReal(t *testing.T, name string, env ...string) *realServer {
 	t.Helper()
 	dir := t.TempDir()
 	// Elasticsearch does not run as root, and its user must get there.
@@ -123,7 +130,7 @@ func startReal(t *testing.T, name string) *realServer {
 	port := freePort(t)
 	s := &realServer{
 		name: name, dir: dir, address: fmt.Sprintf("127.0.0.1:%d", port),
-		env: append(os.Environ(), fmt.Sprintf("%s_PORT=%d", strings.ToUpper(name), port)),
+		env: append(append(os.Environ(), fmt.Sprintf("%s_PORT=%d", strings.ReplaceAll(strings.ToUpper(name), "-", "_"), port)), env...),
 	}
 	t.Cleanup(func() { s.run(t, "stop") }) // before starting: half started must be stopped too
 	s.run(t, "start")
@@ -177,12 +184,11 @@ type loadedDemo struct {
 
 var opened = regexp.MustCompile(`millrace: open (\S+)`)
 
-func startDemo(t *testing.T, data, brokers, s3, index string) *loadedDemo {
+func startDemo(t *testing.T, data string, args ...string) *loadedDemo {
 	t.Helper()
-	d := &loadedDemo{data: data, said: make(chan string, 1), args: []string{
+	d := &loadedDemo{data: data, said: make(chan string, 1), args: append([]string{
 		"demo", "--data-dir", data, "--listen", "127.0.0.1:0", "--rate", "1000", "--flush", "500ms",
-		"--brokers", brokers, "--index-url", index, "--lake", "s3://lake/restarts", "--s3-endpoint", s3,
-	}}
+	}, args...)}
 	d.cmd = exec.Command(millrace, d.args...)
 	stderr, err := d.cmd.StderrPipe()
 	require.NoError(t, err)
@@ -238,7 +244,7 @@ func (d *loadedDemo) missed(t *testing.T, server string) float64 {
 	switch server {
 	case "kafka":
 		return d.sum(t, "millrace_collect_requests_total", `status="503"`)
-	case "s3":
+	case "s3", "iceberg-rest":
 		return d.sum(t, "millrace_iceberg_retries_total")
 	}
 	return d.sum(t, "millrace_elastic_retries_total")
