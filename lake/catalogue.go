@@ -107,6 +107,8 @@ func (c *restCatalogue) settle(ctx context.Context, cfg Config, known marker, ne
 
 // remembered keeps in db whether the catalogue has tables of the lake, so that one that has lost them is not taken for a new one.
 func (c *restCatalogue) remembered(ctx context.Context, tables bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.tables == tables {
 		return nil
 	}

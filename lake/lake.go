@@ -191,7 +191,7 @@ func openWith(ctx context.Context, cfg Config, db *sql.DB) (*Lake, error) {
 		}
 		cat = sqlCatalogue{local}
 	} else {
-		remote.fsys = fsys
+		remote.base, remote.fsys = base, fsys
 	}
 	return &Lake{
 		cfg: cfg, base: base, db: db, catalog: cat, fsys: fsys, fsName: fsName,

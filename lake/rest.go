@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/apache/iceberg-go"
@@ -85,7 +86,7 @@ const (
 	claimRef    = keyPrefix + "claim" // a tag whose snapshot, of no files, is another one after each claim
 	propLake    = keyPrefix + "lake"  // of a namespace: the id of its lake
 	keyClaim    = keyPrefix + "claimed"
-	commitLimit = time.Minute // until the answer to a commit begins
+	commitLimit = time.Minute // until a commit is answered
 	inFlight    = DefaultKeepFor
 )
 
@@ -99,18 +100,20 @@ type restCatalogue struct {
 
 	at     REST
 	lake   string // its id
+	base   string // location of its warehouse
 	fsys   fileSystem
 	config *restConfig
 
-	dir    string // with db, which remembers where the catalogue is
-	db     *sql.DB
-	tables bool // as db has it; changed by who makes and drops namespaces
+	dir string // with db, which remembers where the catalogue is
+	db  *sql.DB
+
+	mu     sync.Mutex
+	tables bool // as db has it
 }
 
 // openREST asks the catalogue for its configuration. What it says of S3 is in config.
 func openREST(ctx context.Context, cfg Config, db *sql.DB, at REST, fsName string) (*restCatalogue, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.ResponseHeaderTimeout = commitLimit
 	config := &restConfig{next: transport, path: "/v1/config"}
 	if u, err := url.Parse(at.URI); err == nil {
 		config.path = u.JoinPath("v1/config").Path
@@ -174,7 +177,7 @@ func (c *restCatalogue) explain(err error) error {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, catalog.ErrNamespaceAlreadyExists), errors.Is(err, catalog.ErrTableAlreadyExists),
 		errors.Is(err, catalog.ErrNoSuchNamespace), errors.Is(err, table.ErrCommitFailed):
 		return err
-	case strings.HasPrefix(err.Error(), "NotFoundException: "): // Java's name for a file that is missing, with whatever status
+	case c.Catalog != nil && strings.HasPrefix(err.Error(), "NotFoundException: "): // Java's name for a file that is missing, with whatever status
 		return fmt.Errorf("catalogue %s: %s: %w", c.at.URI, err.Error(), fs.ErrNotExist)
 	case errors.Is(err, catalog.ErrNoSuchTable):
 		return err
@@ -296,7 +299,8 @@ func (c *restCatalogue) CreateNamespace(ctx context.Context, namespace table.Ide
 		}
 	}
 	full := c.inside(namespace)
-	err := c.create(ctx, full, iceberg.Properties{propLake: c.lake})
+	// A catalogue may want to know where a namespace is before it lets tables be there.
+	err := c.create(ctx, full, iceberg.Properties{propLake: c.lake, "location": c.base + "/" + strings.Join(namespace, "/")})
 	if err == nil {
 		return c.remembered(ctx, true)
 	}
@@ -324,7 +328,10 @@ func (c *restCatalogue) CreateNamespace(ctx context.Context, namespace table.Ide
 		_, err := c.Catalog.UpdateNamespaceProperties(ctx, full, nil, iceberg.Properties{propLake: c.lake})
 		return err
 	})
-	return errors.Join(err, c.remembered(ctx, err == nil || c.tables))
+	if err == nil {
+		err = c.remembered(ctx, true)
+	}
+	return err
 }
 
 func (c *restCatalogue) create(ctx context.Context, namespace table.Identifier, props iceberg.Properties) error {
@@ -389,6 +396,8 @@ func (c *restCatalogue) CommitTable(ctx context.Context, ident table.Identifier,
 	if err := c.fsys.syncDirs(); err != nil {
 		return nil, "", err
 	}
+	ctx, cancel := context.WithTimeout(ctx, commitLimit)
+	defer cancel()
 	meta, location, err := c.Catalog.CommitTable(ctx, c.inside(ident), sent, updates)
 	return meta, location, c.explain(err)
 }

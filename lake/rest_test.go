@@ -38,25 +38,33 @@ func TestCatalogRefuses(t *testing.T) {
 		change  func(*lake.Config)
 		want    []string
 	}{
-		{"wrong token", refuse(401, "NotAuthorizedException", "token expired"), func(c *lake.Config) { c.Catalog.Token = "secret" },
-			[]string{"refuses: NotAuthorizedException: token expired: check the token or credential, and what it may do"}},
+		{
+			"wrong token", refuse(401, "NotAuthorizedException", "token expired"), func(c *lake.Config) { c.Catalog.Token = "secret" },
+			[]string{"refuses: NotAuthorizedException: token expired: check the token or credential, and what it may do"},
+		},
 		{"wrong credential", func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasSuffix(r.URL.Path, "/oauth/tokens") {
 				answer(400, `{"error":"invalid_client","error_description":"no such client"}`)(w, r)
 			}
 		}, func(c *lake.Config) { c.Catalog.Credential = "me:secret" }, []string{"refuses: ", "invalid_client: no such client: check the token or credential"}},
 		{"forbidden", refuse(403, "ForbiddenException", "not you"), nil, []string{"refuses: ForbiddenException: not you"}},
-		{"no such warehouse", refuse(400, "NotFoundException", "Unable to find warehouse x"), func(c *lake.Config) { c.Catalog.Warehouse = "x" },
-			[]string{"Unable to find warehouse x", `it may have no warehouse "x"; give one that it has`}},
+		{
+			"no such warehouse", refuse(400, "NotFoundException", "Unable to find warehouse x"), func(c *lake.Config) { c.Catalog.Warehouse = "x" },
+			[]string{"Unable to find warehouse x", `it may have no warehouse "x"; give one that it has`},
+		},
 		{"no catalogue", answer(200, "<html>"), nil, []string{"it answers, but not as an Iceberg REST catalogue does; give the address before its /v1/config"}},
 		{"no catalogue there", answer(404, "not found"), nil, []string{"not as an Iceberg REST catalogue does"}},
 		{"busy", answer(503, ""), nil, []string{"the lake's server is not available: catalogue ", "start it, or give the address that it has"}},
 		{"busy behind a proxy", answer(502, "<html>"), nil, []string{"the lake's server is not available: catalogue ", ": 502 Bad Gateway: start it"}},
 		{"too much asked", answer(429, ""), nil, []string{"the lake's server is not available: catalogue ", ": 429 Too Many Requests: start it"}},
-		{"another S3 endpoint", answer(200, s3), func(c *lake.Config) { c.Warehouse, c.S3.Endpoint = "s3://lake/x", "http://127.0.0.1:9000" },
-			[]string{"prescribes endpoint http://store:9000 for S3 (s3.endpoint), and http://127.0.0.1:9000 is given: leave that out, or have the catalogue changed"}},
-		{"another S3 region", answer(200, s3), func(c *lake.Config) { c.Warehouse, c.S3.Region = "s3://lake/x", "us-east-1" },
-			[]string{"prescribes region eu-central-1 for S3 (s3.region), and us-east-1 is given"}},
+		{
+			"another S3 endpoint", answer(200, s3), func(c *lake.Config) { c.Warehouse, c.S3.Endpoint = "s3://lake/x", "http://127.0.0.1:9000" },
+			[]string{"prescribes endpoint http://store:9000 for S3 (s3.endpoint), and http://127.0.0.1:9000 is given: leave that out, or have the catalogue changed"},
+		},
+		{
+			"another S3 region", answer(200, s3), func(c *lake.Config) { c.Warehouse, c.S3.Region = "s3://lake/x", "us-east-1" },
+			[]string{"prescribes region eu-central-1 for S3 (s3.region), and us-east-1 is given"},
+		},
 		{"two secrets", answer(200, `{}`), func(c *lake.Config) { c.Catalog.Token, c.Catalog.Credential = "a", "b" }, []string{"leave one out"}},
 		{"a bad namespace", answer(200, `{}`), func(c *lake.Config) { c.Catalog.Namespace = "a..b" }, []string{`"" cannot name a namespace`}},
 	} {

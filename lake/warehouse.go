@@ -130,22 +130,18 @@ func settle(ctx context.Context, cfg Config, db *sql.DB, files *s3Files, known, 
 		}
 		next.Format, next.ID = format, newLakeID()
 	}
-	if remote != nil {
-		if err := remote.settle(ctx, cfg, known, &next); err != nil {
-			return err
-		}
-		if next.Tables {
-			tables = 1
-		}
-	}
 	found, err := foundMarker(files, next.Warehouse)
+	if err == nil && found.ID != "" && found.ID != next.ID {
+		err = foreignWarehouse(cfg, next)
+	}
+	if err == nil && remote != nil {
+		err = remote.settle(ctx, cfg, known, &next)
+	}
 	switch {
 	case err != nil:
 		return err
-	case found.ID == "" && tables > 0:
+	case found.ID == "" && (tables > 0 || next.Tables):
 		return fmt.Errorf("%s has no %s, though tables of the lake in %s are there: restore it, or name the server that has it", next.Warehouse, markerFile, cfg.Dir)
-	case found.ID != "" && found.ID != next.ID:
-		return foreignWarehouse(cfg, next)
 	}
 	if next.differs(known) {
 		if err := writeMarker(ctx, db, next); err != nil {
