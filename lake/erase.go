@@ -133,7 +133,7 @@ func erasedRows(tbl *table.Table) int64 {
 func (t *Table) forgetSnapshots(ctx context.Context) (dropped int, err error) {
 	err = t.edit(ctx, "forget the names of earlier snapshots", func(tbl *table.Table) (_ []table.Requirement, updates []table.Update, _ error) {
 		for _, name := range slices.Sorted(maps.Keys(refsOf(tbl))) {
-			if name != table.MainBranch {
+			if name != table.MainBranch && name != claimRef {
 				updates = append(updates, table.NewRemoveSnapshotRefUpdate(name))
 			}
 		}
@@ -143,7 +143,7 @@ func (t *Table) forgetSnapshots(ctx context.Context) (dropped int, err error) {
 		return 0, err
 	}
 	return dropped, t.change(context.WithoutCancel(ctx), "expire all earlier snapshots", func(tbl *table.Table) (*table.Transaction, error) {
-		dropped = max(len(tbl.Metadata().Snapshots())-1, 0)
+		dropped = max(upkeepOf(tbl).Snapshots-1, 0)
 		if dropped == 0 {
 			return nil, nil
 		}
