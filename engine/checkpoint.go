@@ -136,6 +136,20 @@ func (e *Engine) periodicCheckpoint(now time.Time) error {
 
 // checkpoint writes a checkpoint of the last commit to dir. It becomes visible, complete, by one rename.
 func (e *Engine) checkpoint(dir string) error {
+	began := time.Now()
+	if err := e.writeCheckpoint(dir); err != nil {
+		e.metrics.checkpointFailures.Inc()
+		return err
+	}
+	took := time.Since(began)
+	e.metrics.checkpointSeconds.Observe(took.Seconds())
+	e.mu.Lock()
+	e.live.checkpointTime = took
+	e.mu.Unlock()
+	return nil
+}
+
+func (e *Engine) writeCheckpoint(dir string) error {
 	fs := e.c.FS
 	if _, err := fs.Stat(dir); err == nil {
 		return fmt.Errorf("%s exists already", dir)

@@ -273,6 +273,7 @@ func (e *Engine) watchEnds(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
+		at := e.c.Now().UnixMicro()
 		asked, cancel := context.WithTimeout(ctx, 5*time.Second)
 		ends, err := e.c.Source.Ends(asked)
 		cancel()
@@ -280,7 +281,8 @@ func (e *Engine) watchEnds(ctx context.Context) {
 			e.metrics.endsFailures.Inc()
 		} else {
 			e.mu.Lock()
-			e.live.ends = ends
+			e.live.ends, e.live.endsAt = ends, at
+			e.live.caughtUpWith(e.rec.Offsets)
 			e.mu.Unlock()
 		}
 		select {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -82,8 +83,15 @@ func (e *Engine) epoch(in *input, a *advance) error {
 	}
 	e.live.epochTime, e.live.commitTime, e.live.committedAt = time.Since(began), time.Since(stepped), e.c.Now()
 	e.live.nextTimer = e.timers.next(plan.ProcessingTime)
+	if in != nil {
+		if e.live.received == nil {
+			e.live.received = map[int32]int64{}
+		}
+		maps.Copy(e.live.received, in.last)
+		e.live.caughtUpWith(next.Offsets)
+	}
 	e.mu.Unlock()
-	e.metrics.epoch(time.Since(began), time.Since(stepped), in, len(res.rows))
+	e.metrics.epoch(time.Since(began), time.Since(stepped), in, res)
 	if a != nil {
 		close(a.done)
 	}

@@ -29,10 +29,11 @@ type input struct {
 	read    []*plan.Output  // of Plan.Read, by chunk, in order
 	offsets plan.Offsets    // by partition, after the last record
 	newest  map[int32]int64 // by partition, the newest event time that Read emitted, µs
+	last    map[int32]int64 // by partition, when the last record was received, µs
 }
 
 func newInput() *input {
-	return &input{offsets: plan.Offsets{}, newest: map[int32]int64{}}
+	return &input{offsets: plan.Offsets{}, newest: map[int32]int64{}, last: map[int32]int64{}}
 }
 
 // feed polls the source and parses what it brings into the input of the next epoch, while the last one is processed.
@@ -166,6 +167,7 @@ func (f *feed) parse(in *input, b plan.Batch) error {
 		p := it.Position.Partition
 		if b.Seeding == nil {
 			in.offsets[p] = it.Position.Offset + 1
+			in.last[p] = it.ReceivedAt.UnixMicro()
 		}
 		if !f.reads(it) {
 			in.skipped++

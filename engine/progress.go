@@ -17,6 +17,7 @@ type Progress struct {
 	Offsets    plan.Offsets     // next record to read, by partition
 	Ends       plan.Offsets     // of the source, as of about a second ago
 	Lag        int64            // records between the two
+	LagSince   int64            // no record that is not read was received before, µs since 1970; 0 when all is read, or it is not known
 	Seeding    *plan.Seeding    // how far the lake is read; nil for a job that only reads the log
 	Processing int64            // the last epoch's processing clock, µs since 1970
 	Watermark  int64            // event time, µs since 1970; 0 when not known yet
@@ -40,6 +41,7 @@ type Progress struct {
 	EpochTime         time.Duration
 	CommitTime        time.Duration // of EpochTime
 	CommittedAt       time.Time     // by Config.Now; zero when this process has committed nothing yet
+	CheckpointTime    time.Duration // of the last checkpoint or savepoint; 0 when this process has made none yet
 }
 
 // SinkProgress is how far one sink is.
@@ -69,13 +71,28 @@ func (p Progress) Settled(now time.Time) bool {
 	return p.Ends != nil && p.Lag == 0 && !p.Seeds() && p.NextTimer > now.UnixMicro()
 }
 
+// LagSeconds is how old the oldest record that is not read is at the given time, at most. Not ok: that is not known yet.
+func (p Progress) LagSeconds(now time.Time) (seconds float64, ok bool) {
+	switch {
+	case p.LagSince > 0:
+		return max(now.Sub(time.UnixMicro(p.LagSince)).Seconds(), 0), true
+	case p.Ends != nil && p.Lag == 0:
+		return 0, true
+	}
+	return 0, false
+}
+
 // Seeds reports whether the job still reads the lake.
 func (p Progress) Seeds() bool { return p.Seeding != nil && !p.Seeding.Done }
 
 // live is what Progress shows beside the last commit.
 type live struct {
 	ends                  plan.Offsets
+	endsAt                int64           // they are not older, µs since 1970
+	caughtUp              int64           // all that the source held then is read, µs since 1970; 0 when that was never known
+	received              map[int32]int64 // by partition, when the last record that was read came, µs since 1970; what this process has read
 	epochTime, commitTime time.Duration
+	checkpointTime        time.Duration
 	committedAt           time.Time
 	nextTimer             int64
 	stateBytes            int64
@@ -95,6 +112,7 @@ func (e *Engine) Progress() Progress {
 	p.App, p.Version, p.Instance, p.Job = e.c.Plan.App, e.c.Plan.Version, e.c.Instance, e.c.Job
 	p.Ends = maps.Clone(e.live.ends)
 	p.Lag = lag(e.rec.Offsets, e.live.ends)
+	p.LagSince = e.live.lagSince(e.rec.Offsets)
 	p.NextTimer = e.live.nextTimer
 	p.Counters = maps.Clone(e.counters)
 	p.Stages = stageProgress(e.s.id.Stages, e.rec.Sizes)
@@ -108,7 +126,7 @@ func (e *Engine) Progress() Progress {
 	p.OutboxBytes, _ = e.outbox.size()
 	p.Backpressure = p.OutboxBytes > e.c.OutboxLimit
 	p.StateBytes = e.live.stateBytes
-	p.EpochTime, p.CommitTime, p.CommittedAt = e.live.epochTime, e.live.commitTime, e.live.committedAt
+	p.EpochTime, p.CommitTime, p.CommittedAt, p.CheckpointTime = e.live.epochTime, e.live.commitTime, e.live.committedAt, e.live.checkpointTime
 	if n := len(e.live.samples); n > 1 {
 		first, last := e.live.samples[0], e.live.samples[n-1]
 		if s := last.at.Sub(first.at).Seconds(); s > 0 {
@@ -151,6 +169,28 @@ func lag(offsets, ends plan.Offsets) int64 {
 		n += max(end-offsets[p], 0)
 	}
 	return n
+}
+
+// lagSince is a bound for the age of the oldest record that is not read. There are two: each partition is in the order in which records
+// came, and what the source held when everything was read is read.
+func (l *live) lagSince(offsets plan.Offsets) int64 {
+	behind, since := false, int64(math.MaxInt64)
+	for p, end := range l.ends {
+		if end > offsets[p] {
+			behind, since = true, min(since, l.received[p]) // 0 where nothing was read yet
+		}
+	}
+	if !behind {
+		return 0
+	}
+	return max(since, l.caughtUp)
+}
+
+// caughtUpWith notes that all the source was known to hold is read, if it is.
+func (l *live) caughtUpWith(offsets plan.Offsets) {
+	if l.ends != nil && lag(offsets, l.ends) == 0 {
+		l.caughtUp = l.endsAt
+	}
 }
 
 func (e *Engine) ends() plan.Offsets {

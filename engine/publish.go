@@ -217,9 +217,10 @@ func takeEntries(all []entry, size int64, l sink.Lineage) (take []entry, full bo
 // the same rows are published again at the next start.
 func (p *publisher) publish(ctx context.Context, entries []entry) error {
 	last := entries[len(entries)-1]
-	n := 0
+	n, size := 0, int64(0)
 	for _, e := range entries {
 		n += e.Rows
+		size += e.Bytes
 	}
 	rows := make([]plan.Row, 0, n)
 	for _, ent := range entries {
@@ -250,7 +251,7 @@ func (p *publisher) publish(ctx context.Context, entries []entry) error {
 		}
 		return fmt.Errorf("publish epochs %d to %d: %w", p.pos.Epoch+1, last.Epoch, err)
 	}
-	p.e.metrics.publish(p.sink.Name(), time.Since(began), len(rows))
+	p.e.metrics.publish(p.sink.Name(), time.Since(began), len(rows), size)
 	pos := position{Epoch: last.Epoch, Offsets: last.Offsets, Begun: p.pos.Begun, Refused: p.pos.Refused}
 	rejected = slices.DeleteFunc(rejected, func(r sink.Rejected) bool { return r.Row.Epoch <= p.pos.Refused })
 	if len(rejected) > 0 {

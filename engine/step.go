@@ -56,7 +56,8 @@ type stepResult struct {
 	keys      [][]keyed // by stage, in order of their state keys: the effects
 	rows      []plan.Row
 	counts    []int64
-	collapsed int64 // rows left out because the epoch made a newer revision of the same row
+	collapsed int64   // rows left out because the epoch made a newer revision of the same row
+	sent      []int64 // elements sent to each stage
 }
 
 // keyed is a key of a stage's batch with what is needed to load and store its state.
@@ -96,8 +97,11 @@ func (g *program) step(in stepInput, v view) (*stepResult, error) {
 		}
 		outs = append(outs, made...)
 	}
-	res.counts = make([]int64, len(g.plan.Counters))
+	res.counts, res.sent = make([]int64, len(g.plan.Counters)), make([]int64, len(g.plan.Stages))
 	for _, o := range outs {
+		for s := range o.Sent {
+			res.sent[s] += int64(len(o.Sent[s]))
+		}
 		for c, n := range o.Counts {
 			res.counts[c] += n
 		}
