@@ -44,6 +44,23 @@ func NewIndex(address string) (*Index, error) {
 	return &Index{t}, nil
 }
 
+// Ping returns an error unless the index answers.
+func (x *Index) Ping(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "/", http.NoBody)
+	if err != nil {
+		return err
+	}
+	res, err := x.transport.Perform(req)
+	if err != nil {
+		return fmt.Errorf("it does not answer: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }() // it was only asked
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("it answered %s", res.Status)
+	}
+	return nil
+}
+
 // Row is a document of a table's index: its source.
 type Row map[string]any
 

@@ -69,7 +69,14 @@ func (s *stack) openJobs(ctx context.Context) error {
 	if err := s.haveJobs(); err != nil {
 		return err
 	}
-	return s.registry.Register(jobCounters{s})
+	restarts, err := s.runs.Restarts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, j := range s.jobs() {
+		j.setRestarts(restarts[j.instance.UniqueID()])
+	}
+	return s.registry.Register(newJobMetrics(s))
 }
 
 // ensureInstances lists the instances, and makes the first one.
@@ -343,8 +350,28 @@ func (s *stack) begin(ctx context.Context, j *stackJob) error {
 	if err := s.haveJobs(); err != nil {
 		return err
 	}
-	j.run(s.working, s.sayFailed(j))
+	s.runJob(s.working, j)
 	return nil
+}
+
+// runJob runs a job, and counts it as a restart when its last run did not end as it was told to.
+func (s *stack) runJob(ctx context.Context, j *stackJob) {
+	id := j.instance.UniqueID()
+	restarts, err := s.runs.Begin(context.WithoutCancel(ctx), id)
+	if err != nil { // the count is not worth a job
+		s.cfg.logger.Error("restarts are not counted", "instance", id, "error", err)
+	} else {
+		j.setRestarts(restarts)
+	}
+	j.run(ctx, func(err error) {
+		if err != nil {
+			s.sayFailed(j)(err)
+			return
+		}
+		if err := s.runs.End(context.WithoutCancel(ctx), id); err != nil {
+			s.cfg.logger.Error("the next start counts as a restart", "instance", id, "error", err)
+		}
+	})
 }
 
 func (s *stack) sayFailed(j *stackJob) func(error) {
@@ -574,6 +601,9 @@ func (s *stack) remove(ctx context.Context, j *stackJob) (err error) {
 		return err
 	}
 	if err := s.cfg.dir.forgetJob(id); err != nil { // before its directory goes, of which the lack would be a loss
+		return err
+	}
+	if err := s.runs.Forget(ctx, id); err != nil {
 		return err
 	}
 	for _, dir := range []string{s.cfg.dir.join(savepointsDir, id), s.cfg.dir.join("jobs", id+".old"), s.cfg.dir.join("jobs", id+".next"), s.cfg.dir.join("jobs", id)} {

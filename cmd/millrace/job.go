@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -28,6 +29,9 @@ type stackJob struct {
 	suspended bool                 // it is not to run
 	deleted   bool                 // it is being deleted
 	err       error                // why it failed
+	restarts  int64                // how often it had to be started again
+	ledger    *readLedger          // as it was read last; nil when it was not yet
+	since     time.Time            // its run began; zero when it was not run
 	stop      context.CancelFunc   // ends its run; nil when it was not run
 	ended     chan struct{}        // closed when its run has ended
 }
@@ -67,23 +71,24 @@ func (j *stackJob) close() error {
 	return job.Close()
 }
 
-// run runs the job until ctx ends, in the background. When it fails it says so, and stays open.
-func (j *stackJob) run(ctx context.Context, onFailure func(error)) {
+// run runs the job until ctx ends, in the background. A job that fails stays open. onEnd is called with what it failed of, or nil.
+func (j *stackJob) run(ctx context.Context, onEnd func(error)) {
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	j.mu.Lock()
-	j.stop, j.ended = stop, ended
+	j.stop, j.ended, j.since = stop, ended, time.Now()
 	job := j.job
 	j.mu.Unlock()
 	go func() {
 		defer close(ended)
 		defer stop()
-		if err := job.Run(ctx); err != nil {
+		err := job.Run(ctx)
+		if err != nil {
 			j.mu.Lock()
 			j.err = err
 			j.mu.Unlock()
-			onFailure(err)
 		}
+		onEnd(err)
 	}()
 }
 
@@ -114,6 +119,12 @@ func (j *stackJob) Savepoint(ctx context.Context, dir string) error {
 		return fmt.Errorf("savepoint %s: %w", dir, errors.Join(errors.New("the job is not open"), j.failure()))
 	}
 	return job.Savepoint(ctx, dir)
+}
+
+// known is the job's progress, unless nothing is known of it: it could not be opened since the process began.
+func (j *stackJob) known() (engine.Progress, bool) {
+	p := j.Progress()
+	return p, p.Lineage != ""
 }
 
 func (j *stackJob) failure() error {
@@ -160,6 +171,32 @@ func (j *stackJob) works() bool {
 	defer j.mu.Unlock()
 	return !j.suspended && j.err == nil
 }
+
+// runsFor is how long the job has run.
+func (j *stackJob) runsFor() time.Duration {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.since.IsZero() {
+		return 0
+	}
+	return time.Since(j.since)
+}
+
+// setRestarts says how often the job had to be started again.
+func (j *stackJob) setRestarts(n int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.restarts = n
+}
+
+func (j *stackJob) restarted() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.restarts
+}
+
+// states are all that state answers.
+var states = []string{"RUNNING", "SEEDING", "SUSPENDED", "FAILED", "DELETED"}
 
 // state is the job's state in a word.
 func (j *stackJob) state() string {

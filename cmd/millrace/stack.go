@@ -91,6 +91,7 @@ type stack struct {
 	catalog   *catalog.Catalog
 	console   *web.Server
 	instances *control.Instances
+	runs      *control.Runs
 	operators http.Handler // what operators do
 	secret    string       // that operators show
 	raw       *stackJob
@@ -122,7 +123,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = cfg.dir.checkParts(cfg.parts()...); err != nil {
 		return s, err
 	}
-	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.registry.MustRegister(newBuildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if s.listener, err = listen(cfg.listen, "--listen"); err != nil {
 		return s, err
 	}
@@ -145,6 +146,10 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.onClose(s.instances.Close)
+	if s.runs, err = control.OpenRuns(cfg.dir.join("keys.db")); err != nil {
+		return s, err
+	}
+	s.onClose(s.runs.Close)
 	if s.lake, err = s.openLake(ctx); err != nil {
 		return s, err
 	}
@@ -316,6 +321,7 @@ func (s *stack) Run(ctx context.Context) error {
 		return s.windDown(context.WithoutCancel(ctx), server)
 	})
 	g.Go(func() error { return s.keepServing(ctx) })
+	g.Go(func() error { return s.keepLedgers(ctx) })
 	err := g.Wait()
 	s.changing.Lock()
 	s.working = nil
@@ -338,7 +344,7 @@ func (s *stack) runJobs(ctx context.Context) error {
 				return err
 			}
 		case open:
-			j.run(ctx, s.sayFailed(j))
+			s.runJob(ctx, j)
 		}
 	}
 	s.shares().apply()

@@ -40,141 +40,16 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 	if st.Lake, err = s.rawLake(ctx); err != nil {
 		problem("The lake", err)
 	}
-	letters, err := s.deadLettersByTable(ctx)
-	if err != nil {
-		problem("Dead letters", err)
-	}
-	for _, t := range serving.plan.Tables {
-		row := web.Table{Name: t.Name}
-		totals, err := s.index.Totals(ctx, t.Name)
-		switch {
-		case errors.Is(err, delivery.ErrNotFound):
-			row.Rows = new(int64)
-		case err != nil:
-			problem("Table "+t.Name, err)
-		default:
-			row.Rows, row.NewestEvent = &totals.Rows, totals.Newest
-		}
-		if t.Name != etl.DeadLetterTable {
-			if letters != nil {
-				n := letters[t.Name]
-				row.DeadLetters = &n
-			}
-		}
-		st.Tables = append(st.Tables, row)
-	}
+	st.Tables = s.tablesOf(ctx, serving, func(table string) string { return table }, problem)
 	raw.after, etlProgress.after = s.raw.Progress(), serving.Progress()
 	for _, j := range s.jobs() {
 		job := webJob(j, j.Progress())
 		job.Serving = j == serving
 		st.Jobs = append(st.Jobs, job)
 	}
-	for i, t := range st.Tables {
-		if t.Name != etl.DeadLetterTable {
-			st.Tables[i].Waiting = new(etlProgress.after.Counters["table."+t.Name+".waiting"])
-		}
-	}
+	setWaiting(st.Tables, etlProgress.after)
 	st.Ledger = liveLedger(st, raw, etlProgress)
 	return st, nil
-}
-
-// ready says why the stack cannot do all of its work: a job has failed.
-func (s *stack) ready(context.Context) error {
-	for _, j := range s.jobs() {
-		if err := j.failure(); err != nil {
-			return fmt.Errorf("job %s has failed: %w", j.instance.UniqueID(), err)
-		}
-	}
-	return nil
-}
-
-// meanwhile is a job's progress before and after something was counted in the targets of its sinks.
-type meanwhile struct{ before, after engine.Progress }
-
-// moving is how many rows a sink may have published while its target was counted, those that it has yet to publish included. So many, and
-// no more, may the count differ from what the job has made. Not known: the sink has not begun the job's lineage yet, and its target may
-// still hold what is to be taken back.
-func (m meanwhile) moving(sink string) (rows int64, known bool) {
-	for i, s := range m.before.Sinks {
-		if s.Name == sink {
-			return s.PendingRows + m.after.Rows - m.before.Rows, s.Begun && m.after.Sinks[i].Begun
-		}
-	}
-	return 0, true
-}
-
-// refused is how many rows a sink has refused for good.
-func (m meanwhile) refused(sink string) int64 {
-	for _, s := range m.after.Sinks {
-		if s.Name == sink {
-			return s.Rejected
-		}
-	}
-	return 0
-}
-
-// liveLedger is the bookkeeping while everything moves. What is on its way is a part of each account, and never more than a sink has yet to
-// publish: a record that is missing beyond that is lost.
-func liveLedger(st web.Status, raw, job meanwhile) web.Ledger {
-	l := web.Ledger{At: time.Now()}
-	if rows := st.Lake.Rows(); rows != nil {
-		replayed := raw.after.Counters["replayed"]
-		a := web.Account{
-			Name: "log to lake", Total: web.Amount{Name: "read from the log", Count: raw.after.Read},
-			Parts: []web.Amount{
-				{Name: "events", Count: *st.Lake.Events},
-				{Name: "entities", Count: *st.Lake.Entities},
-				{Name: "rejects", Count: *st.Lake.Rejects},
-				{Name: "replayed", Count: replayed},
-			},
-		}
-		if n := raw.refused("iceberg"); n > 0 {
-			a.Parts = append(a.Parts, web.Amount{Name: "refused by the lake", Count: n})
-		}
-		moving, known := raw.moving("iceberg")
-		l.Accounts = append(l.Accounts, onTheirWay(a, moving, !known))
-	}
-	c := job.after.Counters
-	l.Accounts = append(l.Accounts, web.Account{
-		Name: "log to tables", Total: web.Amount{Name: "read from the log", Count: c["read"]},
-		Parts: []web.Amount{
-			{Name: "events for a table", Count: c["events"] - c["duplicates"]},
-			{Name: "entities", Count: c["entities"]},
-			{Name: "duplicates", Count: c["duplicates"]},
-			{Name: "of no interest", Count: c["filtered"]},
-			{Name: "rejects", Count: c["rejects"]},
-			{Name: "unreadable", Count: c["unreadable"]},
-			{Name: "replayed", Count: c["replayed"]},
-		},
-	})
-	moving, known := job.moving("elastic")
-	for _, t := range st.Tables {
-		prefix := "table." + t.Name + "."
-		if t.Waiting == nil || t.Rows == nil || t.DeadLetters == nil {
-			continue
-		}
-		a := web.Account{
-			Name: "records of " + t.Name, Total: web.Amount{Name: "records", Count: c[prefix+"in"]},
-			Parts: []web.Amount{
-				{Name: "rows", Count: *t.Rows},
-				{Name: "dead letters", Count: *t.DeadLetters},
-				{Name: "waiting", Count: c[prefix+"waiting"]},
-				{Name: "dropped", Count: c[prefix+"dropped"]},
-				{Name: "deleted", Count: c[prefix+"deleted"]},
-			},
-		}
-		// Rows of a table also go, and change places with dead letters: what is over may be on its way too.
-		over := -a.Difference()
-		l.Accounts = append(l.Accounts, onTheirWay(a, moving, !known || over > 0 && over <= moving))
-	}
-	return l
-}
-
-// onTheirWay adds what an account lacks and a sink has yet to publish.
-func onTheirWay(a web.Account, moving int64, uncertain bool) web.Account {
-	a.Parts = append(a.Parts, web.Amount{Name: "on their way", Count: min(max(a.Difference(), 0), moving)})
-	a.Uncertain = uncertain && a.Difference() != 0
-	return a
 }
 
 func webJob(j *stackJob, p engine.Progress) web.Job {
@@ -185,8 +60,8 @@ func webJob(j *stackJob, p engine.Progress) web.Job {
 	if j.instance.DataVersion != millrace.Unversioned {
 		out.DataVersion = j.instance.DataVersion
 	}
-	if p.Lag == 0 {
-		out.LagSeconds = new(float64)
+	if seconds, ok := p.LagSeconds(time.Now()); ok {
+		out.LagSeconds = &seconds
 	}
 	if err := j.failure(); err != nil {
 		out.Error = err.Error()
@@ -240,9 +115,44 @@ func (s *stack) rawLake(ctx context.Context) (web.Lake, error) {
 	return out, nil
 }
 
+// tablesOf counts the rows and dead letters of a job's tables in the index, where named says what they are called. What cannot be counted is
+// unknown, and a problem.
+func (s *stack) tablesOf(ctx context.Context, j *stackJob, named func(table string) string, problem func(what string, err error)) (tables []web.Table) {
+	letters, err := s.deadLettersByTable(ctx, named(etl.DeadLetterTable))
+	if err != nil {
+		problem("Dead letters", err)
+	}
+	for _, t := range j.plan.Tables {
+		row := web.Table{Name: t.Name}
+		totals, err := s.index.Totals(ctx, named(t.Name))
+		switch {
+		case errors.Is(err, delivery.ErrNotFound):
+			row.Rows = new(int64)
+		case err != nil:
+			problem("Table "+t.Name, err)
+		default:
+			row.Rows, row.NewestEvent = &totals.Rows, totals.Newest
+		}
+		if t.Name != etl.DeadLetterTable && letters != nil {
+			row.DeadLetters = new(letters[t.Name])
+		}
+		tables = append(tables, row)
+	}
+	return tables
+}
+
+// setWaiting says how many records of each table wait.
+func setWaiting(tables []web.Table, p engine.Progress) {
+	for i, t := range tables {
+		if t.Name != etl.DeadLetterTable {
+			tables[i].Waiting = new(p.Counters["table."+t.Name+".waiting"])
+		}
+	}
+}
+
 // deadLettersByTable counts the records of each table that have no row in the index: those of which another sink refused the row have one.
-func (s *stack) deadLettersByTable(ctx context.Context) (map[string]int64, error) {
-	counts, err := s.index.CountBy(ctx, etl.DeadLetterTable, "table_name", delivery.Without{Column: "stage", Values: []string{"sink/iceberg", "sink/topic"}})
+func (s *stack) deadLettersByTable(ctx context.Context, index string) (map[string]int64, error) {
+	counts, err := s.index.CountBy(ctx, index, "table_name", delivery.Without{Column: "stage", Values: []string{"sink/iceberg", "sink/topic"}})
 	if err != nil && !errors.Is(err, delivery.ErrNotFound) {
 		return nil, err
 	}

@@ -5,6 +5,7 @@
 //
 //	GET  /api/v1/apps                                          the apps with their instances
 //	GET  /api/v1/apps/{app}/history                            who decided what, the newest first
+//	GET  /api/v1/apps/{app}/instances/{version}/ledger         where each record is that its job has read: Ledger
 //	POST /api/v1/apps/{app}/instances                          start a data version: Start
 //	POST /api/v1/apps/{app}/instances/{version}/{action}       suspend, resume, promote or delete: Act
 //	POST /api/v1/apps/{app}/rollback                           make the version serve that did before: Act
@@ -69,6 +70,31 @@ type Seeding struct {
 	SecondsLeft   float64 `json:"seconds_left,omitempty"`
 }
 
+// Ledger is the bookkeeping of one job. Balanced is left out while records move so that it is not certain, or a target could not be counted.
+type Ledger struct {
+	UniqueID string    `json:"unique_id"`
+	Epoch    uint64    `json:"epoch"` // last committed; what the job counts is of this one
+	At       time.Time `json:"at"`    // when the targets were counted
+	Balanced *bool     `json:"balanced,omitempty"`
+	Accounts []Account `json:"accounts"`
+	Problems []string  `json:"problems,omitempty"` // what could not be counted; its accounts are left out
+}
+
+// Account is one equation: the total is the sum of the parts.
+type Account struct {
+	Name       string   `json:"name"`
+	Total      Amount   `json:"total"`
+	Parts      []Amount `json:"parts"`
+	Difference int64    `json:"difference"`          // above 0: records are missing; below: some are there twice
+	Uncertain  bool     `json:"uncertain,omitempty"` // the difference is no larger than what moved while it was counted
+}
+
+// Amount is one term of an account.
+type Amount struct {
+	Name  string `json:"name"`
+	Count int64  `json:"count"`
+}
+
 // Start says what a new data version begins with.
 type Start struct {
 	Seed   *Seed  `json:"seed,omitempty"` // none: the oldest record of the log
@@ -112,6 +138,7 @@ var (
 type Service interface {
 	Apps(ctx context.Context) ([]App, error)
 	History(ctx context.Context, app string) ([]control.Change, error)
+	Ledger(ctx context.Context, app, dataVersion string) (Ledger, error)
 	Start(ctx context.Context, app string, start Start) (Instance, error)
 	Suspend(ctx context.Context, app, dataVersion string, by control.By) (Instance, error)
 	Resume(ctx context.Context, app, dataVersion string, by control.By) (Instance, error)
@@ -161,6 +188,13 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	read("", func(r *http.Request) (any, error) { return h.Service.Apps(r.Context()) })
 	read("/{app}/history", func(r *http.Request) (any, error) { return h.Service.History(r.Context(), r.PathValue("app")) })
+	read("/{app}/instances/{version}/ledger", func(r *http.Request) (any, error) {
+		version := r.PathValue("version")
+		if err := control.CheckDataVersion(version); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		return h.Service.Ledger(r.Context(), r.PathValue("app"), version)
+	})
 	change("/{app}/instances", h.start)
 	change("/{app}/instances/{version}/{action}", h.act)
 	change("/{app}/rollback", h.rollback)

@@ -34,6 +34,10 @@ func (s *service) History(_ context.Context, app string) ([]control.Change, erro
 	return []control.Change{{Action: "start", DataVersion: app}}, s.err
 }
 
+func (s *service) Ledger(_ context.Context, app, version string) (api.Ledger, error) {
+	return api.Ledger{UniqueID: app + "--" + version, Balanced: new(true)}, s.err
+}
+
 func (s *service) Start(_ context.Context, app string, start api.Start) (api.Instance, error) {
 	return s.note("start %s %v %+v", app, start.Seed != nil, start.Reason)
 }
@@ -119,6 +123,10 @@ func TestRequests(t *testing.T) {
 	status, body = ask("GET", "/api/v1/apps/b/history", "", "")
 	require.Equal(t, 200, status)
 	require.Contains(t, body, `"data_version":"b"`)
+	status, body = ask("GET", version+"ledger", "", "")
+	require.Equal(t, 200, status)
+	require.Contains(t, body, `"unique_id":"a--20180827174235"`)
+	require.Contains(t, body, `"balanced":true`)
 }
 
 func TestWhatIsNotUnderstood(t *testing.T) {
@@ -139,6 +147,7 @@ func TestWhatIsNotUnderstood(t *testing.T) {
 		{"POST", "/api/v1/apps/a/instances/20180827174235/promote", `{"force":true}`, 400, "this needs a reason"},
 		{"POST", "/api/v1/apps/a/instances/20180827174235/delete", `{"reason":" "}`, 400, "this needs a reason"},
 		{"POST", "/api/v1/apps/a/rollback", `{"force":true}`, 400, "this needs a reason"},
+		{"GET", "/api/v1/apps/a/instances/newest/ledger", ``, 400, "no data version"},
 		{"GET", "/api/v1/apps/a/instances", ``, 404, "GET /api/v1/apps/a/instances"},
 		{"DELETE", "/api/v1/apps", ``, 404, "DELETE /api/v1/apps"},
 	} {

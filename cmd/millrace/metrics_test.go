@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"millrace"
+	"millrace/apps/lms"
+	"millrace/control"
+	"millrace/control/api"
+	"millrace/record"
+)
+
+func (s *stack) metricsText(t *testing.T) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	s.serveMetrics(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	require.Equal(t, 200, w.Code)
+	return w.Body.String()
+}
+
+// appendItems appends an event that becomes a row, one that waits for its entity, one that no table reads, one that is unreadable, a reject
+// and a record of another source type to the log.
+func (s *stack) appendItems(t *testing.T) {
+	t.Helper()
+	item := func(id, body string) record.Item {
+		return record.Item{
+			Account: "a", Env: "e", SourceType: lms.App.SourceTypes[0], Kind: record.Event, ID: id, ReceivedAt: time.Now(), Bytes: []byte(body),
+		}
+	}
+	reject := item("urn:reject", "{")
+	reject.Kind = record.Reject
+	other := item("urn:other", `{}`)
+	other.SourceType = "ANOTHER"
+	require.NoError(t, s.log.Append(t.Context(), []record.Item{
+		item("urn:1", `{"id":"urn:1","type":"ViewEvent","eventTime":"2018-08-20T00:00:00Z","actor":{"id":"urn:p"},"object":{"id":"urn:page"}}`),
+		item("urn:2", `{"id":"urn:2","type":"OutcomeEvent","eventTime":"2018-08-20T00:00:00Z","actor":{"id":"urn:p"},"object":{"assignable":{"id":"urn:q"}},"generated":{"actor":{"id":"urn:p"},"totalScore":1}}`),
+		item("urn:3", `{"id":"urn:3","type":"ForumEvent","eventTime":"2018-08-20T00:00:00Z"}`),
+		item("urn:4", `no json`),
+		reject, other,
+	}))
+	require.NoError(t, s.untilPublished(t.Context()))
+}
+
+func TestReady(t *testing.T) {
+	t.Parallel()
+	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
+	defer stop()
+	require.NoError(t, s.ready(t.Context()))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := s.ready(ended)
+	require.ErrorContains(t, err, "log: ")
+	require.ErrorContains(t, err, "index: it does not answer")
+	j := s.serving()
+	j.mu.Lock()
+	j.err = errors.New("disk on fire")
+	j.mu.Unlock()
+	require.EqualError(t, s.ready(t.Context()), "job "+j.instance.UniqueID()+" has failed: disk on fire")
+}
+
+// Only an end that nobody asked for makes the next start a restart.
+func TestRestartsAreCounted(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "data")
+	s, stop := runStack(t, path)
+	by := control.By{Who: "test"}
+	made, err := s.Start(t.Context(), etlLine.Program, api.Start{})
+	require.NoError(t, err)
+	j, err := s.find(etlLine.Program, made.DataVersion)
+	require.NoError(t, err)
+	_, err = s.Suspend(t.Context(), etlLine.Program, made.DataVersion, by)
+	require.NoError(t, err)
+	_, err = s.Resume(t.Context(), etlLine.Program, made.DataVersion, by)
+	require.NoError(t, err)
+	stop()
+
+	s, stop = runStack(t, path)
+	for _, j := range s.jobs() {
+		require.Zero(t, j.restarted(), j.instance.UniqueID())
+	}
+	// What kill -9 leaves: the run has begun and not ended.
+	id := j.instance.UniqueID()
+	stop()
+	runs, err := control.OpenRuns(filepath.Join(path, "keys.db"))
+	require.NoError(t, err)
+	_, err = runs.Begin(t.Context(), id)
+	require.NoError(t, err)
+	require.NoError(t, runs.Close())
+
+	s, stop = runStack(t, path)
+	text := s.metricsText(t)
+	require.Contains(t, text, `millrace_job_restarts_total{unique_id="`+id+`"} 1`)
+	require.Contains(t, text, `flink_jobmanager_job_fullrestarts{jobname="`+id+`"} 1`)
+	require.Contains(t, text, `flink_jobmanager_job_fullrestarts{jobname="global-ingest-unversioned"} 0`)
+	_, err = s.Delete(t.Context(), etlLine.Program, made.DataVersion, control.By{Who: "test", Reason: "test"})
+	require.NoError(t, err)
+	stop()
+
+	runs, err = control.OpenRuns(filepath.Join(path, "keys.db"))
+	require.NoError(t, err)
+	all, err := runs.Restarts(t.Context())
+	require.NoError(t, err)
+	require.NotContains(t, all, id)
+	require.NoError(t, runs.Close())
+}
+
+// The ledger of each job adds up at rest, also of one that was seeded, and says so as metric and over HTTP.
+func TestLedgerOfEachJob(t *testing.T) {
+	t.Parallel()
+	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
+	defer stop()
+	s.appendItems(t)
+	made, err := s.Start(t.Context(), etlLine.Program, api.Start{Seed: &api.Seed{}})
+	require.NoError(t, err)
+	require.NoError(t, s.untilServes(t, made.DataVersion))
+	require.NoError(t, s.untilPublished(t.Context()))
+	parts := func(l api.Ledger, account string) map[string]int64 {
+		for _, a := range l.Accounts {
+			if a.Name == account {
+				out := map[string]int64{"": a.Total.Count}
+				for _, p := range a.Parts {
+					out[p.Name] = p.Count
+				}
+				return out
+			}
+		}
+		t.Fatalf("no account %s in %+v", account, l)
+		return nil
+	}
+	for _, i := range [][2]string{{s.raw.plan.App, millrace.Unversioned}, {etlLine.Program, millrace.Unversioned}, {etlLine.Program, made.DataVersion}} {
+		l, err := s.Ledger(t.Context(), i[0], i[1])
+		require.NoError(t, err)
+		require.NotNil(t, l.Balanced, "%+v", l)
+		require.True(t, *l.Balanced, "%+v", l)
+		require.Empty(t, l.Problems)
+		require.Positive(t, l.Epoch)
+	}
+	l, err := s.Ledger(t.Context(), s.raw.plan.App, millrace.Unversioned)
+	require.NoError(t, err)
+	require.EqualValues(t, 3, parts(l, "log to lake")["rejects"], "two more than the collector knew of: no JSON, and no type")
+	require.EqualValues(t, 6, parts(l, "log to lake")[""])
+	l, err = s.Ledger(t.Context(), etlLine.Program, millrace.Unversioned)
+	require.NoError(t, err)
+	require.Equal(t, map[string]int64{"": 6, "taken up": 5, "of other source types": 1}, parts(l, "read"))
+	require.EqualValues(t, 1, parts(l, "log to tables")["of no interest"], "%+v", l)
+	require.EqualValues(t, 1, parts(l, "log to tables")["unreadable"])
+	require.EqualValues(t, 1, parts(l, "log to tables")["rejects"])
+	require.EqualValues(t, 1, parts(l, "records of quiz_submission")["waiting"])
+	require.EqualValues(t, 1, parts(l, "records of activity_view")["rows"])
+	_, err = s.Ledger(t.Context(), s.raw.plan.App, made.DataVersion)
+	require.ErrorIs(t, err, control.ErrUnknownInstance)
+	_, err = s.Ledger(t.Context(), "none", made.DataVersion)
+	require.ErrorIs(t, err, api.ErrNotFound)
+
+	for _, j := range s.jobs() {
+		counted, err := s.countLedger(t.Context(), j)
+		require.NoError(t, err)
+		j.setLedger(&counted)
+	}
+	text := s.metricsText(t)
+	require.NotRegexp(t, `(?m)^millrace_job_ledger_difference_records\{.*\} -?[1-9]`, text)
+	require.Contains(t, text, `millrace_job_ledger_balanced{unique_id="`+made.UniqueID+`"} 1`)
+
+	// A row that is gone from the targets is missing.
+	j := s.serving()
+	spoiled := *j.readLedger()
+	for i := range spoiled.Accounts {
+		spoiled.Accounts[i].Total.Count++
+	}
+	j.setLedger(&spoiled)
+	text = s.metricsText(t)
+	require.Contains(t, text, `millrace_job_ledger_difference_records{account="records of activity_view",unique_id="`+made.UniqueID+`"} 1`)
+	require.Contains(t, text, `millrace_job_ledger_difference_records{account="read",unique_id="`+made.UniqueID+`"} 0`, "that is of the last commit")
+	require.Contains(t, text, `millrace_job_ledger_balanced{unique_id="`+made.UniqueID+`"} 0`)
+}
