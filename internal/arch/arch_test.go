@@ -198,6 +198,7 @@ func TestClientsStayHome(t *testing.T) {
 		{"github.com/elastic", []string{"sink/elastic", "delivery"}, "the index is reached by its protocol in two places: to write and to report"},
 		{"github.com/spf13/cobra", []string{"cmd", ""}, "flags are the command line's; a package takes a Config"},
 		{"github.com/chromedp", nil, "a browser is for tests"},
+		{"github.com/prometheus/prometheus", nil, "Prometheus' engine is for tests: what serves answers scrapes, and no queries"},
 	}
 	for _, p := range list(t) {
 		if testSupport(p) {
