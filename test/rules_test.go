@@ -1,0 +1,24 @@
+package test
+
+import (
+	"regexp"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"millrace/internal/promtest"
+)
+
+const rulesFile = "../deploy/prometheus/millrace-rules.yml"
+
+// TestAlertRules runs the unit tests of the rules that are shipped. Each alert must fire in one of them.
+func TestAlertRules(t *testing.T) {
+	t.Parallel()
+	fired := promtest.Test(t, "../deploy/prometheus/millrace-rules-test.yml")
+	for _, r := range promtest.Rules(t, rulesFile) {
+		require.True(t, fired[r.Alert], "%s fires in no test", r.Alert)
+		require.Regexp(t, regexp.MustCompile(`^(page|ticket)$`), r.Labels["severity"], r.Alert)
+		require.NotEmpty(t, r.Annotations["summary"], r.Alert)
+		require.NotEmpty(t, r.Annotations["description"], r.Alert)
+	}
+}
