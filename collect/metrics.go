@@ -1,6 +1,9 @@
 package collect
 
 import (
+	"net/http"
+	"strconv"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -31,6 +34,9 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "millrace_collect_bytes_total", Help: "Bytes of the bodies, as sent, of which every item is durable in the log.",
 		}),
 		items: make(map[record.Kind]prometheus.Counter),
+	}
+	for _, status := range []int{http.StatusOK, http.StatusUnauthorized, http.StatusServiceUnavailable} {
+		m.requests.WithLabelValues(strconv.Itoa(status)) // from 0 on, so that a rate sees the first
 	}
 	for _, kind := range []record.Kind{record.Event, record.Entity, record.Reject} {
 		m.items[kind] = items.WithLabelValues(kind.String())

@@ -68,6 +68,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "millrace_lake_upkeep_errors_total", Help: "Failures of compact, expire and sweep. Rows are not concerned; it is tried again later.",
 		}, []string{"what"}),
 	}
+	for _, what := range []string{"compact", "expire", "sweep"} {
+		m.upkeepErrors.WithLabelValues(what) // from 0 on, so that a rate sees the first
+	}
 	if r != nil {
 		r.MustRegister(m.commits, m.conflicts, m.seconds, m.rows, m.files, m.bytes, m.swept,
 			m.compacted, m.compactSeconds, m.compactedAt, m.expired, m.snapshots, m.upkeepErrors)

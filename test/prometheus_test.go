@@ -30,6 +30,7 @@ const (
 // scraped is a serve that is killed and started again at the same address, as what scrapes it sees it.
 type scraped struct {
 	dir, address, key string
+	sent              float64 // items, since the first start
 	s                 *serving
 	at                []string
 }
@@ -58,14 +59,14 @@ func (x *scraped) kill(t *testing.T) {
 // send sends the examples, and waits until the jobs have read and published them.
 func (x *scraped) send(t *testing.T) {
 	t.Helper()
-	sent := metric(t, x.at[0], "millrace_collect_items_total")
+	before := metric(t, x.at[0], "millrace_collect_items_total")
 	_, err := exec.Command(millrace, "send", "../docs/examples/events.jsonl", "--to", x.at[1], "--key", x.key).CombinedOutput()
 	var refused *exec.ExitError
 	require.ErrorAs(t, err, &refused, "one of its lines is no Caliper")
-	require.Greater(t, metric(t, x.at[0], "millrace_collect_items_total"), sent)
+	x.sent += metric(t, x.at[0], "millrace_collect_items_total") - before
 	require.Eventually(t, func() bool {
-		return metric(t, x.at[0], "millrace_engine_lag_records")+metric(t, x.at[0], "millrace_engine_sink_lag_rows") == 0 &&
-			metric(t, x.at[0], "millrace_engine_records_total", "crusher") > 0
+		return metric(t, x.at[0], "millrace_job_items_total", `counter="read"`) == 2*x.sent && // by each of the jobs
+			metric(t, x.at[0], "millrace_engine_sink_lag_rows") == 0
 	}, patience, 20*time.Millisecond) // of another process
 }
 

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"os"
 	"regexp"
 	"testing"
 
@@ -15,7 +16,10 @@ const rulesFile = "../deploy/prometheus/millrace-rules.yml"
 func TestAlertRules(t *testing.T) {
 	t.Parallel()
 	fired := promtest.Test(t, "../deploy/prometheus/millrace-rules-test.yml")
+	docs, err := os.ReadFile("../docs/operations.md")
+	require.NoError(t, err)
 	for _, r := range promtest.Rules(t, rulesFile) {
+		require.Contains(t, string(docs), "`"+r.Alert+"`", "docs/operations.md says what to do")
 		require.True(t, fired[r.Alert], "%s fires in no test", r.Alert)
 		require.Regexp(t, regexp.MustCompile(`^(page|ticket)$`), r.Labels["severity"], r.Alert)
 		require.NotEmpty(t, r.Annotations["summary"], r.Alert)

@@ -63,7 +63,7 @@ What the figures mean is in docs/benchmarks.md.`,
 			defer func() { err = errors.Join(err, file.Close()) }()
 			c.CPUProfile = file
 		}
-		c.Logger = newLogger(cmd.ErrOrStderr(), slog.LevelInfo)
+		c.Logger = newLogger(cmd.ErrOrStderr(), slog.LevelInfo, "")
 		show := func(report interface{ Print(io.Writer) error }) error {
 			if format == "json" {
 				return printJSON(cmd, report)

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -180,4 +183,49 @@ func TestLedgerOfEachJob(t *testing.T) {
 	require.Contains(t, text, `millrace_job_ledger_difference_records{account="records of activity_view",unique_id="`+made.UniqueID+`"} 1`)
 	require.Contains(t, text, `millrace_job_ledger_difference_records{account="read",unique_id="`+made.UniqueID+`"} 0`, "that is of the last commit")
 	require.Contains(t, text, `millrace_job_ledger_balanced{unique_id="`+made.UniqueID+`"} 0`)
+}
+
+// Profiles are for who has the operators' token.
+func TestProfiles(t *testing.T) {
+	t.Parallel()
+	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
+	defer stop()
+	get := func(path, token string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url()+path, http.NoBody)
+		require.NoError(t, err)
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		return res.StatusCode, string(body)
+	}
+	sensor, err := s.keys.Add(t.Context(), control.Key{Account: "a", Env: "e", SourceType: lms.App.SourceTypes[0]})
+	require.NoError(t, err)
+	reader, err := s.tokens.Add(t.Context(), "trino")
+	require.NoError(t, err)
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=1"} {
+		for _, token := range []string{"", "wrong", sensor, reader} {
+			status, body := get(path, token)
+			require.Equal(t, http.StatusUnauthorized, status, path)
+			require.Contains(t, body, "running.json")
+		}
+		status, body := get(path, s.secret)
+		require.Equal(t, http.StatusOK, status, path)
+		require.NotEmpty(t, body)
+	}
+	status, _ := get("/debug/vars", s.secret)
+	require.Equal(t, http.StatusNotFound, status)
+}
+
+func TestLogFormat(t *testing.T) {
+	t.Parallel()
+	for format, want := range map[string]string{"": `msg=stopped job=j`, "text": `msg=stopped job=j`, "json": `"msg":"stopped","job":"j"}`} {
+		var out bytes.Buffer
+		newLogger(&out, slog.LevelInfo, format).Info("stopped", "job", "j")
+		require.Contains(t, out.String(), want, format)
+	}
 }

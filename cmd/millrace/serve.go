@@ -25,7 +25,7 @@ const (
 // prefixes are the paths that a collector may have, and taken are those that the console serves.
 var (
 	prefixes = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
-	taken    = regexp.MustCompile(`^/(api|assets|events|healthz|iceberg|metrics|readyz|tables)(/|$)`)
+	taken    = regexp.MustCompile(`^/(api|assets|debug|events|healthz|iceberg|metrics|readyz|tables)(/|$)`)
 )
 
 func serveCommand() *cobra.Command {
@@ -67,6 +67,7 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	f.DurationVar(&cfg.flush, "flush", time.Minute, "how long rows gather for one snapshot of the lake")
 	f.Int64Var(&cfg.memory, "memory", defaultMemory, "MB of memory that the process may hold")
 	f.BoolVar(&cfg.tableTopics, "table-topics", false, "publish the tables to topics of the log too: table.<namespace>.<table>; the first run decides")
+	f.StringVar(&cfg.logFormat, "log-format", "text", "form of the log's lines: text or json")
 	serverFlags(cmd, cfg)
 	return cfg
 }
@@ -126,7 +127,10 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	if cfg.memory < leastMemory {
 		return usagef("--memory %d: want %d MB or more", cfg.memory, leastMemory)
 	}
-	cfg.logger = newLogger(cmd.ErrOrStderr(), level)
+	if cfg.logFormat != "" && cfg.logFormat != "text" && cfg.logFormat != "json" {
+		return usagef("--log-format %q: want text or json", cfg.logFormat)
+	}
+	cfg.logger = newLogger(cmd.ErrOrStderr(), level, cfg.logFormat)
 	dir, err := openDataDir(dataDirFlag(cmd))
 	if err != nil {
 		return err
@@ -142,6 +146,11 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	return fn(cmd.Context(), s)
 }
 
-func newLogger(w io.Writer, level slog.Level) *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+// newLogger logs in lines of key=value, or of JSON when the format is json.
+func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
 }

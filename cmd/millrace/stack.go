@@ -50,6 +50,7 @@ type stackConfig struct {
 	flush       time.Duration // of the lake
 	memory      int64         // MB that the process may hold
 	tableTopics bool          // whether the ETL job's tables go to topics of the log too
+	logFormat   string        // text or json; empty: text
 	logger      *slog.Logger
 }
 
@@ -303,6 +304,7 @@ func (s *stack) Run(ctx context.Context) error {
 	mux.Handle(catalog.Path, s.catalog)
 	mux.Handle(api.Path, s.operators)
 	mux.Handle(api.Path+"/", s.operators)
+	mux.Handle(profilePath, s.profiles())
 	mux.Handle("/", s.console)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 
