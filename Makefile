@@ -3,7 +3,7 @@
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # Packages whose tests run under the race detector: those that do several things at once.
-RACE := ./record/... ./caliper/... ./plan/... ./etl/... ./engine/... ./eventlog/... ./sink/... ./lake/... ./source/... ./collect/... ./web/...
+RACE := ./record/... ./caliper/... ./plan/... ./etl/... ./engine/... ./eventlog/... ./sink/... ./lake/... ./source/... ./collect/... ./web/... ./control/... ./cmd/millrace
 
 .PHONY: help build test long race lint generate bench fuzz demo
 
