@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
 
 	"millrace/internal/promtest"
@@ -121,7 +121,7 @@ func asksForExposed(t *testing.T, exposed map[string]promtest.Family, what, expr
 		}
 		require.True(t, ok || late[name] != nil, "%s: %s asks for %s, which no serve exposes", what, expr, name)
 		for _, m := range s.LabelMatchers {
-			known := slices.Concat(f.Labels, late[name], []string{labels.MetricName, "instance", "job"}) // the last two are Prometheus'
+			known := slices.Concat(f.Labels, late[name], []string{model.MetricNameLabel, "instance", "job"}) // the last two are Prometheus'
 			require.Contains(t, known, m.Name, "%s: %s", what, expr)
 		}
 	}

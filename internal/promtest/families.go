@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/textparse"
 	"github.com/stretchr/testify/require"
@@ -46,7 +47,7 @@ func Families(t *testing.T, text []byte) (all []Family) {
 			p.Labels(&l)
 			f := &all[len(all)-1] // the exposition has a type before the samples of each
 			l.Range(func(l labels.Label) {
-				if l.Name != labels.MetricName && l.Name != labels.BucketLabel && !slices.Contains(f.Labels, l.Name) {
+				if l.Name != model.MetricNameLabel && l.Name != labels.BucketLabel && !slices.Contains(f.Labels, l.Name) {
 					f.Labels = append(f.Labels, l.Name)
 				}
 			})

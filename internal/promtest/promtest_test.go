@@ -21,8 +21,6 @@ func TestScrapes(t *testing.T) {
 	require.Equal(t, map[string]float64{"x": 7}, promtest.Values(s.Query(t, "c", at), "a"), "y is stale, not five minutes old")
 	require.InDelta(t, 0.05, s.Query(t, `rate(c{a="x"}[2m])`, at)[0].F, 0.03)
 	require.InDelta(t, 8, s.Query(t, `2 ^ 3`, at)[0].F, 0)
-	require.Equal(t, map[string]bool{"c": true}, s.Names())
-	require.Equal(t, map[string]bool{"__name__": true, "a": true}, s.LabelsOf("c"))
 	require.Equal(t, "c", promtest.Selected(t, `sum(rate(c[5m])) by (a)`)[0].Name)
 }
 

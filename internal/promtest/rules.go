@@ -180,7 +180,7 @@ func (a *alerts) evaluate(t *testing.T, s *Store, r rulefmt.Rule, at time.Time) 
 		}
 		x := &alert{since: at}
 		x.Labels, x.Annotations = v.Metric.Map(), map[string]string{}
-		delete(x.Labels, labels.MetricName)
+		delete(x.Labels, model.MetricNameLabel)
 		for name, text := range r.Labels {
 			x.Labels[name] = expand(text)
 		}

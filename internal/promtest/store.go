@@ -86,26 +86,6 @@ func (s *Store) add(l labels.Labels, at time.Time, v float64) {
 	s.series[key].samples = append(s.series[key].samples, sample{at.UnixMilli(), v})
 }
 
-// Names are the names of all series.
-func (s *Store) Names() map[string]bool {
-	names := map[string]bool{}
-	for _, x := range s.series {
-		names[x.labels.Get(labels.MetricName)] = true
-	}
-	return names
-}
-
-// LabelsOf are the labels that series of a name have.
-func (s *Store) LabelsOf(name string) map[string]bool {
-	all := map[string]bool{}
-	for _, x := range s.series {
-		if x.labels.Get(labels.MetricName) == name {
-			x.labels.Range(func(l labels.Label) { all[l.Name] = true })
-		}
-	}
-	return all
-}
-
 // Query asks for the value of an expression at an instant.
 func (s *Store) Query(t *testing.T, expr string, at time.Time) promql.Vector {
 	t.Helper()
