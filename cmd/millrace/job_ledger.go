@@ -89,6 +89,7 @@ func (s *stack) countLedger(ctx context.Context, j *stackJob) (readLedger, error
 // keepLedgers counts the targets of the jobs from time to time, for the metrics, until ctx ends. It takes a small part of the time, however
 // much there is to count.
 func (s *stack) keepLedgers(ctx context.Context) error {
+	missed := map[string]bool{} // the last time, by unique id
 	for {
 		began := time.Now()
 		for _, j := range s.jobs() {
@@ -101,10 +102,12 @@ func (s *stack) keepLedgers(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			if err != nil {
-				s.cfg.logger.Warn("ledger not counted; it is tried again", "instance", j.instance.UniqueID(), "error", err)
+			if err == nil {
+				j.setLedger(&l)
+			} else if id := j.instance.UniqueID(); !missed[id] {
+				s.cfg.logger.Warn("ledger not counted; it is tried again, and the metrics have that of before", "instance", id, "error", err)
 			}
-			j.setLedger(&l)
+			missed[j.instance.UniqueID()] = err != nil
 		}
 		wait := time.NewTimer(max(ledgerEvery, ledgerShare*time.Since(began)))
 		select {

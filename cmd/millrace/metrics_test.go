@@ -89,8 +89,27 @@ func TestRestartsAreCounted(t *testing.T) {
 	for _, j := range s.jobs() {
 		require.Zero(t, j.restarted(), j.instance.UniqueID())
 	}
-	// What kill -9 leaves: the run has begun and not ended.
+	// A job that fails and is resumed.
 	id := j.instance.UniqueID()
+	_, err = s.Suspend(t.Context(), etlLine.Program, made.DataVersion, by)
+	require.NoError(t, err)
+	j, err = s.find(etlLine.Program, made.DataVersion)
+	require.NoError(t, err)
+	require.NoError(t, j.open(t.Context()))
+	job, _ := j.opened()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, job.Run(ended))
+	j.setSuspended(false)
+	s.runJob(s.working, j) // it was run before, which it refuses
+	j.wait()
+	require.Equal(t, "FAILED", j.state())
+	require.Zero(t, j.restarted())
+	_, err = s.Resume(t.Context(), etlLine.Program, made.DataVersion, by)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, j.restarted())
+
+	// What kill -9 leaves: the run has begun and not ended.
 	stop()
 	runs, err := control.OpenRuns(filepath.Join(path, "keys.db"))
 	require.NoError(t, err)
@@ -100,8 +119,8 @@ func TestRestartsAreCounted(t *testing.T) {
 
 	s, stop = runStack(t, path)
 	text := s.metricsText(t)
-	require.Contains(t, text, `millrace_job_restarts_total{unique_id="`+id+`"} 1`)
-	require.Contains(t, text, `flink_jobmanager_job_fullrestarts{jobname="`+id+`"} 1`)
+	require.Contains(t, text, `millrace_job_restarts_total{unique_id="`+id+`"} 2`)
+	require.Contains(t, text, `flink_jobmanager_job_fullrestarts{jobname="`+id+`"} 2`)
 	require.Contains(t, text, `flink_jobmanager_job_fullrestarts{jobname="global-ingest-unversioned"} 0`)
 	_, err = s.Delete(t.Context(), etlLine.Program, made.DataVersion, control.By{Who: "test", Reason: "test"})
 	require.NoError(t, err)
