@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"millrace/engine"
 	"millrace/eventlog"
@@ -80,6 +81,7 @@ type JobConfig struct {
 
 	Logger     *slog.Logger          // default: discard
 	Registerer prometheus.Registerer // default: no metrics
+	Tracer     trace.Tracer          // default: no traces
 }
 
 // Job is one run of an instance on this machine.
@@ -145,7 +147,7 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 		Dir: cfg.Dir, Plan: cfg.Plan, Instance: id, Job: cfg.Instance.Program, OnEpoch: j.release(cfg.Logger),
 		Source: jobSource{j.source}, Sinks: j.sinks, Savepoints: cfg.Savepoints,
 		MaxEpochBytes: int(cfg.EpochBytes), CacheBytes: cfg.CacheBytes, MemTableBytes: cfg.MemTableBytes,
-		Logger: cfg.Logger, Registerer: cfg.Registerer,
+		Logger: cfg.Logger, Registerer: cfg.Registerer, Tracer: cfg.Tracer,
 	})
 	if err != nil {
 		return fail(err)

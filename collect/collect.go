@@ -25,6 +25,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"millrace/record"
 )
@@ -64,6 +68,7 @@ type Config struct {
 
 	Logger     *slog.Logger          // default: discard
 	Registerer prometheus.Registerer // default: none
+	Tracer     trace.Tracer          // makes a span of each request; default: none
 	Now        func() time.Time      // default: time.Now
 }
 
@@ -89,6 +94,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Tracer == nil {
+		c.Tracer = noop.NewTracerProvider().Tracer("")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -144,9 +152,16 @@ func (c *Collector) Paths() []string {
 func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	status := http.StatusOK
-	if p := c.serve(w, r); p != nil {
+	// Not the sensor's trace: what it says about itself must not decide what is kept.
+	ctx, span := c.cfg.Tracer.Start(r.Context(), "collect", trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer))
+	defer span.End()
+	if p := c.serve(w, r.WithContext(ctx)); p != nil {
 		status = p.Status
 		p.write(w)
+	}
+	span.SetAttributes(attribute.Int("http.response.status_code", status))
+	if status >= http.StatusInternalServerError {
+		span.SetStatus(codes.Error, http.StatusText(status))
 	}
 	c.metrics.requests.WithLabelValues(strconv.Itoa(status)).Inc()
 	c.metrics.seconds.Observe(time.Since(start).Seconds())

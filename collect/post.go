@@ -13,6 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"millrace/caliper"
 	"millrace/record"
 )
@@ -56,7 +59,10 @@ func (c *Collector) post(w http.ResponseWriter, r *http.Request) *problem {
 	// The payload is complete: it is worth keeping also when its sender does not wait for the answer.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), c.cfg.AppendTimeout)
 	defer cancel()
-	if err := c.cfg.Log.Append(ctx, items); err != nil {
+	_, span := c.cfg.Tracer.Start(ctx, "append", trace.WithAttributes(attribute.Int("millrace.items", len(items))))
+	err := c.cfg.Log.Append(ctx, items)
+	span.End()
+	if err != nil {
 		c.cfg.Logger.Error("envelope not stored", "account", key.Account, "env", key.Env, "items", len(items), "error", err)
 		return c.unavailable(w, "The log does not take items at the moment.")
 	}

@@ -137,7 +137,9 @@ func (e *Engine) periodicCheckpoint(now time.Time) error {
 // checkpoint writes a checkpoint of the last commit to dir. It becomes visible, complete, by one rename.
 func (e *Engine) checkpoint(dir string) error {
 	began := time.Now()
-	if err := e.writeCheckpoint(dir); err != nil {
+	err := e.writeCheckpoint(dir)
+	e.traceCheckpoint(began, err)
+	if err != nil {
 		e.metrics.checkpointFailures.Inc()
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"millrace/plan"
 	"millrace/sink"
@@ -81,6 +83,7 @@ type Config struct {
 	Now        func() time.Time      // the processing clock; default time.Now
 	Logger     *slog.Logger          // default: discard
 	Registerer prometheus.Registerer // one engine's; wrapped with a label where several share one; default: no metrics
+	Tracer     trace.Tracer          // makes spans of epochs, publications and checkpoints; default: none
 	OnEpoch    func(Progress)        // called after every commit from the engine's loop, which waits for it; default: nothing
 }
 
@@ -106,6 +109,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Tracer == nil {
+		c.Tracer = noop.NewTracerProvider().Tracer("")
 	}
 	c.Logger = c.Logger.With("instance", c.Instance, "job", c.Job)
 	return c

@@ -92,6 +92,7 @@ func (e *Engine) epoch(in *input, a *advance) error {
 	}
 	e.mu.Unlock()
 	e.metrics.epoch(time.Since(began), time.Since(stepped), in, res)
+	e.traceEpoch(began, stepped, next.Epoch, in, len(res.rows))
 	if a != nil {
 		close(a.done)
 	}

@@ -37,7 +37,7 @@ func TestMetricsOfAJobThatIsBehind(t *testing.T) {
 	m := &memory{name: "index", block: make(chan struct{})}
 	registry := prometheus.NewRegistry()
 	c := config(t, newLog(), m)
-	c.Now, c.Registerer, c.OutboxLimit = clock.Now, registry, 1
+	c.Now, c.Registerer, c.OutboxLimit, c.CheckpointEvery = clock.Now, registry, 1, -1
 	j := start(t, c)
 	first := pairs(3)
 	for i := range first {

@@ -245,6 +245,7 @@ func (p *publisher) publish(ctx context.Context, entries []entry) error {
 		FromOffsets: p.pos.Offsets,
 		ToOffsets:   last.Offsets,
 	})
+	p.e.tracePublish(began, p.sink.Name(), from, last.Epoch, len(rows), err)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil

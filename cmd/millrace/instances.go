@@ -135,7 +135,7 @@ func (s *stack) newJob(p *plan.Plan, i control.Instance) *stackJob {
 	id := j.instance.UniqueID()
 	cfg := millrace.JobConfig{
 		Instance: j.instance, Plan: p, Seed: i.Seed, Dir: s.cfg.dir.join("jobs", id), Savepoints: s.cfg.dir.join(savepointsDir, id),
-		Log: s.log, Lake: s.lake, Flush: s.cfg.flush, Logger: s.cfg.logger,
+		Log: s.log, Lake: s.lake, Flush: s.cfg.flush, Logger: s.cfg.logger, Tracer: s.tracer,
 	}
 	if p.App == ingest.App {
 		cfg.Namespace = ingest.Namespace

@@ -32,6 +32,12 @@ func runStack(t *testing.T, path string) (*stack, func()) {
 	cfg := stoppedConfig()
 	cfg.tableTopics = true
 	cfg.flush, cfg.dir, cfg.logger = 50*time.Millisecond, dir, slog.New(slog.DiscardHandler)
+	return runStackOf(t, cfg)
+}
+
+// runStackOf runs a stack until stop is called, and closes its directory then.
+func runStackOf(t *testing.T, cfg stackConfig) (*stack, func()) {
+	t.Helper()
 	s, err := openStack(t.Context(), cfg)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -45,7 +51,7 @@ func runStack(t *testing.T, path string) (*stack, func()) {
 		cancel()
 		require.NoError(t, <-done)
 		require.NoError(t, s.Close())
-		require.NoError(t, dir.Close())
+		require.NoError(t, cfg.dir.Close())
 	}
 }
 

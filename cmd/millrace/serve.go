@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/url"
 	"os"
 	"regexp"
@@ -67,6 +68,8 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	f.DurationVar(&cfg.flush, "flush", time.Minute, "how long rows gather for one snapshot of the lake")
 	f.Int64Var(&cfg.memory, "memory", defaultMemory, "MB of memory that the process may hold")
 	f.BoolVar(&cfg.tableTopics, "table-topics", false, "publish the tables to topics of the log too: table.<namespace>.<table>; the first run decides")
+	f.StringVar(&cfg.traces, "traces", "", "URL of an OpenTelemetry collector to send traces to, by OTLP over HTTP, such as http://127.0.0.1:4318; none are made without")
+	f.Float64Var(&cfg.traceShare, "traces-share", 1, "share of the traces that is sent, from 0 to 1")
 	f.StringVar(&cfg.logFormat, "log-format", "text", "form of the log's lines: text or json")
 	serverFlags(cmd, cfg)
 	return cfg
@@ -126,6 +129,12 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	}
 	if cfg.memory < leastMemory {
 		return usagef("--memory %d: want %d MB or more", cfg.memory, leastMemory)
+	}
+	if u, err := url.Parse(cfg.traces); cfg.traces != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		return usagef("--traces %q is no URL: want one such as http://127.0.0.1:4318", cfg.traces)
+	}
+	if cfg.traceShare < 0 || cfg.traceShare > 1 || math.IsNaN(cfg.traceShare) {
+		return usagef("--traces-share %v: want 0 to 1", cfg.traceShare)
 	}
 	if cfg.logFormat != "" && cfg.logFormat != "text" && cfg.logFormat != "json" {
 		return usagef("--log-format %q: want text or json", cfg.logFormat)

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"millrace"
@@ -51,6 +52,8 @@ type stackConfig struct {
 	memory      int64         // MB that the process may hold
 	tableTopics bool          // whether the ETL job's tables go to topics of the log too
 	logFormat   string        // text or json; empty: text
+	traces      string        // URL of what takes traces; empty: there are none
+	traceShare  float64       // of the traces that is kept
 	logger      *slog.Logger
 }
 
@@ -78,6 +81,7 @@ func (c stackConfig) parts() []part {
 type stack struct {
 	cfg       stackConfig
 	registry  *prometheus.Registry
+	tracer    trace.Tracer
 	started   time.Time
 	closers   []func() error // in the order to close
 	listener  net.Listener
@@ -125,6 +129,12 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.registry.MustRegister(newBuildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	tracer, endTraces, err := openTracer(ctx, cfg.traces, cfg.traceShare, cfg.logger)
+	if err != nil {
+		return s, err
+	}
+	s.tracer = tracer
+	s.onClose(endTraces)
 	if s.listener, err = listen(cfg.listen, "--listen"); err != nil {
 		return s, err
 	}
@@ -165,7 +175,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if s.operators, err = api.New(api.Config{Service: s, Authorize: s.authorizeOperator, Logger: cfg.logger}); err != nil {
 		return s, err
 	}
-	s.collector, err = collect.New(collect.Config{Log: s.log, Keys: s.sensorKey, Prefix: cfg.prefix, Logger: cfg.logger, Registerer: s.registry})
+	s.collector, err = collect.New(collect.Config{Log: s.log, Keys: s.sensorKey, Prefix: cfg.prefix, Logger: cfg.logger, Registerer: s.registry, Tracer: s.tracer})
 	if err != nil {
 		return s, err
 	}
