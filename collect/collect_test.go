@@ -170,8 +170,8 @@ func TestAccepted(t *testing.T) {
 		"millrace_collect_items_total event":  1,
 		"millrace_collect_items_total entity": 1,
 		"millrace_collect_items_total reject": 2,
-		"millrace_collect_requests_total 200": 1,
-		"millrace_collect_bytes_total":        float64(len(body)),
+		"millrace_collect_requests_total 200": 1, "millrace_collect_requests_total 401": 0, "millrace_collect_requests_total 503": 0,
+		"millrace_collect_bytes_total": float64(len(body)),
 	}, counters(t, registry))
 }
 
