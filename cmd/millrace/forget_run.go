@@ -221,7 +221,7 @@ func (s *stack) eraseRaw(ctx context.Context, people *forget.People) (n int64, h
 	}
 	defer func() {
 		if err = errors.Join(err, s.raw.open(context.WithoutCancel(ctx))); err == nil {
-			s.raw.run(s.working, s.sayFailed(s.raw))
+			s.runJob(s.working, s.raw)
 		}
 	}()
 	var tables []*lake.Table
