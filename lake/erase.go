@@ -116,14 +116,6 @@ func (t *Table) eraseFile(ctx context.Context, tbl *table.Table, task table.File
 	return rows, err
 }
 
-// ErasedRows returns how many rows Erase has ever removed from the table.
-func (t *Table) ErasedRows(ctx context.Context) (int64, error) {
-	if err := t.load(ctx); err != nil {
-		return 0, err
-	}
-	return erasedRows(t.seen()), nil
-}
-
 func erasedRows(tbl *table.Table) int64 {
 	n, _ := strconv.ParseInt(tbl.Properties()[propErased], 10, 64) // 0 when it never was
 	return n

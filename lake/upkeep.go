@@ -15,6 +15,7 @@ type Upkeep struct {
 	Snapshots int       // that are kept, the current one included
 	Oldest    time.Time // when the oldest of them was made; zero when there is none
 	Compacted time.Time // when files were last joined; zero when they never were
+	Erased    int64     // rows that Erase has ever removed
 }
 
 // Upkeep returns the state of the table's maintenance.
@@ -35,6 +36,7 @@ func upkeepOf(tbl *table.Table) (u Upkeep) {
 			u.Oldest = at
 		}
 	}
+	u.Erased = erasedRows(tbl)
 	u.Compacted, _ = time.Parse(time.RFC3339, tbl.Properties()[propCompacted]) // what another program made of it is not known
 	return u
 }

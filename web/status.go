@@ -40,6 +40,8 @@ type Lake struct {
 	Entities *int64 `json:"entities"`
 	Rejects  *int64 `json:"rejects"`
 
+	Forgotten int64 `json:"forgotten,omitempty"` // records that were there, of people who are forgotten
+
 	Tables []LakeTable `json:"tables"` // of the raw lake; none when they could not be read
 }
 

@@ -194,11 +194,11 @@ func (a *auditor) rawLake(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		erased, err := table.ErasedRows(ctx)
+		upkeep, err := table.Upkeep(ctx)
 		if err != nil {
 			return err
 		}
-		a.l.Forgotten += erased
+		a.l.Forgotten += upkeep.Erased
 		for row, err := range table.Scan(ctx, lake.ScanOptions{Columns: columns}) {
 			if err != nil {
 				return err

@@ -58,6 +58,9 @@ func lakeAccount(held web.Lake, raw meanwhile) (a web.Account, ok bool) {
 			{Name: "replayed", Count: raw.after.Counters["replayed"]},
 		},
 	}
+	if held.Forgotten > 0 {
+		a.Parts = append(a.Parts, web.Amount{Name: "forgotten", Count: held.Forgotten})
+	}
 	if n := raw.refused("iceberg"); n > 0 {
 		a.Parts = append(a.Parts, web.Amount{Name: "refused by the lake", Count: n})
 	}

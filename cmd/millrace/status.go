@@ -110,6 +110,7 @@ func (s *stack) rawLake(ctx context.Context) (web.Lake, error) {
 			table.Bytes += share.Bytes
 		}
 		*counts[name] = &rows
+		out.Forgotten += u.Erased
 		out.Tables = append(out.Tables, table)
 	}
 	return out, nil
