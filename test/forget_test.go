@@ -80,14 +80,18 @@ func TestForget(t *testing.T) {
 	for range 4 {
 		cmd, stderr := forget()
 		require.NoError(t, cmd.Start())
-		done := make(chan error, 1)
-		go func() { done <- cmd.Wait() }()
+		var ended error
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			ended = cmd.Wait()
+		}()
 		select {
-		case err := <-done:
-			require.NoError(t, err, "%s", stderr)
+		case <-done:
+			require.NoError(t, ended, "%s", stderr)
 		case <-time.After(500*time.Millisecond + time.Duration(moments.Int64N(int64(5*time.Second)))):
 			require.NoError(t, cmd.Process.Kill())
-			_ = <-done // it was killed
+			<-done
 		}
 	}
 	cmd, stderr := forget()
