@@ -248,16 +248,25 @@ func (w *writer) lookUp(ctx context.Context, tx *sql.Tx, t *target, ops []*op) e
 		}
 	}
 	t.seq = seq
+	ids, err := w.knownOf(ctx, tx, t.index)
+	if err != nil {
+		return err
+	}
 	var hashes []int64
 	source := "NULL"
 	for _, o := range ops {
 		if _, ok := t.docs[o.id]; !ok {
 			t.docs[o.id] = &docState{row: -1}
-			hashes = append(hashes, hash(o.id))
+			if h := hash(o.id); ids.has(h) {
+				hashes = append(hashes, h)
+			}
 		}
 		if o.action == actionUpdate {
 			source = "source"
 		}
+	}
+	if len(hashes) == 0 {
+		return nil
 	}
 	q := fmt.Sprintf("SELECT rowid, id, version, seq, deleted, %s FROM %s WHERE h IN (SELECT unnest($1::BIGINT[]))", source, t.index.table())
 	rows, err := tx.QueryContext(ctx, q, hashes)
@@ -278,6 +287,35 @@ func (w *writer) lookUp(ctx context.Context, tx *sql.Tx, t *target, ops []*op) e
 		}
 	}
 	return rows.Err()
+}
+
+// knownOf is what is known of an index's ids.
+func (w *writer) knownOf(ctx context.Context, tx *sql.Tx, x *index) (*known, error) {
+	if k := w.known[x.Number]; k != nil {
+		return k, nil
+	}
+	var n int
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM "+x.table()).Scan(&n); err != nil {
+		return nil, err
+	}
+	k := newKnown(2 * n)
+	rows, err := tx.QueryContext(ctx, "SELECT h FROM "+x.table())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var h int64
+		if err := rows.Scan(&h); err != nil {
+			return nil, err
+		}
+		k.add(h)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	w.known[x.Number] = k
+	return k, nil
 }
 
 func conflict(index, id, format string, args ...any) *Error {
@@ -385,6 +423,8 @@ func (w *writer) flush(ctx context.Context, tx *sql.Tx, t *target) error {
 		changed = append(changed, id)
 		if d.row >= 0 {
 			gone = append(gone, d.row)
+		} else {
+			w.known[t.index.Number].add(hash(id)) // before it is committed: it may be, though the answer is lost
 		}
 	}
 	if len(changed) == 0 {

@@ -19,6 +19,7 @@ type writer struct {
 	once   sync.Once
 	number int           // of the newest index
 	seqs   map[int]int64 // next _seq_no by index number; absent until first needed
+	known  map[int]*known
 
 	touched map[vector]struct{} // since the database was opened, see renew
 	most    int                 // of them before the database is opened again
@@ -47,7 +48,7 @@ func startWriter(s *Server) (*writer, error) {
 		return nil, err
 	}
 	w := &writer{
-		s: s, conn: conn, seqs: map[int]int64{}, touched: map[vector]struct{}{}, most: int(s.config.MemoryLimit / 4 / vectorBytes),
+		s: s, conn: conn, seqs: map[int]int64{}, known: map[int]*known{}, touched: map[vector]struct{}{}, most: int(s.config.MemoryLimit / 4 / vectorBytes),
 		queue: make(chan *task, 64), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	for _, x := range s.catalog.indices {
