@@ -1,8 +1,11 @@
 package engine_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -95,63 +98,116 @@ func deadLetters() *plan.Plan {
 	return p
 }
 
+// crashed are the items, the plan and the settings of TestCrash.
+type crashed struct {
+	items  []record.Item
+	plan   *plan.Plan
+	config engine.Config
+}
+
 // TestCrash runs the toy plan with two sinks, one of which refuses rows, takes a crash at every sync, and finishes the
-// run from each crash: nothing may be lost, and nothing doubled.
+// run from each crash: nothing may be lost, and nothing doubled. When one fails, what the crash left is kept in a folder, and
+// MILLRACE_CRASH=FOLDER finishes that one again: where the syncs fall differs from run to run.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	items := plantest.ToyItems(240, 7)
-	p := deadLetters()
+	w := &world{mem: vfs.NewCrashableMem(), clock: plantest.NewClock(), rng: rand.New(rand.NewPCG(1, 2))}
 	a, b := &memory{name: "a", reject: refuse}, &memory{name: "b"}
-	w := &world{mem: vfs.NewCrashableMem(), sinks: []*memory{a, b}, clock: plantest.NewClock(), rng: rand.New(rand.NewPCG(1, 2))}
-
+	w.sinks = []*memory{a, b}
 	l := newLog()
-	c := config(t, l, a, b)
-	c.Plan, c.FS, c.Now, c.CheckpointEvery, c.MemTableBytes = p, w.fs(), w.clock.Now, 90*time.Minute, 16<<10
-	j := start(t, c)
-	for i, batch := range slices.Collect(slices.Chunk(items, 30)) {
+	x := crashed{plantest.ToyItems(240, 7), deadLetters(), config(t, l, a, b)}
+	x.config.Plan, x.config.FS, x.config.Now, x.config.CheckpointEvery, x.config.MemTableBytes = x.plan, w.fs(), w.clock.Now, 90*time.Minute, 16<<10
+	batches := slices.Collect(slices.Chunk(x.items, 30))
+	if dir := os.Getenv("MILLRACE_CRASH"); dir != "" {
+		for i, batch := range batches {
+			l.append(int32(i%3), batch...)
+		}
+		x.finish(t, readCrash(t, dir))
+		return
+	}
+	j := start(t, x.config)
+	for i, batch := range batches {
 		l.append(int32(i%3), batch...)
 		j.settle()
 		if i == 4 {
 			j.stop()
-			j = start(t, c)
+			j = start(t, x.config)
 		}
 	}
 	w.clock.Move(2 * plantest.Wait)
 	j.wait("timers", func(p engine.Progress) bool { return p.Fired > 0 })
 	j.settle()
 	j.stop()
-	check(t, p, items, a, b)
+	check(t, x.plan, x.items, a, b)
 
-	crashes := w.crashes
-	require.Greater(t, len(crashes), 100)
+	require.Greater(t, len(w.crashes), 100)
+	step := 1
 	if testing.Short() {
-		crashes = slices.Collect(func(yield func(crash) bool) {
-			for i := 0; i < len(w.crashes) && yield(w.crashes[i]); i += 7 {
-			}
-		})
+		step = 7
 	}
-	for _, crash := range crashes {
+	for i := 0; i < len(w.crashes); i += step {
+		crash := w.crashes[i]
+		w.crashes[i].fs = nil // its memory goes with the subtest
 		t.Run(crash.at, func(t *testing.T) {
 			t.Parallel()
-			a, b := &memory{name: "a", reject: refuse, rows: crash.sinks[0]}, &memory{name: "b", rows: crash.sinks[1]}
-			clock := plantest.NewClock()
-			c := c
-			c.FS, c.Sinks, c.Now, c.Workers = crash.fs, []sink.Sink{a, b}, clock.Now, 3
-			checkpoints, err := engine.ListCheckpoints(crash.fs, "job/checkpoints")
+			left := vfs.NewMem()
+			_, err := vfs.Clone(crash.fs, left, "", "")
 			require.NoError(t, err)
-			for _, l := range checkpoints { // what there is of them is whole
-				_, err := engine.Verify(crash.fs, l.Dir)
-				require.NoError(t, err)
-			}
-			j := start(t, c)
-			j.settle()
-			clock.Move(3 * plantest.Wait)
-			j.wait("timers", func(p engine.Progress) bool { return p.Fired > 0 })
-			j.settle()
-			j.stop()
-			check(t, p, items, a, b)
+			t.Cleanup(func() {
+				if t.Failed() {
+					crash.fs = left
+					keepCrash(t, crash)
+				}
+			})
+			x.finish(t, crash)
 		})
 	}
+}
+
+// finish goes on from a crash.
+func (x crashed) finish(t *testing.T, crash crash) {
+	t.Helper()
+	a, b := &memory{name: "a", reject: refuse, rows: crash.sinks[0]}, &memory{name: "b", rows: crash.sinks[1]}
+	clock := plantest.NewClock()
+	c := x.config
+	c.FS, c.Sinks, c.Now, c.Workers = crash.fs, []sink.Sink{a, b}, clock.Now, 3
+	checkpoints, err := engine.ListCheckpoints(crash.fs, "job/checkpoints")
+	require.NoError(t, err)
+	for _, l := range checkpoints { // what there is of them is whole
+		_, err := engine.Verify(crash.fs, l.Dir)
+		require.NoError(t, err)
+	}
+	j := start(t, c)
+	j.settle()
+	clock.Move(3 * plantest.Wait)
+	j.wait("timers", func(p engine.Progress) bool { return p.Fired > 0 })
+	j.settle()
+	j.stop()
+	check(t, x.plan, x.items, a, b)
+}
+
+// keepCrash writes what a crash left to a folder that stays.
+func keepCrash(t *testing.T, c crash) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "millrace-crash-")
+	require.NoError(t, err)
+	_, err = vfs.Clone(c.fs, vfs.Default, "job", filepath.Join(dir, "job"))
+	require.NoError(t, err)
+	rows, err := json.Marshal(c.sinks)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "sinks.json"), rows, 0o600))
+	t.Logf("the same crash again: MILLRACE_CRASH=%s go test -count=1 -run '^TestCrash$' ./engine", dir)
+}
+
+// readCrash reads what keepCrash wrote.
+func readCrash(t *testing.T, dir string) crash {
+	t.Helper()
+	c := crash{at: dir, fs: vfs.NewMem()}
+	_, err := vfs.Clone(vfs.Default, c.fs, filepath.Join(dir, "job"), "job")
+	require.NoError(t, err)
+	rows, err := os.ReadFile(filepath.Join(dir, "sinks.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(rows, &c.sinks))
+	return c
 }
 
 // check compares what sinks hold with the model.
