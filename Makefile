@@ -22,6 +22,7 @@ long: ## the random tests of jobs, log and binary in full: hours on two cores
 	MILLRACE_WAITING=1000000 go test -count=1 -timeout 1h -run TestWaitingRecordsDoNotSlowTheRest ./engine
 	MILLRACE_REWINDS=200 go test -count=1 -timeout 2h -run 'TestRewind$$' .
 	MILLRACE_SCHEDULES=100 go test -count=1 -timeout 1h -run TestBrokerFaults ./eventlog
+	MILLRACE_SCHEDULES=200 go test -count=1 -timeout 1h -run TestJobWithBrokerFaults .
 	MILLRACE_SCHEDULES=1000 go test -count=1 -timeout 1h -run TestCompareSeesWhatMapsSee ./delivery
 	MILLRACE_KILLS=1000 go test -count=1 -timeout 4h -v -run TestKill ./test
 

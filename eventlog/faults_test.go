@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/eventlog"
 	"millrace/record"
@@ -47,6 +49,19 @@ func TestBrokerFaults(t *testing.T) {
 			brokerFaults(t, rand.New(rand.NewPCG(seed, 0)))
 		})
 	}
+}
+
+// A topic that is not there is made also when the cluster could not say so at first.
+func TestTopicIsMadeAfterAFault(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster()
+	require.NoError(t, err)
+	t.Cleanup(cluster.Close)
+	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "ingest-prime", Err: kerr.LeaderNotAvailable})
+	log, err := eventlog.Open(t.Context(), eventlog.Config{Brokers: cluster.ListenAddrs()})
+	require.NoError(t, err)
+	require.NoError(t, log.Close())
+	require.Equal(t, 1, fault.Hits())
 }
 
 func brokerFaults(t *testing.T, rng *rand.Rand) {

@@ -134,12 +134,7 @@ func (l *Log) prepare(ctx context.Context) error {
 
 // topic makes a topic when there is none, and returns its partitions in order.
 func (l *Log) topic(ctx context.Context, admin *kadm.Client, name string, partitions int32) (numbers []int32, err error) {
-	// Asked first: an operator may have made the topic and given us no right to make one.
-	topics, err := admin.ListTopics(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("find topic %s in the log at %s: %w", name, l.address(), err)
-	}
-	if errors.Is(topics[name].Err, kerr.UnknownTopicOrPartition) {
+	create := func(ctx context.Context) error {
 		configs := map[string]*string{
 			"retention.ms":      kadm.StringPtr("-1"),
 			"retention.bytes":   kadm.StringPtr("-1"),
@@ -151,16 +146,23 @@ func (l *Log) topic(ctx context.Context, admin *kadm.Client, name string, partit
 			err = resp.Err
 		}
 		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-			return nil, fmt.Errorf("make topic %s in the log at %s: %w", name, l.address(), err)
+			return fmt.Errorf("make it: %w", err)
 		}
+		return nil
 	}
 
-	// A cluster answers a creation before every broker knows of it and before the partitions have leaders.
+	// Asked first, an operator may have made the topic and given us no right to make one; and asked again: a cluster answers a creation
+	// before every broker knows of it and before the partitions have leaders.
 	policy := retry.Policy{Min: 20 * time.Millisecond, Max: 500 * time.Millisecond}
 	err = retry.Do(ctx, policy, func(ctx context.Context) error {
 		topics, err := admin.ListTopics(kadm.WithAuthorizedOps(ctx), name) // asks the cluster, not the client's memory of a moment ago
 		if err == nil {
 			err = topics.Error()
+		}
+		if errors.Is(err, kerr.UnknownTopicOrPartition) {
+			if refused := create(ctx); refused != nil {
+				err = refused
+			}
 		}
 		if err != nil {
 			if kerr.IsRetriable(err) {
