@@ -36,10 +36,10 @@ func New(ids ...string) (*People, error) {
 	return p, nil
 }
 
-// is reports whether a text is one of the ids.
+// is reports whether a text is one of the ids, or one below.
 func (p *People) is(text []byte) bool {
 	for _, id := range p.ids {
-		if bytes.Equal(text, id) {
+		if rest, ok := bytes.CutPrefix(text, id); ok && (len(rest) == 0 || bytes.IndexByte([]byte("/#?"), rest[0]) >= 0) {
 			return true
 		}
 	}

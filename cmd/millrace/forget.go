@@ -26,8 +26,8 @@ func forgetCommand() *cobra.Command {
 		Use:   "forget ID...",
 		Short: "Remove all records of a person, for good, and certify it",
 		Long: `Remove all records of a person, for good, and certify it. IDs are what records call the person: the id of the Person entity, and any other that
-stands for the same one, such as a membership's. A record is the person's when one of its JSON strings is such an id: their own events, their
-description, and events of others that name them. --dry-run shows where such records are.
+stands for the same one, such as a membership's. A record is the person's when one of its JSON strings is such an id, or one below it, such as
+https://example.edu/users/554433/notes/1: their own events, their description, and events of others that name them. --dry-run shows where such records are.
 
 The raw lake is written anew without the records, and its earlier snapshots go. The log gives up everything until then, which the lake holds. From the
 lake a new data version is made, which serves in place of the old one; the old one is deleted with its state, checkpoints, savepoints, tables,
@@ -98,6 +98,7 @@ const forgetFlush = 5 * time.Second
 
 // forgetLimits are what a certificate does not cover.
 var forgetLimits = []string{
+	"texts that mention the person in between",
 	"backups, and copies that others have made: readers of table topics, exported files",
 	"what Kafka and Elasticsearch clusters, and versions of objects in S3, keep of deleted data: they remove it by themselves, or as they are configured",
 }
