@@ -72,7 +72,7 @@ func (l *Log) shortSegments(ctx context.Context) (restore func(context.Context) 
 			}
 			changes = append(changes, kadm.AlterConfig{Op: kadm.SetConfig, Name: c.Key, Value: &value})
 			undo := kadm.AlterConfig{Op: kadm.DeleteConfig, Name: c.Key}
-			if c.Source.String() == "DYNAMIC_TOPIC_CONFIG" {
+			if c.Source.String() == "DYNAMIC_TOPIC_CONFIG" && c.MaybeValue() != value { // else a cut that was interrupted has left it
 				undo = kadm.AlterConfig{Op: kadm.SetConfig, Name: c.Key, Value: c.Value}
 			}
 			back = append(back, undo)

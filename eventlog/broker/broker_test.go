@@ -325,6 +325,28 @@ func TestCutIsGoneFromDisk(t *testing.T) {
 	}
 }
 
+// A broker that is killed while it deletes what is before a cut has removed a file, and not yet the index beside it.
+func TestCutIsInterrupted(t *testing.T) {
+	t.Parallel()
+	dir, segment := filled(t)
+	name := strings.TrimSuffix(segment, "dat") + "idx"
+	index, err := os.ReadFile(name)
+	require.NoError(t, err)
+	require.NotEmpty(t, index)
+	b := open(t, broker.Config{Dir: dir})
+	log := eventlogtest.Open(t, eventlog.Config{Brokers: []string{b.Addr()}})
+	at, err := log.Cut(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, log.DeleteBefore(t.Context(), at))
+	require.NoError(t, b.Close())
+	require.NoFileExists(t, segment)
+	require.NoError(t, os.WriteFile(name, index, 0o600))
+	b = open(t, broker.Config{Dir: dir})
+	again := eventlogtest.Open(t, eventlog.Config{Brokers: []string{b.Addr()}})
+	require.Len(t, eventlogtest.Read(t, again, at, len(at)), len(at))
+	require.NoFileExists(t, name)
+}
+
 // The way out that the refusal names works.
 func TestDamagedGivenUp(t *testing.T) {
 	t.Parallel()

@@ -98,7 +98,15 @@ func checkPartition(dir string) error {
 	}
 	slices.Sort(bases)
 	for base, n := range indexEntries {
-		if _, found := slices.BinarySearch(bases, base); !found && n > 0 {
+		_, found := slices.BinarySearch(bases, base)
+		switch {
+		case found || n == 0:
+		case len(bases) > 0 && base < bases[0]: // deleted records go file by file, the index last: the process was killed in between
+			if err := os.Remove(filepath.Join(dir, strconv.FormatInt(base, 10)+".idx")); err != nil {
+				return fmt.Errorf("finish deleting records of the embedded log: %w", err)
+			}
+			delete(indexEntries, base)
+		default:
 			return fmt.Errorf("%s of the embedded log is damaged: file %d.dat is missing in %s; restore the directory from a backup", partitionName(dir), base, dir)
 		}
 	}

@@ -315,6 +315,12 @@ func gap(t *testing.T, cfg eventlog.Config) {
 // cut: nothing but what is before the cut goes, no app sees the cut, and offsets go on.
 func cut(t *testing.T, cfg eventlog.Config) {
 	log := Open(t, cfg)
+	client, err := kgo.NewClient(kgo.SeedBrokers(cfg.Brokers...))
+	require.NoError(t, err)
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	_, err = admin.AlterTopicConfigs(Context(t), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "segment.ms", Value: kadm.StringPtr("1")}}, log.Topic())
+	require.NoError(t, err, "as a cut that was interrupted leaves it")
 	require.NoError(t, log.Append(Context(t), events("old", 40)))
 	ends, err := log.Ends(Context(t))
 	require.NoError(t, err)
@@ -344,10 +350,7 @@ func cut(t *testing.T, cfg eventlog.Config) {
 	_, err = log.Read(Context(t), plan.Offsets{0: 0})
 	require.ErrorAs(t, err, &gap)
 
-	client, err := kgo.NewClient(kgo.SeedBrokers(cfg.Brokers...))
-	require.NoError(t, err)
-	defer client.Close()
-	configs, err := kadm.NewClient(client).DescribeTopicConfigs(Context(t), log.Topic())
+	configs, err := admin.DescribeTopicConfigs(Context(t), log.Topic())
 	require.NoError(t, err)
 	for _, c := range configs[0].Configs {
 		require.False(t, strings.HasPrefix(c.Key, "segment.") && c.MaybeValue() == "1", c.Key)
