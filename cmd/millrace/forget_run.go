@@ -179,7 +179,14 @@ func (s *stack) endForgetting(ctx context.Context, by control.By) error {
 		return fmt.Errorf("read %s: %w; remove it if no 'millrace forget' was interrupted", name, err)
 	}
 	gone := f.New
-	if s.serving().instance.DataVersion == f.New {
+	_, wanted, err := s.instances.Serving(ctx, etlLine)
+	if err != nil {
+		return err
+	}
+	if wanted == f.New { // it may have been killed while it made readers see it
+		if err := s.untilServed(ctx, f.New); err != nil {
+			return err
+		}
 		gone = f.Old
 	}
 	_, err = s.Delete(ctx, etlLine.Program, gone, by)
