@@ -85,16 +85,16 @@ func openCollector(ctx context.Context, dir string) (url, key string, stop func(
 		return "", "", stop, err
 	}
 	closers = append(closers, log.Close)
-	keys, err := control.OpenKeys(filepath.Join(dir, "keys.db"))
+	store, err := control.Open(filepath.Join(dir, "keys.db"))
 	if err != nil {
 		return "", "", stop, err
 	}
-	closers = append(closers, keys.Close)
-	if key, err = keys.Add(ctx, control.Key{Account: account, Env: env, SourceType: sourceType}); err != nil {
+	closers = append(closers, store.Close)
+	if key, err = store.Keys.Add(ctx, control.Key{Account: account, Env: env, SourceType: sourceType}); err != nil {
 		return "", "", stop, err
 	}
 	handler, err := collect.New(collect.Config{Log: log, Keys: func(ctx context.Context, secret string) (collect.Key, error) {
-		k, err := keys.Lookup(ctx, secret)
+		k, err := store.Keys.Lookup(ctx, secret)
 		return collect.Key{Account: k.Account, Env: k.Env, SourceType: k.SourceType}, err
 	}})
 	if err != nil {

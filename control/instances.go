@@ -55,8 +55,7 @@ type Change struct {
 // By says who decides something, and why.
 type By struct{ Who, Reason string }
 
-// Instances keeps the instances of apps, which of them serve, and the history of both, in the SQLite file that has the sensor keys. It is
-// safe for concurrent use.
+// Instances keeps the instances of apps, which of them serve, and the history of both.
 //
 // Which instance serves changes in two steps, because the readers' names for its tables are elsewhere: Promote and Rollback record what is
 // wanted, and Served that the names are changed. Between the two, Serving still answers the old one and Wanted the new one; whoever finds
@@ -70,48 +69,6 @@ const (
 	leaving   = "leaving"
 	undone    = "undone"
 )
-
-// OpenInstances opens the file at path, and makes it when there is none. Close the instances after use.
-func OpenInstances(path string) (*Instances, error) {
-	db, err := openSecrets(path, "instances", `
-	CREATE TABLE IF NOT EXISTS instances (
-		program TEXT NOT NULL,
-		account TEXT NOT NULL,
-		env TEXT NOT NULL,
-		data_version TEXT NOT NULL,
-		seed TEXT NOT NULL, -- JSON, empty for none
-		suspended INTEGER NOT NULL,
-		deleting INTEGER NOT NULL DEFAULT 0,
-		created INTEGER NOT NULL, -- microseconds since 1970
-		PRIMARY KEY (program, account, env, data_version)
-	) STRICT;
-	CREATE TABLE IF NOT EXISTS promotions ( -- the newest one that is not undone says which instance serves
-		id INTEGER PRIMARY KEY,
-		program TEXT NOT NULL,
-		account TEXT NOT NULL,
-		env TEXT NOT NULL,
-		data_version TEXT NOT NULL,
-		state TEXT NOT NULL
-	) STRICT;
-	CREATE TABLE IF NOT EXISTS changes (
-		id INTEGER PRIMARY KEY,
-		at INTEGER NOT NULL, -- microseconds since 1970
-		program TEXT NOT NULL,
-		account TEXT NOT NULL,
-		env TEXT NOT NULL,
-		data_version TEXT NOT NULL,
-		action TEXT NOT NULL,
-		who TEXT NOT NULL,
-		reason TEXT NOT NULL
-	) STRICT`)
-	if err != nil {
-		return nil, err
-	}
-	return &Instances{db}, nil
-}
-
-// Close closes the file.
-func (x *Instances) Close() error { return x.db.Close() }
 
 // ReadServing returns which data version of a line serves, "" for none, from a file that is only read: it may be a copy that cannot be
 // written, or one that was made before there were instances.
@@ -127,7 +84,7 @@ func ReadServing(ctx context.Context, path string, l Line) (dataVersion string, 
 		dataVersion, err = readServing(ctx, path, query, l)
 	}
 	if err != nil {
-		return "", openError(path, "instances", err)
+		return "", openError(path, err)
 	}
 	return dataVersion, nil
 }
@@ -138,7 +95,7 @@ func readServing(ctx context.Context, path string, query url.Values, l Line) (da
 		return "", err
 	}
 	x := &Instances{db}
-	defer func() { err = errors.Join(err, x.Close()) }()
+	defer func() { err = errors.Join(err, db.Close()) }()
 	tables := 0
 	err = db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master WHERE name = 'promotions'`).Scan(&tables)
 	if err != nil || tables == 0 {
@@ -150,7 +107,7 @@ func readServing(ctx context.Context, path string, query url.Values, l Line) (da
 
 // change runs fn in a transaction that also records the change.
 func (x *Instances) change(ctx context.Context, l Line, c Change, fn func(*sql.Tx) error) error {
-	err := x.transaction(ctx, func(tx *sql.Tx) error {
+	err := transaction(ctx, x.db, func(tx *sql.Tx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
@@ -162,18 +119,6 @@ func (x *Instances) change(ctx context.Context, l Line, c Change, fn func(*sql.T
 		return fmt.Errorf("%s %s of %s: %w", c.Action, c.DataVersion, l, err)
 	}
 	return nil
-}
-
-func (x *Instances) transaction(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := x.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }() // nothing to do after a commit
-	if err := fn(tx); err != nil {
-		return err
-	}
-	return tx.Commit()
 }
 
 // Create adds an instance. The error matches ErrInstanceExists if the line has one of the data version.
@@ -294,7 +239,7 @@ func (x *Instances) Promote(ctx context.Context, l Line, dataVersion string, by 
 
 // Before returns the data version that served before the one that serves now. There must be one.
 func (x *Instances) Before(ctx context.Context, l Line) (dataVersion string, err error) {
-	err = x.transaction(ctx, func(tx *sql.Tx) error {
+	err = transaction(ctx, x.db, func(tx *sql.Tx) error {
 		stack, err := promotions(ctx, tx, l)
 		if err == nil {
 			dataVersion, err = stack.before()
@@ -330,7 +275,7 @@ func (x *Instances) Rollback(ctx context.Context, l Line, before string, by By) 
 
 // Served records that the instance serves that is wanted to.
 func (x *Instances) Served(ctx context.Context, l Line, dataVersion string) error {
-	err := x.transaction(ctx, func(tx *sql.Tx) error {
+	err := transaction(ctx, x.db, func(tx *sql.Tx) error {
 		stack, err := promotions(ctx, tx, l)
 		if err != nil || stack.wanted() != dataVersion || len(stack) == 0 {
 			return err
@@ -350,7 +295,7 @@ func (x *Instances) Served(ctx context.Context, l Line, dataVersion string) erro
 
 // Serving returns the data version that serves, and the one that is wanted to; "" for none.
 func (x *Instances) Serving(ctx context.Context, l Line) (now, wanted string, err error) {
-	err = x.transaction(ctx, func(tx *sql.Tx) error {
+	err = transaction(ctx, x.db, func(tx *sql.Tx) error {
 		stack, err := promotions(ctx, tx, l)
 		now, wanted = stack.serving(), stack.wanted()
 		return err

@@ -20,10 +20,7 @@ var (
 
 func openInstances(t *testing.T, path string) *control.Instances {
 	t.Helper()
-	x, err := control.OpenInstances(path)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, x.Close()) })
-	return x
+	return openStore(t, path).Instances
 }
 
 func serves(t *testing.T, x *control.Instances, now, wanted string) {
@@ -160,17 +157,17 @@ func TestReadServing(t *testing.T) {
 	}
 	require.Empty(t, read())
 	require.NoFileExists(t, path)
-	keys := openKeys(t, path)
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	require.Empty(t, read(), "made before there were instances")
-	require.NoError(t, keys.Close())
 
-	x := openInstances(t, path)
+	store := openStore(t, path)
+	x := store.Instances
 	require.NoError(t, x.Create(t.Context(), control.Instance{Line: line, DataVersion: "a"}, hans))
 	require.NoError(t, x.Promote(t.Context(), line, "a", hans))
 	require.Empty(t, read())
 	require.NoError(t, x.Served(t.Context(), line, "a"))
 	require.Equal(t, "a", read(), "while another process has it open")
-	require.NoError(t, x.Close())
+	require.NoError(t, store.Close())
 	require.NoError(t, os.Chmod(path, 0o400))
 	require.NoError(t, os.Chmod(dir, 0o500)) //nolint:gosec // a folder, which nobody may write
 	require.Equal(t, "a", read(), "of a copy that cannot be written")

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"regexp"
 	"time"
-
-	_ "modernc.org/sqlite" // the driver
 )
 
 // ErrUnknownKey is matched by the errors for a sensor key, or an id of one, that does not exist or was revoked.
@@ -38,34 +36,17 @@ func (k Key) validate() error {
 	return nil
 }
 
-// Keys keeps sensor keys in a SQLite file that several processes may have open. A key's secret is not in it, only the
-// secret's hash. Keys is safe for concurrent use.
+// Keys keeps sensor keys. A key's secret is not in the file, only the secret's hash.
 type Keys struct {
 	db      *sql.DB
 	secrets *secrets[Key]
 }
 
-// OpenKeys opens the file at path, and makes it when there is none, for its owner alone. A damaged file is an error that says
-// so. Close the keys after use.
-func OpenKeys(path string) (*Keys, error) {
-	db, err := openSecrets(path, "sensor keys", `CREATE TABLE IF NOT EXISTS sensor_keys (
-		id TEXT PRIMARY KEY,
-		hash BLOB NOT NULL UNIQUE,
-		account TEXT NOT NULL,
-		env TEXT NOT NULL,
-		source_type TEXT NOT NULL,
-		created INTEGER NOT NULL -- microseconds since 1970
-	) STRICT`)
-	if err != nil {
-		return nil, err
-	}
+func newKeys(db *sql.DB) *Keys {
 	k := &Keys{db: db}
 	k.secrets = newSecrets("mrk_", k.read)
-	return k, nil
+	return k
 }
-
-// Close closes the file.
-func (k *Keys) Close() error { return k.db.Close() }
 
 // Add makes a key for an account, env and source type and returns its secret, which cannot be had again.
 func (k *Keys) Add(ctx context.Context, key Key) (secret string, err error) {

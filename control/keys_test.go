@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,16 +18,14 @@ var lms = control.Key{Account: "deepthought", Env: "deepthought3", SourceType: "
 
 func openKeys(t *testing.T, path string) *control.Keys {
 	t.Helper()
-	keys, err := control.OpenKeys(path)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, keys.Close()) })
-	return keys
+	return openStore(t, path).Keys
 }
 
 func TestKeyIsFoundByItsSecret(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys #1 ?.db")
-	keys := openKeys(t, path)
+	store := openStore(t, path)
+	keys := store.Keys
 	before := time.Now().Truncate(time.Microsecond)
 	secret, err := keys.Add(t.Context(), lms)
 	require.NoError(t, err)
@@ -53,7 +50,7 @@ func TestKeyIsFoundByItsSecret(t *testing.T) {
 	list, err := keys.List(t.Context())
 	require.NoError(t, err)
 	require.Len(t, list, 2)
-	require.NoError(t, keys.Close())
+	require.NoError(t, store.Close())
 	_, err = os.Stat(path)
 	require.NoError(t, err, "the file has the name that it was given")
 	for _, file := range []string{path, path + "-wal"} {
@@ -169,59 +166,12 @@ func TestBadKeys(t *testing.T) {
 	require.Empty(t, list)
 }
 
-func TestBadFile(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "keys.db")
-	require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("not a database ", 100)), 0o600))
-	_, err := control.OpenKeys(path)
-	require.ErrorContains(t, err, "sensor keys "+path+" are damaged: restore the file from a backup")
-	_, err = control.OpenKeys(filepath.Join(path, "below.db"))
-	require.ErrorContains(t, err, "open sensor keys")
-}
-
-func TestDamagedFile(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "keys.db")
-	keys, err := control.OpenKeys(path)
-	require.NoError(t, err)
-	_, err = keys.Add(t.Context(), lms)
-	require.NoError(t, err)
-	require.NoError(t, keys.Close())
-	whole, err := os.ReadFile(path)
-	require.NoError(t, err)
-	const page = 4096
-	for at := page; at < len(whole); at += page { // the head of each page's tree; the first page says whether it is a database
-		damaged := slices.Clone(whole)
-		for i := range 64 {
-			damaged[at+i] ^= byte(37*i + 91)
-		}
-		require.NoError(t, os.WriteFile(path, damaged, 0o600))
-		_, err = control.OpenKeys(path)
-		require.ErrorContains(t, err, "sensor keys "+path+" are damaged: restore the file from a backup", "at %d", at)
-	}
-}
-
-func TestFileIsItsOwnersAlone(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	keys := openKeys(t, filepath.Join(dir, "keys.db"))
-	_, err := keys.Add(t.Context(), lms)
-	require.NoError(t, err)
-	files, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, f := range files {
-		info, err := f.Info()
-		require.NoError(t, err)
-		require.Equal(t, os.FileMode(0o600), info.Mode(), f.Name())
-	}
-}
-
 // What a request costs whose key is in memory.
 func BenchmarkLookup(b *testing.B) {
-	keys, err := control.OpenKeys(filepath.Join(b.TempDir(), "keys.db"))
+	store, err := control.Open(filepath.Join(b.TempDir(), "keys.db"))
 	require.NoError(b, err)
-	defer keys.Close()
+	defer store.Close()
+	keys := store.Keys
 	secret, err := keys.Add(b.Context(), lms)
 	require.NoError(b, err)
 	for b.Loop() {

@@ -6,28 +6,12 @@ import (
 	"fmt"
 )
 
-// Runs counts how often jobs had to be started again, in the SQLite file that has the sensor keys: the count is not lost with the process,
-// nor with the state of the job, whose end it counts. It is safe for concurrent use.
+// Runs counts how often jobs had to be started again: the count is not lost with the process, nor with the state of the job, whose end it
+// counts.
 //
 // A run begins and ends. One that begins though the last has not ended is a restart: the job had failed, or its process was killed. A job
 // that was told to stop has ended.
 type Runs struct{ db *sql.DB }
-
-// OpenRuns opens the file at path, and makes it when there is none. Close the runs after use.
-func OpenRuns(path string) (*Runs, error) {
-	db, err := openSecrets(path, "runs", `CREATE TABLE IF NOT EXISTS runs (
-		unique_id TEXT PRIMARY KEY,
-		restarts INTEGER NOT NULL,
-		running INTEGER NOT NULL
-	) STRICT`)
-	if err != nil {
-		return nil, err
-	}
-	return &Runs{db}, nil
-}
-
-// Close closes the file.
-func (r *Runs) Close() error { return r.db.Close() }
 
 // Begin notes that a job of an instance begins to run, and returns how often it had to be started again until now.
 func (r *Runs) Begin(ctx context.Context, uniqueID string) (restarts int64, err error) {

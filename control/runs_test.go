@@ -13,10 +13,10 @@ import (
 func TestRuns(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys.db")
+	var store *control.Store
 	open := func() *control.Runs {
-		r, err := control.OpenRuns(path)
-		require.NoError(t, err)
-		return r
+		store = openStore(t, path)
+		return store.Runs
 	}
 	begin := func(r *control.Runs, id string, want int64) {
 		t.Helper()
@@ -28,12 +28,12 @@ func TestRuns(t *testing.T) {
 	begin(r, "a", 0)
 	begin(r, "b", 0)
 	require.NoError(t, r.End(t.Context(), "a"))
-	require.NoError(t, r.Close())
+	require.NoError(t, store.Close())
 
 	r = open()
 	begin(r, "a", 0)
 	begin(r, "b", 1)
-	require.NoError(t, r.Close())
+	require.NoError(t, store.Close())
 
 	r = open()
 	begin(r, "a", 1)
@@ -45,5 +45,5 @@ func TestRuns(t *testing.T) {
 	require.Equal(t, map[string]int64{"a": 1, "b": 2}, all)
 	require.NoError(t, r.Forget(t.Context(), "b"))
 	begin(r, "b", 0)
-	require.NoError(t, r.Close())
+	require.NoError(t, store.Close())
 }

@@ -5,13 +5,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"database/sql"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -144,45 +140,4 @@ func (h *hashed[T]) setHash(id string, hash []byte) error {
 		return fmt.Errorf("the hash of %s has %d bytes", id, len(hash))
 	}
 	return nil
-}
-
-// openSecrets opens the SQLite file at path, and makes it when there is none, for its owner alone. Several processes may have it open. what
-// names it in errors.
-func openSecrets(path, what, schema string) (*sql.DB, error) {
-	// SQLite gives the files that it puts beside this one the same mode.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err == nil {
-		err = f.Close()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", what, err)
-	}
-	pragmas := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)"}, "_txlock": {"immediate"}}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: pragmas.Encode()}).String())
-	if err != nil {
-		return nil, fmt.Errorf("open %s %s: %w", what, path, err)
-	}
-	db.SetMaxOpenConns(1)
-	if _, err := db.Exec(schema); err != nil {
-		return nil, errors.Join(openError(path, what, err), db.Close())
-	}
-	// SQLite only finds damage that it comes by. There are few secrets, and the check takes no longer than to read them.
-	var found string
-	if err := db.QueryRow("PRAGMA integrity_check(1)").Scan(&found); err != nil {
-		return nil, errors.Join(openError(path, what, err), db.Close())
-	}
-	if found != "ok" {
-		return nil, errors.Join(openError(path, what, fmt.Errorf("%w: %s", errDamaged, strings.Join(strings.Fields(found), " "))), db.Close())
-	}
-	return db, nil
-}
-
-var errDamaged = errors.New("the check failed")
-
-func openError(path, what string, err error) error {
-	var coded interface{ Code() int }
-	if errors.Is(err, errDamaged) || errors.As(err, &coded) && (coded.Code()&0xff == 11 || coded.Code()&0xff == 26) { // SQLITE_CORRUPT, SQLITE_NOTADB
-		return fmt.Errorf("%s %s are damaged: restore the file from a backup: %w", what, path, err)
-	}
-	return fmt.Errorf("open %s %s: %w", what, path, err)
 }

@@ -21,30 +21,17 @@ type Token struct {
 	Created time.Time // set by Add
 }
 
-// Tokens keeps tokens in the SQLite file that has the sensor keys, as those are kept. It is safe for concurrent use.
+// Tokens keeps tokens, as sensor keys are kept.
 type Tokens struct {
 	db      *sql.DB
 	secrets *secrets[Token]
 }
 
-// OpenTokens opens the file at path, and makes it when there is none. Close the tokens after use.
-func OpenTokens(path string) (*Tokens, error) {
-	db, err := openSecrets(path, "tokens", `CREATE TABLE IF NOT EXISTS tokens (
-		id TEXT PRIMARY KEY,
-		hash BLOB NOT NULL UNIQUE,
-		name TEXT NOT NULL UNIQUE,
-		created INTEGER NOT NULL -- microseconds since 1970
-	) STRICT`)
-	if err != nil {
-		return nil, err
-	}
+func newTokens(db *sql.DB) *Tokens {
 	t := &Tokens{db: db}
 	t.secrets = newSecrets("mrt_", t.read)
-	return t, nil
+	return t
 }
-
-// Close closes the file.
-func (t *Tokens) Close() error { return t.db.Close() }
 
 // Add makes a token and returns its secret, which cannot be had again. The error matches ErrTokenExists if the name is taken.
 func (t *Tokens) Add(ctx context.Context, name string) (secret string, err error) {

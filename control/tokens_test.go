@@ -15,10 +15,7 @@ import (
 
 func openTokens(t *testing.T, path string) *control.Tokens {
 	t.Helper()
-	tokens, err := control.OpenTokens(path)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, tokens.Close()) })
-	return tokens
+	return openStore(t, path).Tokens
 }
 
 // Tokens are beside the sensor keys in one file, and neither is the other.

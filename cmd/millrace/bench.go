@@ -111,7 +111,7 @@ func (s *benchStack) CollectorURL() string { return s.collectorURL() }
 func (s *benchStack) IndexURL() string     { return s.indexAddr }
 
 func (s *benchStack) NewKey(ctx context.Context, account, env, sourceType string) (string, error) {
-	return s.keys.Add(ctx, control.Key{Account: account, Env: env, SourceType: sourceType})
+	return s.store.Keys.Add(ctx, control.Key{Account: account, Env: env, SourceType: sourceType})
 }
 
 func (s *benchStack) Jobs() []engine.Progress {

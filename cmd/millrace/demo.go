@@ -277,7 +277,7 @@ func demoKey(ctx context.Context, s *stack) (string, error) {
 	name := s.cfg.dir.join("demo.key")
 	b, err := os.ReadFile(name)
 	if err == nil {
-		if _, err = s.keys.Lookup(ctx, string(b)); errors.Is(err, control.ErrUnknownKey) {
+		if _, err = s.store.Keys.Lookup(ctx, string(b)); errors.Is(err, control.ErrUnknownKey) {
 			err = fmt.Errorf("%s holds no sensor key of this data directory: it was damaged, or the key was revoked; remove the file, and the next demo makes a new key", name)
 		}
 		return string(b), err
@@ -285,7 +285,7 @@ func demoKey(ctx context.Context, s *stack) (string, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("read the simulator's key %s: %w", name, cause(err))
 	}
-	key, err := s.keys.Add(ctx, control.Key{Account: demoAccount, Env: demoEnv, SourceType: demoSourceType})
+	key, err := s.store.Keys.Add(ctx, control.Key{Account: demoAccount, Env: demoEnv, SourceType: demoSourceType})
 	if err != nil {
 		return "", err
 	}

@@ -179,7 +179,7 @@ func (s *stack) endForgetting(ctx context.Context, by control.By) error {
 		return fmt.Errorf("read %s: %w; remove it if no 'millrace forget' was interrupted", name, err)
 	}
 	gone := f.New
-	_, wanted, err := s.instances.Serving(ctx, etlLine)
+	_, wanted, err := s.store.Instances.Serving(ctx, etlLine)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func TestForgettingIsEnded(t *testing.T) {
 			stays := millrace.Unversioned
 			if promoted {
 				stays = made.DataVersion
-				require.NoError(t, s.instances.Promote(t.Context(), etlLine, made.DataVersion, by))
+				require.NoError(t, s.store.Instances.Promote(t.Context(), etlLine, made.DataVersion, by))
 			}
 			require.NoError(t, s.endForgetting(t.Context(), by))
 			require.Len(t, s.versions(), 1)

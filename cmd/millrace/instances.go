@@ -69,7 +69,7 @@ func (s *stack) openJobs(ctx context.Context) error {
 	if err := s.haveJobs(); err != nil {
 		return err
 	}
-	restarts, err := s.runs.Restarts(ctx)
+	restarts, err := s.store.Runs.Restarts(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,22 +81,22 @@ func (s *stack) openJobs(ctx context.Context) error {
 
 // ensureInstances lists the instances, and makes the first one.
 func (s *stack) ensureInstances(ctx context.Context) ([]control.Instance, error) {
-	all, err := s.instances.List(ctx)
+	all, err := s.store.Instances.List(ctx)
 	if err != nil {
 		return nil, err
 	}
 	by := control.By{Who: system}
 	if len(all) == 0 {
-		if err := s.instances.Create(ctx, control.Instance{Line: etlLine, DataVersion: millrace.Unversioned}, by); err != nil {
+		if err := s.store.Instances.Create(ctx, control.Instance{Line: etlLine, DataVersion: millrace.Unversioned}, by); err != nil {
 			return nil, err
 		}
-		if all, err = s.instances.List(ctx); err != nil {
+		if all, err = s.store.Instances.List(ctx); err != nil {
 			return nil, err
 		}
 	}
-	_, wanted, err := s.instances.Serving(ctx, etlLine)
+	_, wanted, err := s.store.Instances.Serving(ctx, etlLine)
 	if err == nil && wanted == "" {
-		err = errors.Join(s.instances.Promote(ctx, etlLine, millrace.Unversioned, by), s.instances.Served(ctx, etlLine, millrace.Unversioned))
+		err = errors.Join(s.store.Instances.Promote(ctx, etlLine, millrace.Unversioned, by), s.store.Instances.Served(ctx, etlLine, millrace.Unversioned))
 	}
 	if err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func (s *stack) ensureInstances(ctx context.Context) ([]control.Instance, error)
 
 // readServing takes note of which data version readers see.
 func (s *stack) readServing(ctx context.Context) error {
-	now, _, err := s.instances.Serving(ctx, etlLine)
+	now, _, err := s.store.Instances.Serving(ctx, etlLine)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
@@ -217,7 +217,7 @@ func (s *stack) Apps(ctx context.Context) ([]api.App, error) {
 		Name: s.raw.plan.App, Version: s.raw.plan.Version, Description: "keeps what the collector takes in the raw lake", Singleton: true,
 		Instances: []api.Instance{instanceStatus(s.raw, time.Time{})},
 	}
-	all, err := s.instances.List(ctx)
+	all, err := s.store.Instances.List(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +231,7 @@ func (s *stack) Apps(ctx context.Context) ([]api.App, error) {
 		}
 		app.Instances = append(app.Instances, instanceStatus(j, created))
 	}
-	now, wanted, err := s.instances.Serving(ctx, etlLine)
+	now, wanted, err := s.store.Instances.Serving(ctx, etlLine)
 	if app.Serving = now; wanted != now {
 		app.Promoting = wanted
 	}
@@ -276,7 +276,7 @@ func (s *stack) History(ctx context.Context, app string) ([]control.Change, erro
 	if err := s.knows(app); err != nil {
 		return nil, err
 	}
-	return s.instances.History(ctx, etlLine)
+	return s.store.Instances.History(ctx, etlLine)
 }
 
 // Start implements api.Service: it makes a data version and runs it.
@@ -314,7 +314,7 @@ func (s *stack) makeVersion(ctx context.Context, seed *plan.SeedRange, by contro
 	if err := note(i.DataVersion); err != nil {
 		return api.Instance{}, err
 	}
-	if err := s.instances.Create(ctx, i, by); err != nil {
+	if err := s.store.Instances.Create(ctx, i, by); err != nil {
 		return api.Instance{}, err
 	}
 	j, err := s.etlJob(i)
@@ -357,7 +357,7 @@ func (s *stack) begin(ctx context.Context, j *stackJob) error {
 // runJob runs a job, and counts it as a restart when its last run did not end as it was told to.
 func (s *stack) runJob(ctx context.Context, j *stackJob) {
 	id := j.instance.UniqueID()
-	restarts, err := s.runs.Begin(context.WithoutCancel(ctx), id)
+	restarts, err := s.store.Runs.Begin(context.WithoutCancel(ctx), id)
 	if err != nil { // the count is not worth a job
 		s.cfg.logger.Error("restarts are not counted", "instance", id, "error", err)
 	} else {
@@ -368,7 +368,7 @@ func (s *stack) runJob(ctx context.Context, j *stackJob) {
 			s.sayFailed(j)(err)
 			return
 		}
-		if err := s.runs.End(context.WithoutCancel(ctx), id); err != nil {
+		if err := s.store.Runs.End(context.WithoutCancel(ctx), id); err != nil {
 			s.cfg.logger.Error("the next start counts as a restart", "instance", id, "error", err)
 		}
 	})
@@ -470,7 +470,7 @@ func (s *stack) Suspend(ctx context.Context, app, dataVersion string, by control
 		if j.isSuspended() {
 			return fmt.Errorf("%w: %s is suspended already", control.ErrRefused, dataVersion)
 		}
-		if err := s.instances.Suspend(ctx, etlLine, dataVersion, true, by); err != nil {
+		if err := s.store.Instances.Suspend(ctx, etlLine, dataVersion, true, by); err != nil {
 			return err
 		}
 		j.setSuspended(true)
@@ -491,7 +491,7 @@ func (s *stack) Resume(ctx context.Context, app, dataVersion string, by control.
 				return err
 			}
 		}
-		if err := s.instances.Suspend(ctx, etlLine, dataVersion, false, by); err != nil {
+		if err := s.store.Instances.Suspend(ctx, etlLine, dataVersion, false, by); err != nil {
 			return err
 		}
 		j.setSuspended(false)
@@ -527,7 +527,7 @@ func (s *stack) Promote(ctx context.Context, app, dataVersion string, force bool
 				return err
 			}
 		}
-		return s.instances.Promote(ctx, etlLine, dataVersion, by)
+		return s.store.Instances.Promote(ctx, etlLine, dataVersion, by)
 	})
 	if err != nil {
 		return j, err
@@ -540,7 +540,7 @@ func (s *stack) Rollback(ctx context.Context, app string, force bool, by control
 	if err := s.knows(app); err != nil {
 		return api.Instance{}, err
 	}
-	before, err := s.instances.Before(ctx, etlLine)
+	before, err := s.store.Instances.Before(ctx, etlLine)
 	if err != nil {
 		return api.Instance{}, err
 	}
@@ -550,7 +550,7 @@ func (s *stack) Rollback(ctx context.Context, app string, force bool, by control
 				return err
 			}
 		}
-		return s.instances.Rollback(ctx, etlLine, before, by)
+		return s.store.Instances.Rollback(ctx, etlLine, before, by)
 	})
 	if err != nil {
 		return i, err
@@ -565,7 +565,7 @@ func (s *stack) Delete(ctx context.Context, app, dataVersion string, by control.
 		if len(s.versions()) == 1 {
 			return fmt.Errorf("%w: %s is the only data version; start another one first", control.ErrRefused, dataVersion)
 		}
-		if err := s.instances.Delete(ctx, etlLine, dataVersion, by); err != nil {
+		if err := s.store.Instances.Delete(ctx, etlLine, dataVersion, by); err != nil {
 			return err
 		}
 		s.mu.Lock()
@@ -603,7 +603,7 @@ func (s *stack) remove(ctx context.Context, j *stackJob) (err error) {
 	if err := s.cfg.dir.forgetJob(id); err != nil { // before its directory goes, of which the lack would be a loss
 		return err
 	}
-	if err := s.runs.Forget(ctx, id); err != nil {
+	if err := s.store.Runs.Forget(ctx, id); err != nil {
 		return err
 	}
 	for _, dir := range []string{s.cfg.dir.join(savepointsDir, id), s.cfg.dir.join("jobs", id+".old"), s.cfg.dir.join("jobs", id+".next"), s.cfg.dir.join("jobs", id)} {
@@ -611,7 +611,7 @@ func (s *stack) remove(ctx context.Context, j *stackJob) (err error) {
 			return fmt.Errorf("remove %s: %w", dir, cause(err))
 		}
 	}
-	return s.instances.Deleted(ctx, etlLine, j.instance.DataVersion)
+	return s.store.Instances.Deleted(ctx, etlLine, j.instance.DataVersion)
 }
 
 // patience is how long a promotion waits for the moment at which a version that follows the log has caught up.
@@ -670,7 +670,7 @@ func (s *stack) untilServed(ctx context.Context, dataVersion string) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		now, _, err := s.instances.Serving(ctx, etlLine)
+		now, _, err := s.store.Instances.Serving(ctx, etlLine)
 		if err != nil || now == dataVersion {
 			return err
 		}
@@ -698,7 +698,7 @@ func (s *stack) keepServing(ctx context.Context) error {
 }
 
 func (s *stack) serve(ctx context.Context) (err error) {
-	_, wanted, err := s.instances.Serving(ctx, etlLine)
+	_, wanted, err := s.store.Instances.Serving(ctx, etlLine)
 	if err != nil {
 		return err
 	}
@@ -714,7 +714,7 @@ func (s *stack) serve(ctx context.Context) (err error) {
 	if err := names.Serve(ctx); err != nil {
 		return err
 	}
-	if err := s.instances.Served(ctx, etlLine, wanted); err != nil {
+	if err := s.store.Instances.Served(ctx, etlLine, wanted); err != nil {
 		return err
 	}
 	return s.readServing(ctx)

@@ -185,13 +185,13 @@ func TestDeletionIsFinished(t *testing.T) {
 		return what
 	}
 	require.Equal(t, []string{"jobs", savepointsDir, "lake", "index", "topic"}, has(s))
-	require.NoError(t, s.instances.Delete(t.Context(), etlLine, made.DataVersion, by)) // and no further
+	require.NoError(t, s.store.Instances.Delete(t.Context(), etlLine, made.DataVersion, by)) // and no further
 	stop()
 
 	s, stop = runStack(t, path)
 	require.Empty(t, has(s))
 	require.Len(t, s.versions(), 1)
-	all, err := s.instances.List(t.Context())
+	all, err := s.store.Instances.List(t.Context())
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 	totals, err := s.index.Totals(t.Context(), "activity_view")

@@ -43,12 +43,12 @@ func keyAddCommand() *cobra.Command {
 			return err
 		}
 		defer func() { err = errors.Join(err, dir.Close()) }()
-		keys, err := control.OpenKeys(dir.join("keys.db"))
+		store, err := control.Open(dir.join("keys.db"))
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, keys.Close()) }()
-		secret, err := keys.Add(cmd.Context(), control.Key{Account: *account, Env: *env, SourceType: *sourceType})
+		defer func() { err = errors.Join(err, store.Close()) }()
+		secret, err := store.Keys.Add(cmd.Context(), control.Key{Account: *account, Env: *env, SourceType: *sourceType})
 		if err != nil {
 			return err
 		}

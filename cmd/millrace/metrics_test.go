@@ -111,11 +111,11 @@ func TestRestartsAreCounted(t *testing.T) {
 
 	// What kill -9 leaves: the run has begun and not ended.
 	stop()
-	runs, err := control.OpenRuns(filepath.Join(path, "keys.db"))
+	store, err := control.Open(filepath.Join(path, "keys.db"))
 	require.NoError(t, err)
-	_, err = runs.Begin(t.Context(), id)
+	_, err = store.Runs.Begin(t.Context(), id)
 	require.NoError(t, err)
-	require.NoError(t, runs.Close())
+	require.NoError(t, store.Close())
 
 	s, stop = runStack(t, path)
 	text := s.metricsText(t)
@@ -126,12 +126,12 @@ func TestRestartsAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	stop()
 
-	runs, err = control.OpenRuns(filepath.Join(path, "keys.db"))
+	store, err = control.Open(filepath.Join(path, "keys.db"))
 	require.NoError(t, err)
-	all, err := runs.Restarts(t.Context())
+	all, err := store.Runs.Restarts(t.Context())
 	require.NoError(t, err)
 	require.NotContains(t, all, id)
-	require.NoError(t, runs.Close())
+	require.NoError(t, store.Close())
 }
 
 // The ledger of each job adds up at rest, also of one that was seeded, and says so as metric and over HTTP.
@@ -222,9 +222,9 @@ func TestProfiles(t *testing.T) {
 		require.NoError(t, err)
 		return res.StatusCode, string(body)
 	}
-	sensor, err := s.keys.Add(t.Context(), control.Key{Account: "a", Env: "e", SourceType: lms.App.SourceTypes[0]})
+	sensor, err := s.store.Keys.Add(t.Context(), control.Key{Account: "a", Env: "e", SourceType: lms.App.SourceTypes[0]})
 	require.NoError(t, err)
-	reader, err := s.tokens.Add(t.Context(), "trino")
+	reader, err := s.store.Tokens.Add(t.Context(), "trino")
 	require.NoError(t, err)
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=1"} {
 		for _, token := range []string{"", "wrong", sensor, reader} {

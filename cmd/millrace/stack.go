@@ -88,15 +88,12 @@ type stack struct {
 	logAddr   string
 	indexAddr string
 	log       *eventlog.Log
-	keys      *control.Keys
-	tokens    *control.Tokens
+	store     *control.Store
 	collector *collect.Collector
 	lake      *lake.Lake
 	index     *delivery.Index
 	catalog   *catalog.Catalog
 	console   *web.Server
-	instances *control.Instances
-	runs      *control.Runs
 	operators http.Handler // what operators do
 	secret    string       // that operators show
 	raw       *stackJob
@@ -145,22 +142,10 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = s.openIndex(); err != nil {
 		return s, err
 	}
-	if s.keys, err = control.OpenKeys(cfg.dir.join("keys.db")); err != nil {
+	if s.store, err = control.Open(cfg.dir.join("keys.db")); err != nil {
 		return s, err
 	}
-	s.onClose(s.keys.Close)
-	if s.tokens, err = control.OpenTokens(cfg.dir.join("keys.db")); err != nil {
-		return s, err
-	}
-	s.onClose(s.tokens.Close)
-	if s.instances, err = control.OpenInstances(cfg.dir.join("keys.db")); err != nil {
-		return s, err
-	}
-	s.onClose(s.instances.Close)
-	if s.runs, err = control.OpenRuns(cfg.dir.join("keys.db")); err != nil {
-		return s, err
-	}
-	s.onClose(s.runs.Close)
+	s.onClose(s.store.Close)
 	if s.lake, err = s.openLake(ctx); err != nil {
 		return s, err
 	}
@@ -205,7 +190,7 @@ func (s *stack) servingNamespace(context.Context) (string, error) {
 
 // sensorKey finds what the items that come with a sensor key belong to.
 func (s *stack) sensorKey(ctx context.Context, secret string) (collect.Key, error) {
-	k, err := s.keys.Lookup(ctx, secret)
+	k, err := s.store.Keys.Lookup(ctx, secret)
 	if errors.Is(err, control.ErrUnknownKey) {
 		err = collect.ErrUnknownKey
 	}
@@ -214,7 +199,7 @@ func (s *stack) sensorKey(ctx context.Context, secret string) (collect.Key, erro
 
 // authorize returns an error unless a token may read the lake's tables.
 func (s *stack) authorize(ctx context.Context, token string) error {
-	_, err := s.tokens.Lookup(ctx, token)
+	_, err := s.store.Tokens.Lookup(ctx, token)
 	if errors.Is(err, control.ErrUnknownToken) {
 		err = catalog.ErrUnknownToken
 	}

@@ -31,12 +31,12 @@ func withTokens(cmd *cobra.Command, fn func(*control.Tokens) error) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	tokens, err := control.OpenTokens(dir.join("keys.db"))
+	store, err := control.Open(dir.join("keys.db"))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, tokens.Close()) }()
-	return fn(tokens)
+	defer func() { err = errors.Join(err, store.Close()) }()
+	return fn(store.Tokens)
 }
 
 func tokenAddCommand() *cobra.Command {

@@ -58,7 +58,7 @@ func TestTraces(t *testing.T) { //nolint:paralleltest // the handler of errors i
 		}
 		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL) // turns nothing on
 		s, stop := runStackOf(t, cfg)
-		key, err := s.keys.Add(t.Context(), control.Key{Account: "a", Env: "e", SourceType: lms.App.SourceTypes[0]})
+		key, err := s.store.Keys.Add(t.Context(), control.Key{Account: "a", Env: "e", SourceType: lms.App.SourceTypes[0]})
 		require.NoError(t, err)
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.collectorURL(), strings.NewReader(
 			`{"sensor":"urn:s","sendTime":"2018-08-20T00:00:00Z","dataVersion":"http://purl.imsglobal.org/ctx/caliper/v1p1","data":[{"id":"urn:1","type":"ViewEvent","eventTime":"2018-08-20T00:00:00Z","actor":{"id":"urn:p"},"object":{"id":"urn:page"}}]}`))

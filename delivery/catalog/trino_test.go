@@ -103,13 +103,13 @@ func TestTrinoAgrees(t *testing.T) {
 	l, err := lake.Open(t.Context(), lake.Config{Dir: filepath.Join(dir, "lake")})
 	require.NoError(t, err)
 	defer l.Close()
-	tokens, err := control.OpenTokens(filepath.Join(dir, "keys.db"))
+	store, err := control.Open(filepath.Join(dir, "keys.db"))
 	require.NoError(t, err)
-	defer tokens.Close()
-	token, err := tokens.Add(t.Context(), "trino")
+	defer store.Close()
+	token, err := store.Tokens.Add(t.Context(), "trino")
 	require.NoError(t, err)
 	c, err := catalog.New(catalog.Config{Lake: l, Authorize: func(ctx context.Context, secret string) error {
-		_, err := tokens.Lookup(ctx, secret)
+		_, err := store.Tokens.Lookup(ctx, secret)
 		return err
 	}})
 	require.NoError(t, err)
