@@ -60,7 +60,8 @@ type savepoint struct {
 // does not stop the job. A savepoint in Config.Savepoints is also made known to archives among the sinks, for which Savepoint
 // waits: after an error of theirs the savepoint is there, and they are told again at the next start.
 //
-// It works while Run does, and before it, when Run is not called meanwhile.
+// It works while Run does; before it, when Run is not called meanwhile; and after it, unless that failed: then it is of the last commit, and what
+// sinks have published is in it.
 func (e *Engine) Savepoint(ctx context.Context, dir string) error {
 	err := e.savepoint(ctx, dir)
 	if err == nil {
@@ -84,7 +85,10 @@ func (e *Engine) savepoint(ctx context.Context, dir string) error {
 	case e.requests <- r:
 		return <-r.done
 	case <-e.stopped:
-		return errors.New("the job has stopped")
+		if err := e.atRest(ctx); err != nil {
+			return err
+		}
+		return e.checkpoint(dir)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -32,7 +32,7 @@ func TestSavepointAndRestore(t *testing.T) {
 	j.log.append(0, items[100:]...)
 	j.settle()
 	j.stop()
-	require.ErrorContains(t, j.e.Savepoint(t.Context(), "saved/two"), "the job has stopped")
+	require.ErrorContains(t, j.e.Savepoint(t.Context(), "saved/two"), "the job is closed")
 
 	manifest, err := engine.ReadManifest(c.FS, "saved/one")
 	require.NoError(t, err)

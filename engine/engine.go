@@ -32,6 +32,9 @@ type Engine struct {
 	requests chan *savepoint // from Savepoint
 	started  atomic.Bool     // Run was called
 	stopped  chan struct{}   // closed when the loop ends
+	ended    chan struct{}   // closed when Run has ended, with endedBy
+	closed   atomic.Bool     // Close was called
+	endedBy  error
 
 	// The loop's own:
 	last         map[int32]heard
@@ -70,6 +73,7 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 		advances: make(chan *advance),
 		requests: make(chan *savepoint),
 		stopped:  make(chan struct{}),
+		ended:    make(chan struct{}),
 		last:     map[int32]heard{},
 		sums:     checksums{},
 
@@ -187,7 +191,25 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err == nil {
 		e.c.Logger.Info("stopped", "epoch", e.rec.Epoch)
 	}
+	e.endedBy = err
+	close(e.ended)
 	return err
+}
+
+// atRest waits until Run, which has been stopped, has ended, and returns an error unless it did as it should.
+func (e *Engine) atRest(ctx context.Context) error {
+	select {
+	case <-e.ended:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if e.closed.Load() {
+		return errors.New("the job is closed")
+	}
+	if e.endedBy != nil {
+		return fmt.Errorf("the job has failed: %w", e.endedBy)
+	}
+	return nil
 }
 
 // run is the engine's loop: the only place where epochs are made.
@@ -295,6 +317,7 @@ func (e *Engine) watchEnds(ctx context.Context) {
 
 // Close closes the directory, after Run has returned. It does not close the sinks. Closing twice is closing once.
 func (e *Engine) Close() error {
+	e.closed.Store(true)
 	if e.metrics != nil {
 		e.metrics.unregister()
 	}

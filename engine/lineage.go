@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -107,7 +106,7 @@ func (e *Engine) keep(ctx context.Context) error {
 	select {
 	case e.archive.keeps <- r:
 	case <-e.stopped:
-		return errors.New("the job has stopped")
+		return e.keepAtRest(ctx)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -115,10 +114,18 @@ func (e *Engine) keep(ctx context.Context) error {
 	case err := <-r.done:
 		return err
 	case <-e.stopped:
-		return errors.New("the job has stopped")
+		return e.keepAtRest(ctx)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// keepAtRest is keep once Run, and with it the archive's publisher, has ended.
+func (e *Engine) keepAtRest(ctx context.Context) error {
+	if err := e.atRest(ctx); err != nil {
+		return err
+	}
+	return e.archive.keep(ctx, nil)
 }
 
 // points are those that the instance may go back to, and that sinks have to take back to which have not begun the lineage yet.

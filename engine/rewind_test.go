@@ -157,6 +157,25 @@ func TestSavepointOfAJobThatDoesNotRun(t *testing.T) {
 	require.EqualValues(t, 1, m.Epoch)
 }
 
+// A job that was stopped can be kept as it is then: what suspends it.
+func TestSavepointOfAJobThatHasStopped(t *testing.T) {
+	t.Parallel()
+	a := &archive{memory: memory{name: "lake"}}
+	c := config(t, newLog(), a)
+	c.Savepoints = "savepoints"
+	j := start(t, c)
+	j.log.append(0, pairs(3)...)
+	j.settle()
+	j.cancel()
+	require.NoError(t, j.e.Savepoint(t.Context(), "savepoints/one"), "Run has ended, or is about to")
+	<-j.done
+	require.Equal(t, []sink.Point{{Lineage: j.e.Progress().Lineage, Epoch: 1}}, a.keeps())
+	j.stop()
+	m, err := engine.Verify(c.FS, "savepoints/one")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, m.Epoch)
+}
+
 // TestRewindCrash takes a crash at every sync and rename of a rewind, looks what job there is then, and runs it to the end.
 func TestRewindCrash(t *testing.T) {
 	t.Parallel()
