@@ -21,14 +21,20 @@ var ErrUnknownInstance = errors.New("unknown instance")
 // ErrInstanceExists means that an app has an instance of the data version already.
 var ErrInstanceExists = errors.New("there is an instance of that data version already")
 
+// ErrUnknownOperation is matched by the errors for an operation that there is not.
+var ErrUnknownOperation = errors.New("unknown operation")
+
+// ErrNotAllowed is matched by the errors for what somebody's role does not let them do.
+var ErrNotAllowed = errors.New("not allowed")
+
 // ErrRefused is matched by the errors for what cannot be done as things are now. They say why, and what to do.
 var ErrRefused = errors.New("refused")
 
 // Line is what all instances of an app for one tenant have in common: of them one at most serves.
 type Line struct {
-	Program string // the app's name
-	Account string
-	Env     string
+	Program string `json:"program"` // the app's name
+	Account string `json:"account"`
+	Env     string `json:"env"`
 }
 
 func (l Line) String() string { return fmt.Sprintf("%s of %s:%s", l.Program, l.Account, l.Env) }
@@ -38,24 +44,27 @@ type Instance struct {
 	Line
 	DataVersion string          // 20180827174235, or unversioned
 	Seed        *plan.SeedRange // of the lake, that it begins with; nil: it begins with the oldest record of the log
-	Suspended   bool            // it is not to run
-	Deleting    bool            // it is being deleted; set by Delete
-	Created     time.Time       // set by Create
+	State       State           // one of its life but SEEDING and RESTARTING, which those know who see its job
+	Version     string          // of the app that it runs
+	Savepoint   string          // that it was suspended with; empty for none
+	Error       string          // why it is FAILED
+	Created     time.Time
+	Updated     time.Time
+	UpdatedBy   string
 }
 
-// Change is one decision, for the history.
-type Change struct {
-	At          time.Time `json:"at"`
-	DataVersion string    `json:"data_version"`
-	Action      string    `json:"action"` // start, suspend, resume, promote, rollback or delete
-	Who         string    `json:"who"`
-	Reason      string    `json:"reason,omitempty"`
+// UniqueID is the instance's name everywhere: in metrics, directories and logs.
+func (i Instance) UniqueID() string {
+	return fmt.Sprintf("%s-%s-%s--%s", i.Program, i.Account, i.Env, i.DataVersion)
 }
 
 // By says who decides something, and why.
-type By struct{ Who, Reason string }
+type By struct {
+	Who    string `json:"who"`
+	Reason string `json:"reason,omitempty"`
+}
 
-// Instances keeps the instances of apps, which of them serve, and the history of both.
+// Instances keeps the instances of apps, the operations on them, their jobs, and which of them serve.
 //
 // Which instance serves changes in two steps, because the readers' names for its tables are elsewhere: Promote and Rollback record what is
 // wanted, and Served that the names are changed. Between the two, Serving still answers the old one and Wanted the new one; whoever finds
@@ -105,136 +114,75 @@ func readServing(ctx context.Context, path string, query url.Values, l Line) (da
 	return dataVersion, err
 }
 
-// change runs fn in a transaction that also records the change.
-func (x *Instances) change(ctx context.Context, l Line, c Change, fn func(*sql.Tx) error) error {
-	err := transaction(ctx, x.db, func(tx *sql.Tx) error {
-		if err := fn(tx); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO changes (at, program, account, env, data_version, action, who, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			c.At.UnixMicro(), l.Program, l.Account, l.Env, c.DataVersion, c.Action, c.Who, c.Reason)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("%s %s of %s: %w", c.Action, c.DataVersion, l, err)
-	}
-	return nil
-}
+const instanceColumns = `program, account, env, data_version, seed, state, version, savepoint, error, created, updated, updated_by`
 
-// Create adds an instance. The error matches ErrInstanceExists if the line has one of the data version.
-func (x *Instances) Create(ctx context.Context, i Instance, by By) error {
-	seed := ""
-	if i.Seed != nil {
-		b, err := json.Marshal(i.Seed)
-		if err != nil {
-			return fmt.Errorf("start %s of %s: %w", i.DataVersion, i.Line, err)
+func scanInstance(row interface{ Scan(...any) error }) (Instance, error) {
+	var i Instance
+	var seed string
+	var created, updated int64
+	err := row.Scan(&i.Program, &i.Account, &i.Env, &i.DataVersion, &seed, &i.State, &i.Version, &i.Savepoint, &i.Error, &created, &updated, &i.UpdatedBy)
+	if err == nil && seed != "" {
+		if err = json.Unmarshal([]byte(seed), &i.Seed); err != nil {
+			err = fmt.Errorf("seeding of %s of %s: %w", i.DataVersion, i.Line, err)
 		}
-		seed = string(b)
 	}
-	now := time.Now()
-	return x.change(ctx, i.Line, Change{now, i.DataVersion, "start", by.Who, by.Reason}, func(tx *sql.Tx) error {
-		done, err := tx.ExecContext(ctx, `INSERT INTO instances (program, account, env, data_version, seed, suspended, created) VALUES (?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT DO NOTHING`, i.Program, i.Account, i.Env, i.DataVersion, seed, i.Suspended, now.UnixMicro())
-		return oneRow(done, err, ErrInstanceExists)
-	})
-}
-
-// oneRow returns otherwise unless a statement has changed a row.
-func oneRow(done sql.Result, err, otherwise error) error {
-	if err != nil {
-		return err
-	}
-	n, err := done.RowsAffected()
-	if err == nil && n == 0 {
-		err = otherwise
-	}
-	return err
-}
-
-// Suspend records that an instance is not to run, or that it is to run again.
-func (x *Instances) Suspend(ctx context.Context, l Line, dataVersion string, suspended bool, by By) error {
-	action := "resume"
-	if suspended {
-		action = "suspend"
-	}
-	return x.change(ctx, l, Change{time.Now(), dataVersion, action, by.Who, by.Reason}, func(tx *sql.Tx) error {
-		done, err := tx.ExecContext(ctx, `UPDATE instances SET suspended = ? WHERE program = ? AND account = ? AND env = ? AND data_version = ?`,
-			suspended, l.Program, l.Account, l.Env, dataVersion)
-		return oneRow(done, err, ErrUnknownInstance)
-	})
-}
-
-// Delete records that an instance is to be deleted, which cannot be undone, and that it serves no more after a rollback. One that serves, or
-// is wanted to, is refused.
-func (x *Instances) Delete(ctx context.Context, l Line, dataVersion string, by By) error {
-	return x.change(ctx, l, Change{time.Now(), dataVersion, "delete", by.Who, by.Reason}, func(tx *sql.Tx) error {
-		stack, err := promotions(ctx, tx, l)
-		if err != nil {
-			return err
-		}
-		if dataVersion == stack.serving() || dataVersion == stack.wanted() {
-			return fmt.Errorf("%w: %s serves; promote another data version first", ErrRefused, dataVersion)
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE promotions SET state = ? WHERE program = ? AND account = ? AND env = ? AND data_version = ?`,
-			undone, l.Program, l.Account, l.Env, dataVersion)
-		if err != nil {
-			return err
-		}
-		done, err := tx.ExecContext(ctx, `UPDATE instances SET deleting = 1 WHERE program = ? AND account = ? AND env = ? AND data_version = ?`,
-			l.Program, l.Account, l.Env, dataVersion)
-		return oneRow(done, err, ErrUnknownInstance)
-	})
-}
-
-// Deleted records that nothing is left of an instance.
-func (x *Instances) Deleted(ctx context.Context, l Line, dataVersion string) error {
-	_, err := x.db.ExecContext(ctx, `DELETE FROM instances WHERE program = ? AND account = ? AND env = ? AND data_version = ? AND deleting = 1`,
-		l.Program, l.Account, l.Env, dataVersion)
-	if err != nil {
-		return fmt.Errorf("record that %s of %s is deleted: %w", dataVersion, l, err)
-	}
-	return nil
+	i.Created, i.Updated = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
+	return i, err
 }
 
 // List returns all instances, the oldest first.
 func (x *Instances) List(ctx context.Context) (all []Instance, err error) {
-	rows, err := x.db.QueryContext(ctx, `SELECT program, account, env, data_version, seed, suspended, deleting, created FROM instances ORDER BY created, data_version`)
+	rows, err := x.db.QueryContext(ctx, `SELECT `+instanceColumns+` FROM instances ORDER BY created, data_version`)
 	if err != nil {
 		return nil, fmt.Errorf("list instances: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var i Instance
-		var seed string
-		var created int64
-		if err := rows.Scan(&i.Program, &i.Account, &i.Env, &i.DataVersion, &seed, &i.Suspended, &i.Deleting, &created); err != nil {
+		i, err := scanInstance(rows)
+		if err != nil {
 			return nil, fmt.Errorf("list instances: %w", err)
 		}
-		if seed != "" {
-			if err := json.Unmarshal([]byte(seed), &i.Seed); err != nil {
-				return nil, fmt.Errorf("list instances: seeding of %s of %s: %w", i.DataVersion, i.Line, err)
-			}
-		}
-		i.Created = time.UnixMicro(created).UTC()
 		all = append(all, i)
 	}
 	return all, rows.Err()
 }
 
-// Promote records that an instance is wanted to serve. It is refused while another change of what serves is not complete.
-func (x *Instances) Promote(ctx context.Context, l Line, dataVersion string, by By) error {
-	return x.change(ctx, l, Change{time.Now(), dataVersion, "promote", by.Who, by.Reason}, func(tx *sql.Tx) error {
-		stack, err := promotions(ctx, tx, l)
+// Instance returns one.
+func (x *Instances) Instance(ctx context.Context, l Line, dataVersion string) (i Instance, err error) {
+	err = transaction(ctx, x.db, func(tx *sql.Tx) error {
+		i, err = instance(ctx, tx, l, dataVersion)
+		return err
+	})
+	return i, err
+}
+
+func instance(ctx context.Context, tx *sql.Tx, l Line, dataVersion string) (Instance, error) {
+	i, err := scanInstance(tx.QueryRowContext(ctx, `SELECT `+instanceColumns+` FROM instances WHERE program = ? AND account = ? AND env = ? AND data_version = ?`,
+		l.Program, l.Account, l.Env, dataVersion))
+	if errors.Is(err, sql.ErrNoRows) {
+		return i, fmt.Errorf("%w: %s has no data version %s", ErrUnknownInstance, l, dataVersion)
+	}
+	if err != nil {
+		return i, fmt.Errorf("read instance %s of %s: %w", dataVersion, l, err)
+	}
+	return i, nil
+}
+
+// put writes an instance that may be there already.
+func put(ctx context.Context, tx *sql.Tx, i Instance) error {
+	seed := ""
+	if i.Seed != nil {
+		b, err := json.Marshal(i.Seed)
 		if err != nil {
 			return err
 		}
-		if err := stack.refuse(dataVersion); err != nil {
-			return err
-		}
-		done, err := tx.ExecContext(ctx, `INSERT INTO promotions (program, account, env, data_version, state) SELECT program, account, env, data_version, ?
-			FROM instances WHERE program = ? AND account = ? AND env = ? AND data_version = ?`, promoting, l.Program, l.Account, l.Env, dataVersion)
-		return oneRow(done, err, ErrUnknownInstance)
-	})
+		seed = string(b)
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO instances (`+instanceColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET state = excluded.state, version = excluded.version, savepoint = excluded.savepoint, error = excluded.error,
+			updated = excluded.updated, updated_by = excluded.updated_by`,
+		i.Program, i.Account, i.Env, i.DataVersion, seed, i.State, i.Version, i.Savepoint, i.Error, i.Created.UnixMicro(), i.Updated.UnixMicro(), i.UpdatedBy)
+	return err
 }
 
 // Before returns the data version that served before the one that serves now. There must be one.
@@ -252,47 +200,6 @@ func (x *Instances) Before(ctx context.Context, l Line) (dataVersion string, err
 	return dataVersion, nil
 }
 
-// Rollback records that the instance is wanted to serve again that did before: the one that Before returned.
-func (x *Instances) Rollback(ctx context.Context, l Line, before string, by By) error {
-	return x.change(ctx, l, Change{time.Now(), before, "rollback", by.Who, by.Reason}, func(tx *sql.Tx) error {
-		stack, err := promotions(ctx, tx, l)
-		if err != nil {
-			return err
-		}
-		if err := stack.refuse(before); err != nil {
-			return err
-		}
-		switch now, err := stack.before(); {
-		case err != nil:
-			return err
-		case now != before:
-			return fmt.Errorf("%w: another data version serves meanwhile; look again", ErrRefused)
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE promotions SET state = ? WHERE id = ?`, leaving, stack[0].id)
-		return err
-	})
-}
-
-// Served records that the instance serves that is wanted to.
-func (x *Instances) Served(ctx context.Context, l Line, dataVersion string) error {
-	err := transaction(ctx, x.db, func(tx *sql.Tx) error {
-		stack, err := promotions(ctx, tx, l)
-		if err != nil || stack.wanted() != dataVersion || len(stack) == 0 {
-			return err
-		}
-		state := served
-		if stack[0].state == leaving {
-			state = undone
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE promotions SET state = ? WHERE id = ?`, state, stack[0].id)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("record that %s of %s serves: %w", dataVersion, l, err)
-	}
-	return nil
-}
-
 // Serving returns the data version that serves, and the one that is wanted to; "" for none.
 func (x *Instances) Serving(ctx context.Context, l Line) (now, wanted string, err error) {
 	err = transaction(ctx, x.db, func(tx *sql.Tx) error {
@@ -304,26 +211,6 @@ func (x *Instances) Serving(ctx context.Context, l Line) (now, wanted string, er
 		return "", "", fmt.Errorf("find out which data version of %s serves: %w", l, err)
 	}
 	return now, wanted, nil
-}
-
-// History returns the changes of a line, the newest first.
-func (x *Instances) History(ctx context.Context, l Line) (all []Change, err error) {
-	rows, err := x.db.QueryContext(ctx, `SELECT at, data_version, action, who, reason FROM changes WHERE program = ? AND account = ? AND env = ? ORDER BY id DESC`,
-		l.Program, l.Account, l.Env)
-	if err != nil {
-		return nil, fmt.Errorf("read the history of %s: %w", l, err)
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var c Change
-		var at int64
-		if err := rows.Scan(&at, &c.DataVersion, &c.Action, &c.Who, &c.Reason); err != nil {
-			return nil, fmt.Errorf("read the history of %s: %w", l, err)
-		}
-		c.At = time.UnixMicro(at).UTC()
-		all = append(all, c)
-	}
-	return all, rows.Err()
 }
 
 // promotion is one of a line that is not undone.
@@ -402,3 +289,41 @@ const dataVersionLayout = "20060102150405"
 
 // NewDataVersion is the data version of an instance that is made now.
 func NewDataVersion(now time.Time) string { return now.UTC().Format(dataVersionLayout) }
+
+// Ensure makes an instance that the system starts, and lets it serve where none of the line does.
+func (x *Instances) Ensure(ctx context.Context, l Line, dataVersion, who string) error {
+	err := transaction(ctx, x.db, func(tx *sql.Tx) error {
+		if _, err := instance(ctx, tx, l, dataVersion); err == nil || !errors.Is(err, ErrUnknownInstance) {
+			return err
+		}
+		now := time.Now()
+		op := Operation{Line: l, DataVersion: dataVersion, Action: Start, By: By{Who: who}, State: Succeeded, Began: now, Ended: now}
+		if err := op.insert(ctx, tx, "", Instance{Line: l, DataVersion: dataVersion, Created: now}); err != nil {
+			return err
+		}
+		if err := op.update(ctx, tx); err != nil { // it has ended
+			return err
+		}
+		s, err := promotions(ctx, tx, l)
+		if err != nil || len(s) > 0 {
+			return err
+		}
+		if err := s.promote(ctx, tx, l, dataVersion); err != nil {
+			return err
+		}
+		return servedNow(ctx, tx, l, dataVersion)
+	})
+	if err != nil {
+		return fmt.Errorf("make %s of %s: %w", dataVersion, l, err)
+	}
+	return nil
+}
+
+// Served records that the instance serves that is wanted to.
+func (x *Instances) Served(ctx context.Context, l Line, dataVersion string) error {
+	err := transaction(ctx, x.db, func(tx *sql.Tx) error { return servedNow(ctx, tx, l, dataVersion) })
+	if err != nil {
+		return fmt.Errorf("record that %s of %s serves: %w", dataVersion, l, err)
+	}
+	return nil
+}

@@ -53,4 +53,48 @@ var migrations = []string{
 		restarts INTEGER NOT NULL,
 		running INTEGER NOT NULL
 	) STRICT`,
+
+	// Instances get the states of the lifecycle, and what was a list of changes becomes operations.
+	`ALTER TABLE instances ADD COLUMN state TEXT NOT NULL DEFAULT 'RUNNING';
+	UPDATE instances SET state = CASE WHEN deleting THEN 'DELETING' WHEN suspended THEN 'SUSPENDED' ELSE 'RUNNING' END;
+	ALTER TABLE instances DROP COLUMN suspended;
+	ALTER TABLE instances DROP COLUMN deleting;
+	ALTER TABLE instances ADD COLUMN version TEXT NOT NULL DEFAULT ''; -- of the app; empty: that of the program
+	ALTER TABLE instances ADD COLUMN savepoint TEXT NOT NULL DEFAULT ''; -- that it was suspended with
+	ALTER TABLE instances ADD COLUMN error TEXT NOT NULL DEFAULT ''; -- why it is FAILED
+	ALTER TABLE instances ADD COLUMN updated INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE instances ADD COLUMN updated_by TEXT NOT NULL DEFAULT '';
+	UPDATE instances SET updated = created;
+	CREATE TABLE operations (
+		id INTEGER PRIMARY KEY,
+		program TEXT NOT NULL,
+		account TEXT NOT NULL,
+		env TEXT NOT NULL,
+		data_version TEXT NOT NULL,
+		action TEXT NOT NULL,
+		ended INTEGER NOT NULL, -- whether it has
+		key TEXT, -- that it was asked with; whoever asks with it again means this one
+		doc TEXT NOT NULL, -- Operation, as JSON
+		UNIQUE (key)
+	) STRICT;
+	CREATE INDEX operations_of ON operations (program, account, env, data_version, ended);
+	INSERT INTO operations (id, program, account, env, data_version, action, ended, doc)
+		SELECT id, program, account, env, data_version, action, 1, json_object('program', program, 'account', account, 'env', env,
+			'data_version', data_version, 'action', action, 'who', who, 'reason', reason, 'state', 'SUCCEEDED',
+			'began', strftime('%Y-%m-%dT%H:%M:%SZ', at / 1000000, 'unixepoch'), 'ended', strftime('%Y-%m-%dT%H:%M:%SZ', at / 1000000, 'unixepoch')) FROM changes;
+	DROP TABLE changes;
+	CREATE TABLE jobs (
+		id INTEGER PRIMARY KEY,
+		program TEXT NOT NULL,
+		account TEXT NOT NULL,
+		env TEXT NOT NULL,
+		data_version TEXT NOT NULL,
+		version TEXT NOT NULL, -- of the app
+		origin TEXT NOT NULL, -- what it began from
+		began INTEGER NOT NULL,
+		ended INTEGER, -- NULL while it runs
+		cause TEXT NOT NULL DEFAULT '', -- of its end
+		operation INTEGER -- that began it; NULL for a start of the control plane
+	) STRICT;
+	CREATE INDEX jobs_of ON jobs (program, account, env, data_version)`,
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os/user"
@@ -23,20 +24,30 @@ import (
 func appCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "app",
-		Short: "Apps and their data versions: start, suspend, resume, promote, delete",
+		Short: "Apps and their data versions: start, suspend, resume, recover, promote, delete",
 		Long: `Apps and their data versions. A data version is a namespace of an app's output, named by the time at which it was made: it has its own state, tables and
 index. It may be seeded: it reads a part of the raw lake, and then the log from exactly where that ends. Readers of a table's name see one of them,
 the one that serves, until another one is promoted.`,
 		Args: unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(appListCommand(), appStartCommand(), appHistoryCommand(), appRollbackCommand())
-	for _, a := range []struct{ action, short, long string }{
-		{"suspend", "Stop a data version after its last commit", "Stop a data version after its last commit, once that is published. Its state stays, also over a restart, until it is resumed."},
-		{"resume", "Let a suspended or failed data version go on", "Let a suspended or failed data version go on from its last commit."},
-		{"promote", "Make a data version the one that readers see", `Make a data version the one that readers see: the names of all its tables in the index, in SQL and in the catalogue's namespace "serving".
+	cmd.AddCommand(appListCommand(), appStartCommand(), appHistoryCommand(), appJobsCommand(), appRollbackCommand())
+	for _, a := range []struct {
+		action      control.Action
+		short, long string
+	}{
+		{control.Suspend, "Stop a data version with a savepoint", "Stop a data version after its last commit, once that is published, with a savepoint of it. It stays so, also over a restart, until it is resumed."},
+		{control.Resume, "Let a suspended data version go on", "Let a suspended data version go on from the savepoint that it was suspended with."},
+		{control.Recover, "Let a data version go on that failed, was canceled or suspended", `Let a data version go on that failed, was canceled or suspended, from its last commit; when its state is damaged, from the newest good savepoint or checkpoint.
+With --savepoint it goes back to that one: what it published since is taken back. 'millrace savepoint list' shows those that there are.`},
+		{control.Upgrade, "Go on with the version of the app that is deployed", `Go on with the version of the app that is deployed: with a savepoint, and back to it and to the version before if the new one fails within a moment.`},
+		{control.TakeSavepoint, "Keep the state of a data version while it runs", "Keep the state of a data version while it runs, and print the savepoint's name."},
+		{control.Promote, "Make a data version the one that readers see", `Make a data version the one that readers see: the names of all its tables in the index, in SQL and in the catalogue's namespace "serving".
 Readers of a name see the rows of the old version or of the new one. It is refused while the version is seeding, or behind the one that serves.`},
-		{"delete", "Delete a data version for good", "Delete a data version for good: its state, savepoints, tables in the lake, indices and topics. One that serves is refused. It needs --yes and --reason."},
+		{control.Cancel, "Stop a data version without a savepoint, or take back what is being done with it", `Stop a data version after its last commit, without a savepoint. While it is being started, suspended or upgraded, or a savepoint of it is made, that is taken
+back instead.`},
+		{control.Force, "End what is being done with a data version and does not come to its end", "End what is being done with a data version, and its job with it. What it has committed stays: it can be recovered. It needs --reason."},
+		{control.Delete, "Delete a data version for good", "Delete a data version for good: its state, savepoints, tables in the lake, indices and topics. One that serves is refused. It needs --yes and --reason."},
 	} {
 		cmd.AddCommand(appActCommand(a.action, a.short, a.long))
 	}
@@ -60,6 +71,11 @@ func newClient(cmd *cobra.Command) (client, error) {
 
 // do asks and decodes the answer. A problem that is answered is an error in its own words.
 func (c client) do(ctx context.Context, method, path string, body, into any) error {
+	return c.doWith(ctx, method, path, nil, body, into)
+}
+
+// doWith is do with headers.
+func (c client) doWith(ctx context.Context, method, path string, header http.Header, body, into any) error {
 	b, err := json.Marshal(body)
 	if err != nil {
 		return err
@@ -68,6 +84,7 @@ func (c client) do(ctx context.Context, method, path string, body, into any) err
 	if err != nil {
 		return err
 	}
+	maps.Copy(req.Header, header)
 	req.Header.Set("Authorization", "Bearer "+c.Token)
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -78,7 +95,7 @@ func (c client) do(ctx context.Context, method, path string, body, into any) err
 	if err != nil {
 		return fmt.Errorf("ask process %d, which uses the data directory: %w", c.PID, err)
 	}
-	if res.StatusCode == http.StatusOK {
+	if res.StatusCode == http.StatusOK || res.StatusCode == http.StatusAccepted {
 		return json.Unmarshal(answer, into)
 	}
 	var p api.Problem
@@ -93,7 +110,7 @@ type problemError struct{ api.Problem }
 
 func (p problemError) Error() string {
 	text := p.Detail
-	for _, prefix := range []string{api.ErrInvalid.Error() + ": ", api.ErrNotFound.Error() + ": ", control.ErrRefused.Error() + ": "} {
+	for _, prefix := range []string{api.ErrInvalid.Error() + ": ", api.ErrNotFound.Error() + ": ", control.ErrRefused.Error() + ": ", control.ErrUnknownInstance.Error() + ": "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
 	return text
@@ -106,7 +123,7 @@ func (p problemError) exitCode() int {
 		return exitUsage
 	case http.StatusNotFound:
 		return exitNotFound
-	case http.StatusUnauthorized:
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return exitNotAllowed
 	case http.StatusConflict:
 		return exitConflict
@@ -203,6 +220,7 @@ and goes on with the log from exactly where the lake ends. Without, it begins wi
 	f.BoolVar(&seed.EntitiesFirst, "entities-first", false, "read all entities before the first event: less waits, and the first row comes later")
 	wait := f.Bool("wait", false, "wait until it has read the lake, caught up with the log, and published what that made")
 	reason := reasonFlag(cmd)
+	key := keyFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		for _, name := range []string{"source-type", "from", "to", "env", "entities-first"} {
 			if cmd.Flag(name).Changed && !*seeded {
@@ -213,19 +231,19 @@ and goes on with the log from exactly where the lake ends. Without, it begins wi
 		if err != nil {
 			return err
 		}
-		start := api.Start{Who: whoAmI(), Reason: *reason}
+		start := api.Ask{Who: whoAmI(), Reason: *reason, Key: *key}
 		if *seeded {
 			start.Seed = &seed
 		}
-		var i api.Instance
-		if err := c.do(cmd.Context(), http.MethodPost, api.Path+"/"+url.PathEscape(args[0])+"/instances", start, &i); err != nil {
+		op, err := c.ask(cmd.Context(), api.Path+"/"+url.PathEscape(args[0])+"/instances", start)
+		if err != nil {
 			return err
 		}
-		fmt.Fprintln(cmd.OutOrStdout(), i.DataVersion)
-		if !*wait {
-			return nil
+		fmt.Fprintln(cmd.OutOrStdout(), op.DataVersion)
+		if _, err := c.untilEnded(cmd.Context(), op, 0); err != nil || !*wait {
+			return err
 		}
-		return c.untilCaughtUp(cmd, args[0], i.DataVersion)
+		return c.untilCaughtUp(cmd, args[0], op.DataVersion)
 	}
 	return cmd
 }
@@ -274,34 +292,61 @@ func (c client) instance(ctx context.Context, app, dataVersion string) (api.Inst
 	return api.Instance{}, errors.New(app + " has no data version " + dataVersion + " any more")
 }
 
-func appActCommand(action, short, long string) *cobra.Command {
+func appActCommand(action control.Action, short, long string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   action + " APP DATA-VERSION",
+		Use:   string(action) + " APP DATA-VERSION",
 		Short: short,
 		Long:  long,
 		Args:  exactArgs("the name of an app; 'millrace app list' lists them", dataVersionArg),
 	}
-	act := api.Act{Who: whoAmI()}
-	reason := reasonFlag(cmd)
+	ask := askFlags(cmd)
 	yes := new(bool)
 	switch action {
-	case "promote":
-		forceFlag(cmd, &act)
-	case "delete":
+	case control.Promote:
+		forceFlag(cmd, ask)
+	case control.Delete:
 		yes = cmd.Flags().Bool("yes", false, "it is meant: what is deleted cannot be had back")
+	case control.Suspend, control.TakeSavepoint, control.Upgrade:
+		cmd.Flags().StringVar(&ask.Savepoint, "savepoint", "", "name of the savepoint that is made; default: the time, and for what")
+	case control.Recover:
+		cmd.Flags().StringVar(&ask.Savepoint, "savepoint", "", "name of the savepoint or checkpoint to go back to; default: the last commit")
 	}
+	timeout := waitFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		act.Reason = *reason
-		if action == "delete" && !*yes {
+		if action == control.Delete && !*yes {
 			return usagef("this deletes state, savepoints, tables, indices and topics of %s for good: give --yes, and --reason, if it is meant", args[1])
 		}
-		return actOn(cmd, api.Path+"/"+url.PathEscape(args[0])+"/instances/"+url.PathEscape(args[1])+"/"+action, act, action)
+		return actOn(cmd, api.Path+"/"+url.PathEscape(args[0])+"/instances/"+url.PathEscape(args[1])+"/"+string(action), *ask, timeout)
 	}
 	return cmd
 }
 
-func forceFlag(cmd *cobra.Command, act *api.Act) {
-	cmd.Flags().BoolVar(&act.Force, "force", false, "also when the version is seeding or behind; needs --reason")
+// askFlags adds what every action can be asked with.
+func askFlags(cmd *cobra.Command) *api.Ask {
+	ask := &api.Ask{Who: whoAmI()}
+	cmd.Flags().StringVar(&ask.Reason, "reason", "", "why, for the history")
+	cmd.Flags().StringVar(&ask.Key, "key", "", "of the request: asked again with it, it is the same operation")
+	return ask
+}
+
+func keyFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("key", "", "of the request: asked again with it, it is the same operation")
+}
+
+// waitFlags adds whether to wait for the end of an operation. What it returns is how long: below 0 not at all, 0 for ever.
+func waitFlags(cmd *cobra.Command) func() time.Duration {
+	wait := cmd.Flags().Bool("wait", true, "wait until it is done")
+	timeout := cmd.Flags().Duration("timeout", 0, "wait no longer than this, and exit with code 6; it goes on all the same")
+	return func() time.Duration {
+		if !*wait {
+			return -1
+		}
+		return *timeout
+	}
+}
+
+func forceFlag(cmd *cobra.Command, ask *api.Ask) {
+	cmd.Flags().BoolVar(&ask.Force, "force", false, "also when the version is seeding or behind; needs --reason")
 }
 
 func appRollbackCommand() *cobra.Command {
@@ -310,30 +355,82 @@ func appRollbackCommand() *cobra.Command {
 		Short: "Make the data version serve again that did before the last promotion",
 		Args:  exactArgs("the name of an app; 'millrace app list' lists them"),
 	}
-	act := api.Act{Who: whoAmI()}
-	reason := reasonFlag(cmd)
-	forceFlag(cmd, &act)
+	ask := askFlags(cmd)
+	forceFlag(cmd, ask)
+	timeout := waitFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		act.Reason = *reason
-		return actOn(cmd, api.Path+"/"+url.PathEscape(args[0])+"/rollback", act, "rollback")
+		return actOn(cmd, api.Path+"/"+url.PathEscape(args[0])+"/rollback", *ask, timeout)
 	}
 	return cmd
 }
 
-func actOn(cmd *cobra.Command, path string, act api.Act, action string) error {
+// ask begins an operation.
+func (c client) ask(ctx context.Context, path string, ask api.Ask) (op control.Operation, err error) {
+	return op, c.doWith(ctx, http.MethodPost, path, http.Header{"Idempotency-Key": {ask.Key}}, ask, &op)
+}
+
+// errTimedOut is for who has waited as long as was said.
+var errTimedOut = errors.New("it is not done yet, and goes on; 'millrace app history' shows how it ends")
+
+// untilEnded waits until an operation has ended, and returns an error unless it succeeded. A timeout of 0 is none.
+func (c client) untilEnded(ctx context.Context, op control.Operation, timeout time.Duration) (control.Operation, error) {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errTimedOut)
+		defer cancel()
+	}
+	for op.Ended.IsZero() {
+		if err := c.do(ctx, http.MethodGet, fmt.Sprintf("%s/%d?wait=20s", api.OperationsPath, op.ID), nil, &op); err != nil {
+			if errors.Is(context.Cause(ctx), errTimedOut) {
+				err = errTimedOut
+			}
+			return op, err
+		}
+	}
+	switch op.State {
+	case control.Succeeded:
+		return op, nil
+	case control.TakenBack:
+		return op, fmt.Errorf("%s %s: it was taken back", op.Action, op.DataVersion)
+	}
+	return op, fmt.Errorf("%s %s: %s", op.Action, op.DataVersion, op.Error)
+}
+
+// actOn begins an operation, waits for its end if that is wanted, and says how the instance is then.
+func actOn(cmd *cobra.Command, path string, ask api.Ask, timeout func() time.Duration) error {
 	c, err := newClient(cmd)
 	if err != nil {
 		return err
 	}
-	var i api.Instance
-	if err := c.do(cmd.Context(), http.MethodPost, path, act, &i); err != nil {
+	op, err := c.ask(cmd.Context(), path, ask)
+	if err != nil {
 		return err
 	}
-	text := i.State
-	if action == "promote" || action == "rollback" {
-		text = "serving"
+	wait := timeout()
+	if wait < 0 {
+		fmt.Fprintf(cmd.OutOrStdout(), "operation %d: %s %s\n", op.ID, op.Action, op.DataVersion)
+		return nil
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s is %s\n", i.DataVersion, text)
+	if op, err = c.untilEnded(cmd.Context(), op, wait); err != nil {
+		return err
+	}
+	text := ""
+	switch op.Action {
+	case control.Promote, control.Rollback:
+		text = "serving"
+	case control.Delete:
+		text = "deleted"
+	case control.TakeSavepoint:
+		fmt.Fprintln(cmd.OutOrStdout(), op.Savepoint)
+		return nil
+	default:
+		i, err := c.instance(cmd.Context(), op.Program, op.DataVersion)
+		if err != nil {
+			return err
+		}
+		text = i.State
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s is %s\n", op.DataVersion, text)
 	return nil
 }
 
@@ -342,6 +439,49 @@ func appHistoryCommand() *cobra.Command {
 		Use:   "history APP",
 		Short: "List who decided what about an app's data versions, the newest first",
 		Args:  exactArgs("the name of an app; 'millrace app list' lists them"),
+	}
+	output := outputFlag(cmd, "table", "json")
+	before := cmd.Flags().Int64("before", 0, "list those before this operation; default: the newest")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		format, err := output()
+		if err != nil {
+			return err
+		}
+		c, err := newClient(cmd)
+		if err != nil {
+			return err
+		}
+		path := api.Path + "/" + url.PathEscape(args[0]) + "/history"
+		if *before != 0 {
+			path += fmt.Sprintf("?before=%d", *before)
+		}
+		all := []control.Operation{}
+		if err := c.do(cmd.Context(), http.MethodGet, path, nil, &all); err != nil {
+			return err
+		}
+		if format == "json" {
+			return printJSON(cmd, all)
+		}
+		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "ID\tTIME\tACTION\tDATA VERSION\tWHO\tRESULT\tREASON")
+		for _, op := range all {
+			result := string(op.State)
+			if op.Error != "" {
+				line, _, _ := strings.Cut(op.Error, "\n")
+				result += ": " + line
+			}
+			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", op.ID, op.Began.Format(time.RFC3339), op.Action, op.DataVersion, op.Who, result, op.Reason)
+		}
+		return w.Flush()
+	}
+	return cmd
+}
+
+func appJobsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "jobs APP DATA-VERSION",
+		Short: "List the runs of a data version, the newest first: what each began from, and of what it ended",
+		Args:  exactArgs("the name of an app; 'millrace app list' lists them", dataVersionArg),
 	}
 	output := outputFlag(cmd, "table", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -353,17 +493,22 @@ func appHistoryCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		changes := []control.Change{}
-		if err := c.do(cmd.Context(), http.MethodGet, api.Path+"/"+url.PathEscape(args[0])+"/history", nil, &changes); err != nil {
+		all := []control.Job{}
+		if err := c.do(cmd.Context(), http.MethodGet, api.Path+"/"+url.PathEscape(args[0])+"/instances/"+url.PathEscape(args[1])+"/jobs", nil, &all); err != nil {
 			return err
 		}
 		if format == "json" {
-			return printJSON(cmd, changes)
+			return printJSON(cmd, all)
 		}
 		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "TIME\tACTION\tDATA VERSION\tWHO\tREASON")
-		for _, ch := range changes {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", ch.At.Format(time.RFC3339), ch.Action, ch.DataVersion, ch.Who, ch.Reason)
+		fmt.Fprintln(w, "BEGAN\tENDED\tVERSION\tFROM\tENDED BY")
+		for _, j := range all {
+			ended := "–"
+			if !j.Ended.IsZero() {
+				ended = j.Ended.Format(time.RFC3339)
+			}
+			line, _, _ := strings.Cut(j.Cause, "\n")
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", j.Began.Format(time.RFC3339), ended, j.Version, j.Origin, line)
 		}
 		return w.Flush()
 	}

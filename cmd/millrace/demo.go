@@ -189,7 +189,7 @@ func (s *stack) untilPublished(ctx context.Context) error {
 			if j.failure() != nil {
 				return nil // Run's caller says so
 			}
-			if j.isSuspended() {
+			if !j.works() {
 				continue
 			}
 			for _, sink := range j.Progress().Sinks {
@@ -221,7 +221,7 @@ func (s *stack) untilRead(ctx context.Context) error {
 			if j.failure() != nil {
 				return nil // Run's caller says so
 			}
-			if j.isSuspended() {
+			if !j.works() {
 				continue
 			}
 			p := j.Progress()

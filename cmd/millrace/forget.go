@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"millrace/control"
+	"millrace/control/api"
 	"millrace/eventlog"
 	"millrace/forget"
 	"millrace/lake"
@@ -127,7 +127,7 @@ type forgetPlace struct {
 	Left    int64  `json:"left"`    // afterwards
 }
 
-func (c *certificate) by() control.By { return control.By{Who: c.Who, Reason: c.Reason} }
+func (c *certificate) ask() api.Ask { return api.Ask{Who: c.Who, Reason: c.Reason} }
 
 func (c *certificate) left() (n int64) {
 	for _, p := range c.Places {

@@ -13,6 +13,7 @@ import (
 
 	"millrace/apps/lms"
 	"millrace/control"
+	"millrace/control/api"
 	"millrace/forget"
 	"millrace/ingest"
 	"millrace/lake"
@@ -30,7 +31,7 @@ const forgettingFile = "forgetting.json"
 // forget removes all records of people, and serves meanwhile. Each step may be done again; an interrupted run is begun anew.
 func (s *stack) forget(ctx context.Context, people *forget.People, c *certificate, line *progressLine) error {
 	defer line.done()
-	if err := s.roomFor(len(s.jobs()) + 1); err != nil {
+	if err := s.roomFor(nil); err != nil {
 		return err
 	}
 	serving, stop := context.WithCancel(ctx)
@@ -49,10 +50,10 @@ func (s *stack) forget(ctx context.Context, people *forget.People, c *certificat
 
 func (s *stack) forgetServing(ctx context.Context, people *forget.People, c *certificate, line *progressLine) error {
 	say := func(format string, args ...any) { line.show("millrace: "+format, args...) }
-	if err := until(ctx, func() (bool, error) { return s.isWorking(), nil }); err != nil {
+	if err := until(ctx, func() (bool, error) { return s.plane.Runs(), nil }); err != nil {
 		return err
 	}
-	if err := s.endForgetting(ctx, c.by()); err != nil {
+	if err := s.endForgetting(ctx, c.ask()); err != nil {
 		return err
 	}
 	old, err := s.onlyVersion()
@@ -87,24 +88,31 @@ func (s *stack) forgetServing(ctx context.Context, people *forget.People, c *cer
 	if old.seed != nil {
 		seed = *old.seed
 	}
-	i, err := s.startVersion(ctx, &seed, c.by(), func(dataVersion string) error {
-		return writeJSON(s.cfg.dir.join(forgettingFile), forgetting{Old: old.instance.DataVersion, New: dataVersion})
+	made := s.newDataVersion(time.Now())
+	if err := writeJSON(s.cfg.dir.join(forgettingFile), forgetting{Old: old.instance.DataVersion, New: made}); err != nil {
+		return err
+	}
+	op, err := s.plane.Do(ctx, control.Request{
+		Line: etlLine, DataVersion: made, Action: control.Start, By: c.ask().By(), Role: control.Admin, Seed: &seed, Version: lms.App.Version,
 	})
+	if err == nil {
+		err = s.untilDone(ctx, op.ID)
+	}
 	if err != nil {
 		return err
 	}
 	caughtUp := uint64(0) // the epoch in which it had read what the old one has
 	err = until(ctx, func() (bool, error) {
-		j, err := s.find(etlLine.Program, i.DataVersion)
+		j, err := s.find(etlLine.Program, made)
 		if err != nil {
 			return false, err
 		}
 		p := j.Progress()
 		if x := p.Seeding; x != nil {
-			say("making data version %s: %d of %d rows of the lake read", i.DataVersion, x.Read, x.Rows)
+			say("making data version %s: %d of %d rows of the lake read", made, x.Read, x.Rows)
 		}
 		if err := j.failure(); err != nil {
-			return false, fmt.Errorf("data version %s, made without the records: %w", i.DataVersion, err)
+			return false, fmt.Errorf("data version %s, made without the records: %w", made, err)
 		}
 		if caughtUp == 0 && p.Ends != nil && p.Seeding != nil && p.Seeding.Done && p.Lag <= old.Progress().Lag {
 			caughtUp = p.Epoch
@@ -114,13 +122,13 @@ func (s *stack) forgetServing(ctx context.Context, people *forget.People, c *cer
 	if err != nil {
 		return err
 	}
-	if _, err := s.Promote(ctx, etlLine.Program, i.DataVersion, false, c.by()); err != nil {
+	if _, err := s.act(ctx, control.Promote, made, c.ask()); err != nil {
 		return err
 	}
-	if err := s.endForgetting(ctx, c.by()); err != nil {
+	if err := s.endForgetting(ctx, c.ask()); err != nil {
 		return err
 	}
-	c.Replaced, c.By = old.instance.DataVersion, i.DataVersion
+	c.Replaced, c.By = old.instance.DataVersion, made
 	s.rewriteIndex = true
 	say("looking for records that are left")
 	return c.look(ctx, s.log, s.lake, people, true)
@@ -142,12 +150,6 @@ func until(ctx context.Context, is func() (bool, error)) error {
 	}
 }
 
-func (s *stack) isWorking() bool {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	return s.working != nil
-}
-
 // onlyVersion returns the job of the one data version there is. Others would hold the records too.
 func (s *stack) onlyVersion() (*stackJob, error) {
 	serving := s.serving()
@@ -157,7 +159,7 @@ func (s *stack) onlyVersion() (*stackJob, error) {
 		case j != serving && j != s.raw:
 			return nil, fmt.Errorf("%w: data version %s holds records too, and does not serve: delete it with 'millrace app delete', or promote it and delete %s",
 				control.ErrRefused, j.instance.DataVersion, serving.instance.DataVersion)
-		case state != "RUNNING":
+		case state != control.Running:
 			return nil, fmt.Errorf("%w: %s is %s: it has to run: %w", control.ErrRefused, id, state, errors.Join(j.failure(), errors.New("see 'millrace app list'")))
 		}
 	}
@@ -165,7 +167,7 @@ func (s *stack) onlyVersion() (*stackJob, error) {
 }
 
 // endForgetting deletes what is not needed any more once the new data version serves, and what an interrupted run has left when it does not.
-func (s *stack) endForgetting(ctx context.Context, by control.By) error {
+func (s *stack) endForgetting(ctx context.Context, ask api.Ask) error {
 	name := s.cfg.dir.join(forgettingFile)
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -184,12 +186,16 @@ func (s *stack) endForgetting(ctx context.Context, by control.By) error {
 		return err
 	}
 	if wanted == f.New { // it may have been killed while it made readers see it
-		if err := s.untilServed(ctx, f.New); err != nil {
+		err := until(ctx, func() (bool, error) {
+			now, _, err := s.store.Instances.Serving(ctx, etlLine)
+			return now == f.New, err
+		})
+		if err != nil {
 			return err
 		}
 		gone = f.Old
 	}
-	_, err = s.Delete(ctx, etlLine.Program, gone, by)
+	_, err = s.act(ctx, control.Delete, gone, ask)
 	if err != nil && !errors.Is(err, control.ErrUnknownInstance) {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 
 	"millrace"
 	"millrace/control"
-	"millrace/control/api"
 )
 
 // A forget that was killed leaves two data versions: the one that readers are to see stays, also when they did not see it yet.
@@ -21,20 +20,19 @@ func TestForgettingIsEnded(t *testing.T) {
 			t.Parallel()
 			s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
 			defer stop()
-			by := control.By{Who: "test"}
-			made, err := s.Start(t.Context(), etlLine.Program, api.Start{Who: "test"})
-			require.NoError(t, err)
+			made := s.done(t, control.Start, "")
 			file := s.cfg.dir.join(forgettingFile)
 			require.NoError(t, writeJSON(file, forgetting{Old: millrace.Unversioned, New: made.DataVersion}))
 			stays := millrace.Unversioned
 			if promoted {
 				stays = made.DataVersion
-				require.NoError(t, s.store.Instances.Promote(t.Context(), etlLine, made.DataVersion, by))
+				_, err := s.plane.Do(t.Context(), control.Request{Line: etlLine, DataVersion: made.DataVersion, Action: control.Promote, By: test.By(), Role: control.Admin})
+				require.NoError(t, err)
 			}
-			require.NoError(t, s.endForgetting(t.Context(), by))
+			require.NoError(t, s.endForgetting(t.Context(), test))
 			require.Len(t, s.versions(), 1)
 			require.Equal(t, stays, s.serving().instance.DataVersion)
-			_, err = os.Stat(file)
+			_, err := os.Stat(file)
 			require.ErrorIs(t, err, fs.ErrNotExist)
 		})
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -17,11 +16,10 @@ import (
 	"millrace/control/api"
 	"millrace/engine"
 	"millrace/ingest"
+	"millrace/internal/retry"
 	"millrace/lake"
 	"millrace/plan"
 	"millrace/sink/elastic"
-	"millrace/sink/topic"
-	"millrace/source"
 	"millrace/web"
 )
 
@@ -34,27 +32,19 @@ var etlLine = control.Line{Program: lms.App.Name, Account: system, Env: system}
 // errStopping refuses a change while the process ends.
 var errStopping = fmt.Errorf("%w: the process is stopping; start it again and ask then", control.ErrRefused)
 
-// openJobs opens the job that fills the raw lake and those of all instances. The unversioned instance of the ETL app is there from the
-// first run on, and serves until another one is made to.
+// openJobs opens the jobs of all instances. That of the raw lake and the unversioned one of the ETL app are there from the first run on, and
+// the latter serves until another one is made to.
 func (s *stack) openJobs(ctx context.Context) error {
-	raw := ingest.Plan(version)
-	s.raw = s.newJob(raw, control.Instance{Line: control.Line{Program: raw.App, Account: system, Env: system}, DataVersion: millrace.Unversioned})
-	if err := s.raw.open(ctx); err != nil {
-		return err
-	}
 	all, err := s.ensureInstances(ctx)
 	if err != nil {
 		return err
 	}
 	for _, i := range all {
-		j, err := s.etlJob(i)
+		j, err := s.addJob(i)
 		if err != nil {
 			return err
 		}
-		if i.Deleting {
-			if err := s.remove(ctx, j); err != nil { // as far as it goes; the next start goes on
-				s.cfg.logger.Error("instance not deleted; the next start tries it again", "instance", j.instance.UniqueID(), "error", err)
-			}
+		if i.State == control.Deleting {
 			continue
 		}
 		if err := j.open(ctx); err != nil {
@@ -62,9 +52,8 @@ func (s *stack) openJobs(ctx context.Context) error {
 			if i.DataVersion == millrace.Unversioned && !errors.As(err, &refused) {
 				return err
 			}
-			s.sayFailed(j)(err) // the others do their work; what is refused goes on with another program, or is followed by a new version
+			// The others do their work; what is refused goes on with another program, or is followed by a new version.
 		}
-		s.etl = append(s.etl, j)
 	}
 	if err := s.haveJobs(); err != nil {
 		return err
@@ -79,25 +68,24 @@ func (s *stack) openJobs(ctx context.Context) error {
 	return s.registry.Register(newJobMetrics(s))
 }
 
-// ensureInstances lists the instances, and makes the first one.
+// rawLine is the app that fills the raw lake.
+var rawLine = control.Line{Program: ingest.App, Account: system, Env: system}
+
+// ensureInstances lists the instances, and makes those that the system starts.
 func (s *stack) ensureInstances(ctx context.Context) ([]control.Instance, error) {
+	for _, l := range []control.Line{rawLine, etlLine} {
+		all, err := s.store.Instances.List(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(all, func(i control.Instance) bool { return i.Line == l }) {
+			continue
+		}
+		if err := s.store.Instances.Ensure(ctx, l, millrace.Unversioned, system); err != nil {
+			return nil, err
+		}
+	}
 	all, err := s.store.Instances.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	by := control.By{Who: system}
-	if len(all) == 0 {
-		if err := s.store.Instances.Create(ctx, control.Instance{Line: etlLine, DataVersion: millrace.Unversioned}, by); err != nil {
-			return nil, err
-		}
-		if all, err = s.store.Instances.List(ctx); err != nil {
-			return nil, err
-		}
-	}
-	_, wanted, err := s.store.Instances.Serving(ctx, etlLine)
-	if err == nil && wanted == "" {
-		err = errors.Join(s.store.Instances.Promote(ctx, etlLine, millrace.Unversioned, by), s.store.Instances.Served(ctx, etlLine, millrace.Unversioned))
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -115,22 +103,37 @@ func (s *stack) readServing(ctx context.Context) error {
 	return err
 }
 
-func (s *stack) etlJob(i control.Instance) (*stackJob, error) {
-	if i.Line != etlLine {
-		return nil, fmt.Errorf("instance %s of %s is of an app that this program (%s) does not have; use the version that started it", i.DataVersion, i.Line, version)
+// addJob makes the job of an instance.
+func (s *stack) addJob(i control.Instance) (*stackJob, error) {
+	var p *plan.Plan
+	var err error
+	switch i.Line {
+	case rawLine:
+		p = ingest.Plan(version)
+	case etlLine:
+		p, err = lms.App.Plan()
+	default:
+		err = fmt.Errorf("instance %s of %s is of an app that this program (%s) does not have; use the version that started it", i.DataVersion, i.Line, version)
 	}
-	p, err := lms.App.Plan()
 	if err != nil {
 		return nil, err
 	}
-	return s.newJob(p, i), nil
+	j := s.newJob(p, i)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i.Line == rawLine {
+		s.raw = j
+	} else {
+		s.etl = append(s.etl, j)
+	}
+	return j, nil
 }
 
 // newJob makes the job of an instance. Only that of the raw lake has no index.
 func (s *stack) newJob(p *plan.Plan, i control.Instance) *stackJob {
 	j := &stackJob{
 		instance: millrace.Instance{Program: i.Program, Account: i.Account, Env: i.Env, DataVersion: i.DataVersion},
-		plan:     p, seed: i.Seed, suspended: i.Suspended,
+		plan:     p, seed: i.Seed, life: i.State,
 	}
 	id := j.instance.UniqueID()
 	cfg := millrace.JobConfig{
@@ -164,7 +167,12 @@ func (s *stack) haveJobs() error {
 }
 
 // jobs are all jobs: that of the raw lake, then the instances, the oldest first.
-func (s *stack) jobs() []*stackJob { return append([]*stackJob{s.raw}, s.versions()...) }
+func (s *stack) jobs() []*stackJob {
+	if s.raw == nil { // opening failed before it was made
+		return nil
+	}
+	return append([]*stackJob{s.raw}, s.versions()...)
+}
 
 // versions are the jobs of the instances of the ETL app, the oldest first.
 func (s *stack) versions() []*stackJob {
@@ -185,13 +193,16 @@ func (s *stack) serving() *stackJob {
 	return s.etl[0]
 }
 
-// find returns the job of a data version.
+// find returns the job of an app's data version.
 func (s *stack) find(app, dataVersion string) (*stackJob, error) {
 	if err := s.knows(app); err != nil {
 		return nil, err
 	}
 	var versions []string
-	for _, j := range s.versions() {
+	for _, j := range s.jobs() {
+		if j.instance.Program != app {
+			continue
+		}
 		if j.instance.DataVersion == dataVersion {
 			return j, nil
 		}
@@ -200,56 +211,71 @@ func (s *stack) find(app, dataVersion string) (*stackJob, error) {
 	return nil, fmt.Errorf("%w: %s has no data version %s; it has %s", control.ErrUnknownInstance, app, dataVersion, strings.Join(versions, ", "))
 }
 
-// knows returns an error unless app has data versions.
-func (s *stack) knows(app string) error {
-	switch app {
-	case etlLine.Program:
-		return nil
-	case s.raw.plan.App:
-		return fmt.Errorf("%w: %s is a singleton: the system starts its one instance, %s, and it has no data versions", control.ErrRefused, app, s.raw.instance.UniqueID())
+// jobOf returns the job of an instance, if there is one.
+func (s *stack) jobOf(i control.Instance) (*stackJob, bool) {
+	for _, j := range s.jobs() {
+		if j.instance.UniqueID() == i.UniqueID() {
+			return j, true
+		}
 	}
-	return fmt.Errorf("%w: there is no app %q; there are %s and %s", api.ErrNotFound, app, s.raw.plan.App, etlLine.Program)
+	return nil, false
 }
+
+// knows returns an error unless there is such an app.
+func (s *stack) knows(app string) error {
+	if app != rawLine.Program && app != etlLine.Program {
+		return fmt.Errorf("%w: there is no app %q; there are %s and %s", api.ErrNotFound, app, rawLine.Program, etlLine.Program)
+	}
+	return nil
+}
+
+// lineOf is the line of an app that is there.
+func lineOf(app string) control.Line { return control.Line{Program: app, Account: system, Env: system} }
 
 // Apps implements api.Service.
 func (s *stack) Apps(ctx context.Context) ([]api.App, error) {
-	raw := api.App{
-		Name: s.raw.plan.App, Version: s.raw.plan.Version, Description: "keeps what the collector takes in the raw lake", Singleton: true,
-		Instances: []api.Instance{instanceStatus(s.raw, time.Time{})},
-	}
 	all, err := s.store.Instances.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	app := api.App{Name: lms.App.Name, Version: lms.App.Version, Description: lms.App.Description, SourceTypes: lms.App.SourceTypes, Instances: []api.Instance{}}
-	for _, j := range s.versions() {
-		created := time.Time{}
+	apps := []api.App{
+		{Name: ingest.App, Version: version, Description: "keeps what the collector takes in the raw lake", Singleton: true},
+		{Name: lms.App.Name, Version: lms.App.Version, Description: lms.App.Description, SourceTypes: lms.App.SourceTypes},
+	}
+	for n := range apps {
+		apps[n].Instances = []api.Instance{}
 		for _, i := range all {
-			if i.DataVersion == j.instance.DataVersion {
-				created = i.Created
+			if j, ok := s.jobOf(i); ok && i.Program == apps[n].Name {
+				apps[n].Instances = append(apps[n].Instances, instanceStatus(j, i))
 			}
 		}
-		app.Instances = append(app.Instances, instanceStatus(j, created))
 	}
 	now, wanted, err := s.store.Instances.Serving(ctx, etlLine)
+	app := &apps[1]
 	if app.Serving = now; wanted != now {
 		app.Promoting = wanted
 	}
-	return []api.App{raw, app}, err
+	return apps, err
 }
 
-func instanceStatus(j *stackJob, created time.Time) api.Instance {
+func instanceStatus(j *stackJob, in control.Instance) api.Instance {
 	p := j.Progress()
 	i := api.Instance{
-		UniqueID: j.instance.UniqueID(), DataVersion: j.instance.DataVersion, Created: created, State: j.state(), Read: p.Read, Rows: p.Rows, LagRecords: p.Lag,
-		Epoch: p.Epoch, Published: published(p),
+		UniqueID: in.UniqueID(), DataVersion: in.DataVersion, Created: in.Created, Version: in.Version, State: string(j.state()), Error: in.Error,
+		Savepoint: in.Savepoint, Updated: in.Updated, UpdatedBy: in.UpdatedBy,
+		Read: p.Read, Rows: p.Rows, LagRecords: p.Lag, Epoch: p.Epoch, Published: published(p),
+	}
+	for _, a := range control.Can(j.state(), control.Admin) {
+		if !singletonRefuses(in.Line, a) {
+			i.Can = append(i.Can, string(a))
+		}
 	}
 	if err := j.failure(); err != nil {
 		i.Error = err.Error()
 	}
 	if x := p.Seeding; x != nil {
 		i.Seeding = &api.Seeding{Rows: x.Rows, Read: x.Read, Kept: x.Kept, Done: x.Done}
-		if !x.Done && i.State == "SEEDING" {
+		if !x.Done && j.state() == control.Seeding {
 			i.Seeding.RowsPerSecond = p.ReadRate
 			if p.ReadRate > 0 && x.Read > 0 { // the rate counts records that are kept
 				i.Seeding.RowsPerSecond = p.ReadRate * float64(x.Read) / float64(max(x.Kept, 1))
@@ -271,63 +297,117 @@ func published(p engine.Progress) uint64 {
 	return epoch
 }
 
+// historyPage is how many operations one answer has at most.
+const historyPage = 100
+
 // History implements api.Service.
-func (s *stack) History(ctx context.Context, app string) ([]control.Change, error) {
+func (s *stack) History(ctx context.Context, app string, before int64) ([]control.Operation, error) {
 	if err := s.knows(app); err != nil {
 		return nil, err
 	}
-	return s.store.Instances.History(ctx, etlLine)
+	return s.store.Instances.History(ctx, lineOf(app), before, historyPage)
 }
 
-// Start implements api.Service: it makes a data version and runs it.
-func (s *stack) Start(ctx context.Context, app string, start api.Start) (api.Instance, error) {
+// Jobs implements api.Service.
+func (s *stack) Jobs(ctx context.Context, app, dataVersion string) ([]control.Job, error) {
+	if _, err := s.find(app, dataVersion); err != nil {
+		return nil, err
+	}
+	return s.store.Instances.Jobs(ctx, lineOf(app), dataVersion, historyPage)
+}
+
+// Operation implements api.Service.
+func (s *stack) Operation(ctx context.Context, id int64) (control.Operation, error) {
+	op, err := s.plane.Wait(ctx, id)
+	if err != nil && ctx.Err() != nil { // as it is
+		return s.store.Instances.Operation(context.WithoutCancel(ctx), id)
+	}
+	return op, err
+}
+
+// Do implements api.Service.
+func (s *stack) Do(ctx context.Context, app, dataVersion string, ask api.Ask) (control.Operation, error) {
+	r := control.Request{
+		Line: lineOf(app), DataVersion: dataVersion, Action: ask.Action, By: ask.By(), Role: ask.Role, Key: ask.Key, Savepoint: ask.Savepoint,
+	}
 	if err := s.knows(app); err != nil {
-		return api.Instance{}, err
+		return control.Operation{}, err
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	if s.working == nil {
-		return api.Instance{}, errStopping
+	if singletonRefuses(r.Line, r.Action) {
+		return control.Operation{}, fmt.Errorf("%w: %s is a singleton: the system starts its one instance, and it has no data versions", control.ErrRefused, app)
 	}
-	seed, err := s.seedRange(ctx, start.Seed)
+	switch ask.Action {
+	case control.Start:
+		return s.doStart(ctx, r, ask.Seed)
+	case control.Rollback:
+		before, err := s.store.Instances.Before(ctx, r.Line)
+		if err != nil {
+			return control.Operation{}, err
+		}
+		r.DataVersion = before
+	}
+	j, err := s.find(app, r.DataVersion)
 	if err != nil {
-		return api.Instance{}, err
+		return control.Operation{}, err
 	}
-	return s.makeVersion(ctx, seed, control.By{Who: start.Who, Reason: start.Reason}, func(string) error { return nil })
+	switch ask.Action {
+	case control.Promote, control.Rollback:
+		if !ask.Force {
+			err = s.caughtUp(ctx, j)
+		}
+	case control.Resume, control.Recover:
+		err = s.roomFor(j)
+	case control.Upgrade:
+		r.Version = j.plan.Version
+	case control.Delete:
+		if len(s.versions()) == 1 {
+			err = fmt.Errorf("%w: %s is the only data version; start another one first", control.ErrRefused, r.DataVersion)
+		}
+	}
+	if err == nil {
+		err = s.checkSavepoint(r)
+	}
+	if err != nil {
+		return control.Operation{}, err
+	}
+	return s.plane.Do(ctx, r)
 }
 
-// startVersion makes a data version that begins with a range of the lake, and runs it. It is told to note before it is there.
-func (s *stack) startVersion(ctx context.Context, seed *plan.SeedRange, by control.By, note func(dataVersion string) error) (api.Instance, error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	if s.working == nil {
-		return api.Instance{}, errStopping
-	}
-	return s.makeVersion(ctx, seed, by, note)
+// singletonRefuses reports whether an action is not for the app that has one instance for all time: without it nothing fills the raw lake.
+func singletonRefuses(l control.Line, a control.Action) bool {
+	return l == rawLine && (a == control.Start || a == control.Promote || a == control.Rollback || a == control.Delete)
 }
 
-func (s *stack) makeVersion(ctx context.Context, seed *plan.SeedRange, by control.By, note func(dataVersion string) error) (api.Instance, error) {
-	if err := s.roomFor(len(s.jobs()) + 1); err != nil {
-		return api.Instance{}, err
+// doStart begins to make a data version.
+func (s *stack) doStart(ctx context.Context, r control.Request, seed *api.Seed) (control.Operation, error) {
+	var err error
+	if r.Seed, err = s.seedRange(ctx, seed); err != nil {
+		return control.Operation{}, err
 	}
-	i := control.Instance{Line: etlLine, DataVersion: s.newDataVersion(time.Now()), Seed: seed}
-	if err := note(i.DataVersion); err != nil {
-		return api.Instance{}, err
+	if err := s.roomFor(nil); err != nil {
+		return control.Operation{}, err
 	}
-	if err := s.store.Instances.Create(ctx, i, by); err != nil {
-		return api.Instance{}, err
-	}
-	j, err := s.etlJob(i)
+	r.DataVersion, r.Version = s.newDataVersion(time.Now()), lms.App.Version
+	return s.plane.Do(ctx, r)
+}
+
+// act does something with an instance and waits until it is done.
+func (s *stack) act(ctx context.Context, action control.Action, dataVersion string, ask api.Ask) (control.Operation, error) {
+	ask.Action, ask.Role = action, control.Admin
+	op, err := s.Do(ctx, etlLine.Program, dataVersion, ask)
 	if err != nil {
-		return api.Instance{}, err
+		return op, err
 	}
-	s.mu.Lock()
-	s.etl = append(s.etl, j)
-	s.mu.Unlock()
-	if err := s.begin(ctx, j); err != nil {
-		return api.Instance{}, fmt.Errorf("%s is made and could not be started: %w", i.DataVersion, err)
+	return op, s.untilDone(ctx, op.ID)
+}
+
+// untilDone waits until an operation has succeeded.
+func (s *stack) untilDone(ctx context.Context, id int64) error {
+	op, err := s.plane.Wait(ctx, id)
+	if err == nil && op.State != control.Succeeded {
+		err = fmt.Errorf("%s %s: %s: %s", op.Action, op.DataVersion, op.State, op.Error)
 	}
-	return instanceStatus(j, time.Now()), nil
+	return err
 }
 
 // newDataVersion is the time, or the next second that no data version has.
@@ -339,19 +419,6 @@ func (s *stack) newDataVersion(now time.Time) string {
 		}
 		now = now.Add(time.Second)
 	}
-}
-
-// begin opens a job and runs it.
-func (s *stack) begin(ctx context.Context, j *stackJob) error {
-	if err := j.open(context.WithoutCancel(ctx)); err != nil {
-		return err
-	}
-	s.shares().apply()
-	if err := s.haveJobs(); err != nil {
-		return err
-	}
-	s.runJob(s.working, j)
-	return nil
 }
 
 // runJob runs a job, and counts it as a restart when its last run did not end as it was told to.
@@ -366,6 +433,7 @@ func (s *stack) runJob(ctx context.Context, j *stackJob) {
 	j.run(ctx, func(err error) {
 		if err != nil {
 			s.sayFailed(j)(err)
+			s.plane.Failed(j.controlled(), err)
 			return
 		}
 		if err := s.store.Runs.End(context.WithoutCancel(ctx), id); err != nil {
@@ -376,7 +444,7 @@ func (s *stack) runJob(ctx context.Context, j *stackJob) {
 
 func (s *stack) sayFailed(j *stackJob) func(error) {
 	return func(err error) {
-		s.cfg.logger.Error("job failed; when the cause is removed it goes on from its last commit at the next start, or when it is resumed", "instance", j.instance.UniqueID(), "error", err)
+		s.cfg.logger.Error("job failed; when the cause is removed it goes on from its last commit at the next start, or when it is recovered", "instance", j.instance.UniqueID(), "error", err)
 	}
 }
 
@@ -391,11 +459,12 @@ func (s *stack) shares() shares {
 	return s.cfg.sharesOf(open)
 }
 
-// roomFor returns an error unless so many jobs find room in the memory that the process may hold.
-func (s *stack) roomFor(jobs int) error {
-	for _, j := range s.versions() {
-		if _, ok := j.opened(); !ok {
-			jobs--
+// roomFor returns an error unless one more job finds room in the memory that the process may hold: a new one, or one that is there.
+func (s *stack) roomFor(more *stackJob) error {
+	jobs := 1
+	for _, j := range s.jobs() {
+		if _, open := j.opened(); open && j != more {
+			jobs++
 		}
 	}
 	if need := memoryFor(jobs); s.cfg.memory < need {
@@ -464,156 +533,6 @@ func (s *stack) somethingToSeed(ctx context.Context, r *plan.SeedRange) error {
 	return fmt.Errorf("%w: nothing to seed in this range: %s", api.ErrInvalid, strings.TrimSpace(there.String()))
 }
 
-// Suspend implements api.Service: it stops the job after its last commit, once the sinks have published that.
-func (s *stack) Suspend(ctx context.Context, app, dataVersion string, by control.By) (api.Instance, error) {
-	return s.change(ctx, app, dataVersion, func(j *stackJob) error {
-		if j.isSuspended() {
-			return fmt.Errorf("%w: %s is suspended already", control.ErrRefused, dataVersion)
-		}
-		if err := s.store.Instances.Suspend(ctx, etlLine, dataVersion, true, by); err != nil {
-			return err
-		}
-		j.setSuspended(true)
-		err := j.close()
-		s.shares().apply()
-		return err
-	})
-}
-
-// Resume implements api.Service: it goes on where a suspended or failed job ended.
-func (s *stack) Resume(ctx context.Context, app, dataVersion string, by control.By) (api.Instance, error) {
-	return s.change(ctx, app, dataVersion, func(j *stackJob) error {
-		if j.works() {
-			return fmt.Errorf("%w: %s is %s; only a suspended or failed instance is resumed", control.ErrRefused, dataVersion, j.state())
-		}
-		if _, open := j.opened(); !open {
-			if err := s.roomFor(len(s.jobs()) + 1); err != nil {
-				return err
-			}
-		}
-		if err := s.store.Instances.Suspend(ctx, etlLine, dataVersion, false, by); err != nil {
-			return err
-		}
-		j.setSuspended(false)
-		if err := j.close(); err != nil { // it is opened from what is stored
-			s.cfg.logger.Warn("failed job not closed cleanly", "instance", j.instance.UniqueID(), "error", err)
-		}
-		return s.begin(ctx, j)
-	})
-}
-
-// change does something with an instance, one thing at a time.
-func (s *stack) change(ctx context.Context, app, dataVersion string, do func(*stackJob) error) (api.Instance, error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	if s.working == nil {
-		return api.Instance{}, errStopping
-	}
-	j, err := s.find(app, dataVersion)
-	if err != nil {
-		return api.Instance{}, err
-	}
-	if err := do(j); err != nil {
-		return api.Instance{}, err
-	}
-	return instanceStatus(j, time.Time{}), nil
-}
-
-// Promote implements api.Service: it makes readers see a data version. It answers when they do.
-func (s *stack) Promote(ctx context.Context, app, dataVersion string, force bool, by control.By) (api.Instance, error) {
-	j, err := s.change(ctx, app, dataVersion, func(j *stackJob) error {
-		if !force {
-			if err := s.caughtUp(ctx, j); err != nil {
-				return err
-			}
-		}
-		return s.store.Instances.Promote(ctx, etlLine, dataVersion, by)
-	})
-	if err != nil {
-		return j, err
-	}
-	return j, s.untilServed(ctx, dataVersion)
-}
-
-// Rollback implements api.Service: it makes readers see the data version that they saw before.
-func (s *stack) Rollback(ctx context.Context, app string, force bool, by control.By) (api.Instance, error) {
-	if err := s.knows(app); err != nil {
-		return api.Instance{}, err
-	}
-	before, err := s.store.Instances.Before(ctx, etlLine)
-	if err != nil {
-		return api.Instance{}, err
-	}
-	i, err := s.change(ctx, app, before, func(j *stackJob) error {
-		if !force {
-			if err := s.caughtUp(ctx, j); err != nil {
-				return err
-			}
-		}
-		return s.store.Instances.Rollback(ctx, etlLine, before, by)
-	})
-	if err != nil {
-		return i, err
-	}
-	return i, s.untilServed(ctx, before)
-}
-
-// Delete implements api.Service: it removes a data version with its state, savepoints, tables, indices and topics. What it has begun, a later
-// start finishes.
-func (s *stack) Delete(ctx context.Context, app, dataVersion string, by control.By) (api.Instance, error) {
-	return s.change(ctx, app, dataVersion, func(j *stackJob) error {
-		if len(s.versions()) == 1 {
-			return fmt.Errorf("%w: %s is the only data version; start another one first", control.ErrRefused, dataVersion)
-		}
-		if err := s.store.Instances.Delete(ctx, etlLine, dataVersion, by); err != nil {
-			return err
-		}
-		s.mu.Lock()
-		s.etl = slices.DeleteFunc(s.etl, func(o *stackJob) bool { return o == j })
-		s.mu.Unlock()
-		j.setDeleted()
-		if err := j.close(); err != nil { // what it says is about to go
-			s.cfg.logger.Warn("deleted job not closed cleanly", "instance", j.instance.UniqueID(), "error", err)
-		}
-		s.shares().apply()
-		return s.remove(ctx, j)
-	})
-}
-
-// remove removes all that an instance has. Each step does nothing where a remove before has done it.
-func (s *stack) remove(ctx context.Context, j *stackJob) (err error) {
-	names, err := s.names(j)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, names.Close()) }()
-	id := j.instance.UniqueID()
-	if err := names.Delete(ctx); err != nil {
-		return err
-	}
-	if err := topic.Delete(ctx, s.log, j.instance.Namespace()); err != nil {
-		return err
-	}
-	if err := source.Release(ctx, s.lake, ingest.Namespace, id); err != nil {
-		return err
-	}
-	if err := s.lake.Drop(ctx, j.instance.Namespace()); err != nil {
-		return err
-	}
-	if err := s.cfg.dir.forgetJob(id); err != nil { // before its directory goes, of which the lack would be a loss
-		return err
-	}
-	if err := s.store.Runs.Forget(ctx, id); err != nil {
-		return err
-	}
-	for _, dir := range []string{s.cfg.dir.join(savepointsDir, id), s.cfg.dir.join("jobs", id+".old"), s.cfg.dir.join("jobs", id+".next"), s.cfg.dir.join("jobs", id)} {
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("remove %s: %w", dir, cause(err))
-		}
-	}
-	return s.store.Instances.Deleted(ctx, etlLine, j.instance.DataVersion)
-}
-
 // patience is how long a promotion waits for the moment at which a version that follows the log has caught up.
 const patience = 5 * time.Second
 
@@ -629,10 +548,10 @@ func (s *stack) caughtUp(ctx context.Context, j *stackJob) error {
 		p, serving := j.Progress(), s.serving().Progress()
 		var why error
 		switch state := j.state(); {
-		case state == "SEEDING":
+		case state == control.Seeding:
 			return fmt.Errorf("%w: %s is seeding: it has read %d of %d rows of the lake%s", control.ErrRefused, j.instance.DataVersion, p.Seeding.Read, p.Seeding.Rows, force)
-		case state != "RUNNING":
-			return fmt.Errorf("%w: %s is %s and falls behind; resume it first, or force it", control.ErrRefused, j.instance.DataVersion, state)
+		case state != control.Running:
+			return fmt.Errorf("%w: %s is %s and falls behind; let it go on first, or force it", control.ErrRefused, j.instance.DataVersion, state)
 		case p.Ends == nil || behind(p) > behind(serving):
 			why = fmt.Errorf("%w: %s is behind: %d records to read and rows to publish, and the version that serves has %d%s",
 				control.ErrRefused, j.instance.DataVersion, behind(p), behind(serving), force)
@@ -661,63 +580,24 @@ func behind(p engine.Progress) int64 {
 	return n
 }
 
-// untilServed waits until readers see a data version.
-func (s *stack) untilServed(ctx context.Context, dataVersion string) error {
-	select {
-	case s.promoted <- struct{}{}:
-	default: // it is awake
-	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		now, _, err := s.store.Instances.Serving(ctx, etlLine)
-		if err != nil || now == dataVersion {
+// assertServing makes the index's names say what is wanted, as at the first start nobody has. An index that does not answer is waited for.
+func (s *stack) assertServing(ctx context.Context) error {
+	err := retry.Do(ctx, retry.Policy{OnRetry: func(_ int, err error, wait time.Duration) {
+		s.cfg.logger.Warn("the names of the tables may not say which data version serves; it is tried again", "error", err, "wait", wait)
+	}}, func(ctx context.Context) error {
+		_, wanted, err := s.store.Instances.Serving(ctx, etlLine)
+		if err == nil {
+			err = runner{s}.Serve(ctx, control.Instance{Line: etlLine, DataVersion: wanted})
+		}
+		if err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
+		return s.store.Instances.Served(ctx, etlLine, wanted)
+	})
+	if ctx.Err() != nil {
+		return nil
 	}
-}
-
-// keepServing makes the index's names say what is wanted: at the start, where a process before may have ended between the two, and after
-// each promotion. An index that does not answer is waited for.
-func (s *stack) keepServing(ctx context.Context) error {
-	for {
-		if err := s.serve(ctx); err != nil && ctx.Err() == nil {
-			s.cfg.logger.Error("the names of the tables do not say which data version serves; start the process again when the cause is removed", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.promoted:
-		}
-	}
-}
-
-func (s *stack) serve(ctx context.Context) (err error) {
-	_, wanted, err := s.store.Instances.Serving(ctx, etlLine)
-	if err != nil {
-		return err
-	}
-	j, err := s.find(etlLine.Program, wanted)
-	if err != nil {
-		return err
-	}
-	names, err := s.names(j)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, names.Close()) }()
-	if err := names.Serve(ctx); err != nil {
-		return err
-	}
-	if err := s.store.Instances.Served(ctx, etlLine, wanted); err != nil {
-		return err
-	}
-	return s.readServing(ctx)
+	return errors.Join(err, s.readServing(context.WithoutCancel(ctx)))
 }
 
 // names is what changes the index's names of an instance.

@@ -46,6 +46,7 @@ func runStackOf(t *testing.T, cfg stackConfig) (*stack, func()) {
 	res, err := http.Get(s.url() + "/healthz") //nolint:noctx // it waits until the stack answers
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())
+	require.Eventually(t, s.plane.Runs, time.Minute, time.Millisecond)
 	return s, func() {
 		t.Helper()
 		cancel()
@@ -77,21 +78,17 @@ func TestRefusedInstance(t *testing.T) { //nolint:paralleltest // it changes the
 
 	s, stop = runStack(t, path)
 	require.ErrorContains(t, s.ready(t.Context()), "cannot go from version 1.0.0 to 2.0.0")
-	require.Equal(t, "FAILED", s.serving().state())
-	made, err := s.Start(t.Context(), etlLine.Program, api.Start{Who: "test"})
-	require.NoError(t, err)
+	require.Equal(t, control.Failed, s.serving().state())
+	made := s.done(t, control.Start, "")
 	require.NoError(t, s.untilServes(t, made.DataVersion))
-	_, err = s.Suspend(t.Context(), etlLine.Program, millrace.Unversioned, control.By{Who: "test"})
-	require.NoError(t, err)
-	require.NoError(t, s.ready(t.Context()), "what is suspended has not failed")
-	_, err = s.Resume(t.Context(), etlLine.Program, millrace.Unversioned, control.By{Who: "test"})
+	_, err := s.act(t.Context(), control.Recover, millrace.Unversioned, test)
 	require.ErrorContains(t, err, "cannot go from version 1.0.0 to 2.0.0")
 	stop()
 
 	lms.App = before // the program of before goes on as if nothing had been
 	s, stop = runStack(t, path)
 	versions := s.versions()
-	require.Equal(t, "RUNNING", versions[0].state())
+	require.Equal(t, control.Running, versions[0].state())
 	require.Equal(t, made.DataVersion, s.serving().instance.DataVersion)
 	stop()
 }
@@ -103,8 +100,19 @@ func (s *stack) untilServes(t *testing.T, dataVersion string) error {
 		j, err := s.find(etlLine.Program, dataVersion)
 		return err == nil && s.caughtUp(t.Context(), j) == nil
 	}, time.Minute, 10*time.Millisecond)
-	_, err := s.Promote(t.Context(), etlLine.Program, dataVersion, false, control.By{Who: "test"})
+	_, err := s.act(t.Context(), control.Promote, dataVersion, test)
 	return err
+}
+
+// test is who asks in tests.
+var test = api.Ask{Who: "test", Reason: "test"}
+
+// done does something with a data version, which must succeed.
+func (s *stack) done(t *testing.T, a control.Action, dataVersion string) control.Operation {
+	t.Helper()
+	op, err := s.act(t.Context(), a, dataVersion, test)
+	require.NoError(t, err)
+	return op
 }
 
 // The metrics of a job that is opened again are there again, and those of a closed one are not.
@@ -112,10 +120,9 @@ func TestMetricsOfInstances(t *testing.T) {
 	t.Parallel()
 	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
 	defer stop()
-	by := control.By{Who: "test"}
-	made, err := s.Start(t.Context(), etlLine.Program, api.Start{})
-	require.NoError(t, err)
-	sample := `millrace_engine_epoch{unique_id="` + made.UniqueID + `"`
+	made := s.done(t, control.Start, "")
+	uniqueID := made.UniqueID()
+	sample := `millrace_engine_epoch{unique_id="` + uniqueID + `"`
 	metrics := func() string {
 		w := httptest.NewRecorder()
 		s.serveMetrics(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
@@ -124,11 +131,9 @@ func TestMetricsOfInstances(t *testing.T) {
 	}
 	for range 2 {
 		require.Contains(t, metrics(), sample)
-		_, err = s.Suspend(t.Context(), etlLine.Program, made.DataVersion, by)
-		require.NoError(t, err)
+		s.done(t, control.Suspend, made.DataVersion)
 		require.NotContains(t, metrics(), sample)
-		_, err = s.Resume(t.Context(), etlLine.Program, made.DataVersion, by)
-		require.NoError(t, err)
+		s.done(t, control.Resume, made.DataVersion)
 	}
 }
 
@@ -139,7 +144,7 @@ func TestRoomForInstances(t *testing.T) {
 	defer stop()
 	var err error
 	for range 20 {
-		if _, err = s.Start(t.Context(), etlLine.Program, api.Start{}); err != nil {
+		if _, err = s.act(t.Context(), control.Start, "", test); err != nil {
 			break
 		}
 	}
@@ -152,20 +157,19 @@ func TestDeletionIsFinished(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "data")
 	s, stop := runStack(t, path)
-	by := control.By{Who: "test", Reason: "test"}
 	require.NoError(t, s.log.Append(t.Context(), []record.Item{{
 		Account: "a", Env: "e", SourceType: lms.App.SourceTypes[0], Kind: record.Event, ID: "urn:e",
 		Bytes: []byte(`{"id":"urn:e","type":"ViewEvent","eventTime":"2018-08-20T00:00:00Z","actor":{"id":"urn:p"},"object":{"id":"urn:page"}}`),
 	}}))
-	made, err := s.Start(t.Context(), etlLine.Program, api.Start{})
-	require.NoError(t, err)
+	made := s.done(t, control.Start, "")
+	uniqueID := made.UniqueID()
 	require.NoError(t, s.untilPublished(t.Context()))
 	j, err := s.find(etlLine.Program, made.DataVersion)
 	require.NoError(t, err)
-	require.NoError(t, j.Savepoint(t.Context(), s.cfg.dir.join(savepointsDir, made.UniqueID, "one")))
+	require.NoError(t, j.Savepoint(t.Context(), s.cfg.dir.join(savepointsDir, uniqueID, "one")))
 	has := func(s *stack) (what []string) {
 		for _, dir := range []string{"jobs", savepointsDir} {
-			if _, err := os.Stat(s.cfg.dir.join(dir, made.UniqueID)); err == nil {
+			if _, err := os.Stat(s.cfg.dir.join(dir, uniqueID)); err == nil {
 				what = append(what, dir)
 			}
 		}
@@ -185,15 +189,22 @@ func TestDeletionIsFinished(t *testing.T) {
 		return what
 	}
 	require.Equal(t, []string{"jobs", savepointsDir, "lake", "index", "topic"}, has(s))
-	require.NoError(t, s.store.Instances.Delete(t.Context(), etlLine, made.DataVersion, by)) // and no further
+	_, err = s.store.Instances.Begin(t.Context(), control.Request{ // and no further
+		Line: etlLine, DataVersion: made.DataVersion, Action: control.Delete, By: test.By(), Role: control.Admin,
+	})
+	require.NoError(t, err)
 	stop()
 
 	s, stop = runStack(t, path)
+	require.Eventually(t, func() bool { // it is carried out in the background
+		left, err := s.store.Instances.Working(context.Background())
+		return err == nil && len(left) == 0
+	}, time.Minute, 10*time.Millisecond)
 	require.Empty(t, has(s))
 	require.Len(t, s.versions(), 1)
 	all, err := s.store.Instances.List(t.Context())
 	require.NoError(t, err)
-	require.Len(t, all, 1)
+	require.Len(t, all, 2, "the raw lake's, and the other data version")
 	totals, err := s.index.Totals(t.Context(), "activity_view")
 	require.NoError(t, err)
 	require.EqualValues(t, 1, totals.Rows, "the other data version has lost nothing")

@@ -10,11 +10,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"millrace"
+	"millrace/control"
 	"millrace/engine"
 	"millrace/plan"
 )
 
-// stackJob is a job of the stack and what became of it. It is open, and may run, or it is closed: then it is suspended, or could not be
+// stackJob is a job of the stack and what became of it. It is open, and may run, or it is closed: then it is not to run, or could not be
 // opened.
 type stackJob struct {
 	instance millrace.Instance
@@ -22,18 +23,17 @@ type stackJob struct {
 	seed     *plan.SeedRange
 	start    func(context.Context, *prometheus.Registry) (*millrace.Job, error)
 
-	mu        sync.Mutex
-	job       *millrace.Job        // nil while it is closed
-	metrics   *prometheus.Registry // of the open job
-	last      engine.Progress      // of one that was closed
-	suspended bool                 // it is not to run
-	deleted   bool                 // it is being deleted
-	err       error                // why it failed
-	restarts  int64                // how often it had to be started again
-	ledger    *readLedger          // as it was read last; nil when it was not yet
-	since     time.Time            // its run began; zero when it was not run
-	stop      context.CancelFunc   // ends its run; nil when it was not run
-	ended     chan struct{}        // closed when its run has ended
+	mu       sync.Mutex
+	job      *millrace.Job        // nil while it is closed
+	metrics  *prometheus.Registry // of the open job
+	last     engine.Progress      // of one that was closed
+	life     control.State        // of the instance, as it is recorded
+	err      error                // why it failed
+	restarts int64                // how often it had to be started again
+	ledger   *readLedger          // as it was read last; nil when it was not yet
+	since    time.Time            // its run began; zero when it was not run
+	stop     context.CancelFunc   // ends its run; nil when it was not run
+	ended    chan struct{}        // closed when its run has ended
 }
 
 // open opens the job again, or for the first time.
@@ -48,8 +48,8 @@ func (j *stackJob) open(ctx context.Context) error {
 	return err
 }
 
-// close ends the job's run, when there is one, and closes it.
-func (j *stackJob) close() error {
+// end ends the job's run, when there is one. The job stays open.
+func (j *stackJob) end() {
 	j.mu.Lock()
 	stop, ended := j.stop, j.ended
 	j.stop = nil
@@ -58,17 +58,44 @@ func (j *stackJob) close() error {
 		stop()
 		<-ended
 	}
+}
+
+// close ends the job's run, when there is one, and closes it.
+func (j *stackJob) close() error {
+	j.end()
 	j.mu.Lock()
 	job := j.job
 	if job != nil {
 		j.last = job.Progress()
 	}
-	j.job, j.metrics = nil, nil
+	j.job, j.metrics, j.since = nil, nil, time.Time{}
 	j.mu.Unlock()
 	if job == nil {
 		return nil
 	}
 	return job.Close()
+}
+
+// ran reports whether the job that is open has had a run.
+func (j *stackJob) ran() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.job != nil && !j.since.IsZero()
+}
+
+// runs reports whether the job's run was begun and not ended.
+func (j *stackJob) runs() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.stop == nil {
+		return false
+	}
+	select {
+	case <-j.ended:
+		return false
+	default:
+		return true
+	}
 }
 
 // run runs the job until ctx ends, in the background. A job that fails stays open. onEnd is called with what it failed of, or nil.
@@ -140,36 +167,18 @@ func (j *stackJob) opened() (*millrace.Job, bool) {
 	return j.job, j.job != nil
 }
 
-// setSuspended says whether the job is to run. What it failed of before does not count any more.
-func (j *stackJob) setSuspended(suspended bool) {
+// live takes note of how the instance is.
+func (j *stackJob) live(state control.State) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.suspended, j.err = suspended, nil
+	j.life = state
 }
 
-func (j *stackJob) setDeleted() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.deleted, j.err = true, nil
-}
-
-func (j *stackJob) isDeleted() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.deleted
-}
-
-func (j *stackJob) isSuspended() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.suspended
-}
-
-// works reports whether the job is to get ahead: neither suspended nor failed.
+// works reports whether the job is to get ahead: it runs, or is about to, and has not failed.
 func (j *stackJob) works() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return !j.suspended && j.err == nil
+	return (j.life == control.Running || j.life == control.Starting || j.life == control.Upgrading) && j.err == nil
 }
 
 // runsFor is how long the job has run.
@@ -195,22 +204,20 @@ func (j *stackJob) restarted() int64 {
 	return j.restarts
 }
 
-// states are all that state answers.
-var states = []string{"RUNNING", "SEEDING", "SUSPENDED", "FAILED", "DELETED"}
-
-// state is the job's state in a word.
-func (j *stackJob) state() string {
+// state is the state that people see.
+func (j *stackJob) state() control.State {
+	j.mu.Lock()
+	life, failed := j.life, j.err != nil
+	j.mu.Unlock()
 	switch {
-	case j.isDeleted():
-		return "DELETED"
-	case j.failure() != nil:
-		return "FAILED"
-	case j.isSuspended():
-		return "SUSPENDED"
-	case j.Progress().Seeds():
-		return "SEEDING"
+	case life.Busy():
+		return life
+	case failed:
+		return control.Failed
+	case life == control.Running && j.Progress().Seeds():
+		return control.Seeding
 	}
-	return "RUNNING"
+	return life
 }
 
 // gather adds the metrics of the open job.

@@ -26,6 +26,7 @@ const (
 	exitNotFound    = 3
 	exitNotAllowed  = 4
 	exitConflict    = 5
+	exitTimedOut    = 6
 	exitInterrupted = 130
 )
 
@@ -57,6 +58,9 @@ func run(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	fmt.Fprintln(os.Stderr, "millrace:", sentence(err))
+	if errors.Is(err, errTimedOut) {
+		return exitTimedOut
+	}
 	var answered problemError
 	if errors.As(err, &answered) {
 		return answered.exitCode()

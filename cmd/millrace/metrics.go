@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"millrace/control"
 	"millrace/engine"
 	"millrace/ingest"
 )
@@ -34,9 +35,9 @@ func newJobMetrics(s *stack) *jobMetrics {
 		return d
 	}
 	m.info = desc("millrace_job_info", "1 for each job; its labels say what it is.", "unique_id", "jobname", "app", "app_version", "data_version")
-	m.state = desc("millrace_job_state", "1 for the state that the job is in, 0 for the others: RUNNING, SEEDING, SUSPENDED, FAILED, DELETED.", "unique_id", "state")
+	m.state = desc("millrace_job_state", "1 for the state that the instance is in, 0 for the others: those of docs/lifecycle.md.", "unique_id", "state")
 	m.serving = desc("millrace_job_serving", "1 when readers see the tables of the job's data version.", "unique_id")
-	m.failed = desc("millrace_job_failed", "1 when the job has failed; it goes on from its last commit at the next start, or when it is resumed.", "unique_id")
+	m.failed = desc("millrace_job_failed", "1 when the job has failed; it goes on from its last commit at the next start, or when it is recovered.", "unique_id")
 	m.restarts = desc("millrace_job_restarts_total",
 		"How often the job was started again after it had failed, or its process was killed, since its first start. A stop that was asked for does not count.", "unique_id")
 	m.items = desc("millrace_job_items_total", "Items of the log that the job has read, and what became of them, since its first start.", "unique_id", "counter")
@@ -86,8 +87,8 @@ func (m *jobMetrics) Collect(ch chan<- prometheus.Metric) {
 func (m *jobMetrics) job(c jobSeries, serving bool) {
 	c.gauge(m.info, 1, jobName(c.j), c.j.plan.App, c.j.plan.Version, c.j.instance.DataVersion)
 	now := c.j.state()
-	for _, state := range states {
-		c.gauge(m.state, truth(state == now), state)
+	for _, state := range control.States {
+		c.gauge(m.state, truth(state == now), string(state))
 	}
 	c.gauge(m.serving, truth(serving))
 	c.gauge(m.failed, truth(c.j.failure() != nil))

@@ -74,15 +74,11 @@ func TestRestartsAreCounted(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "data")
 	s, stop := runStack(t, path)
-	by := control.By{Who: "test"}
-	made, err := s.Start(t.Context(), etlLine.Program, api.Start{})
-	require.NoError(t, err)
+	made := s.done(t, control.Start, "")
 	j, err := s.find(etlLine.Program, made.DataVersion)
 	require.NoError(t, err)
-	_, err = s.Suspend(t.Context(), etlLine.Program, made.DataVersion, by)
-	require.NoError(t, err)
-	_, err = s.Resume(t.Context(), etlLine.Program, made.DataVersion, by)
-	require.NoError(t, err)
+	s.done(t, control.Suspend, made.DataVersion)
+	s.done(t, control.Resume, made.DataVersion)
 	stop()
 
 	s, stop = runStack(t, path)
@@ -91,8 +87,7 @@ func TestRestartsAreCounted(t *testing.T) {
 	}
 	// A job that fails and is resumed.
 	id := j.instance.UniqueID()
-	_, err = s.Suspend(t.Context(), etlLine.Program, made.DataVersion, by)
-	require.NoError(t, err)
+	s.done(t, control.Suspend, made.DataVersion)
 	j, err = s.find(etlLine.Program, made.DataVersion)
 	require.NoError(t, err)
 	require.NoError(t, j.open(t.Context()))
@@ -100,13 +95,11 @@ func TestRestartsAreCounted(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.NoError(t, job.Run(ended))
-	j.setSuspended(false)
 	s.runJob(s.working, j) // it was run before, which it refuses
 	j.wait()
-	require.Equal(t, "FAILED", j.state())
+	require.Equal(t, control.Failed, j.state())
 	require.Zero(t, j.restarted())
-	_, err = s.Resume(t.Context(), etlLine.Program, made.DataVersion, by)
-	require.NoError(t, err)
+	s.done(t, control.Recover, made.DataVersion)
 	require.EqualValues(t, 1, j.restarted())
 
 	// What kill -9 leaves: the run has begun and not ended.
@@ -122,8 +115,7 @@ func TestRestartsAreCounted(t *testing.T) {
 	require.Contains(t, text, `millrace_job_restarts_total{unique_id="`+id+`"} 2`)
 	require.Contains(t, text, `flink_jobmanager_job_fullrestarts{jobname="`+id+`"} 2`)
 	require.Contains(t, text, `flink_jobmanager_job_fullrestarts{jobname="global-ingest-unversioned"} 0`)
-	_, err = s.Delete(t.Context(), etlLine.Program, made.DataVersion, control.By{Who: "test", Reason: "test"})
-	require.NoError(t, err)
+	s.done(t, control.Delete, made.DataVersion)
 	stop()
 
 	store, err = control.Open(filepath.Join(path, "keys.db"))
@@ -140,7 +132,7 @@ func TestLedgerOfEachJob(t *testing.T) {
 	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
 	defer stop()
 	s.appendItems(t)
-	made, err := s.Start(t.Context(), etlLine.Program, api.Start{Seed: &api.Seed{}})
+	made, err := s.act(t.Context(), control.Start, "", api.Ask{Who: "test", Seed: &api.Seed{}})
 	require.NoError(t, err)
 	require.NoError(t, s.untilServes(t, made.DataVersion))
 	require.NoError(t, s.untilPublished(t.Context()))
@@ -189,7 +181,7 @@ func TestLedgerOfEachJob(t *testing.T) {
 	}
 	text := s.metricsText(t)
 	require.NotRegexp(t, `(?m)^millrace_job_ledger_difference_records\{.*\} -?[1-9]`, text)
-	require.Contains(t, text, `millrace_job_ledger_balanced{unique_id="`+made.UniqueID+`"} 1`)
+	require.Contains(t, text, `millrace_job_ledger_balanced{unique_id="`+made.UniqueID()+`"} 1`)
 
 	// A row that is gone from the targets is missing.
 	j := s.serving()
@@ -199,9 +191,9 @@ func TestLedgerOfEachJob(t *testing.T) {
 	}
 	j.setLedger(&spoiled)
 	text = s.metricsText(t)
-	require.Contains(t, text, `millrace_job_ledger_difference_records{account="records of activity_view",unique_id="`+made.UniqueID+`"} 1`)
-	require.Contains(t, text, `millrace_job_ledger_difference_records{account="read",unique_id="`+made.UniqueID+`"} 0`, "that is of the last commit")
-	require.Contains(t, text, `millrace_job_ledger_balanced{unique_id="`+made.UniqueID+`"} 0`)
+	require.Contains(t, text, `millrace_job_ledger_difference_records{account="records of activity_view",unique_id="`+made.UniqueID()+`"} 1`)
+	require.Contains(t, text, `millrace_job_ledger_difference_records{account="read",unique_id="`+made.UniqueID()+`"} 0`, "that is of the last commit")
+	require.Contains(t, text, `millrace_job_ledger_balanced{unique_id="`+made.UniqueID()+`"} 0`)
 }
 
 // Profiles are for who has the operators' token.

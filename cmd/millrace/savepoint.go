@@ -324,11 +324,7 @@ The state that a job had is kept beside it, in jobs/<instance>.old, until the ne
 			}
 		}
 		for _, p := range all {
-			job := dir.join("jobs", p.Instance)
-			if err := engine.Rewind(nil, p.Dir, job, time.Now()); err != nil {
-				return err
-			}
-			if err := keepCheckpoints(job, p.Epoch); err != nil {
+			if err := rewindJob(dir.join("jobs", p.Instance), p); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is back at epoch %d, of %s\n", p.Instance, p.Epoch, p.Made.Format(time.RFC3339))
@@ -336,6 +332,14 @@ The state that a job had is kept beside it, in jobs/<instance>.old, until the ne
 		return nil
 	}
 	return cmd
+}
+
+// rewindJob takes a job that does not run back to a savepoint or checkpoint.
+func rewindJob(job string, to savepoint) error {
+	if err := engine.Rewind(nil, to.Dir, job, time.Now()); err != nil {
+		return err
+	}
+	return keepCheckpoints(job, to.Epoch)
 }
 
 // keepCheckpoints gives a job that was taken back those checkpoints of the state before that are not newer: to go back further stays

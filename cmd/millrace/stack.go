@@ -94,13 +94,13 @@ type stack struct {
 	index     *delivery.Index
 	catalog   *catalog.Catalog
 	console   *web.Server
+	plane     *control.Plane
 	operators http.Handler // what operators do
 	secret    string       // that operators show
 	raw       *stackJob
 
-	changing sync.Mutex      // held while instances change
+	changing sync.Mutex      // held while a job is added, or stands still for what is done to its tables
 	working  context.Context // of the jobs' runs; nil unless the stack runs
-	promoted chan struct{}   // wakes keepServing
 
 	rewriteIndex bool // once it is closed, without what was deleted from it
 
@@ -110,7 +110,7 @@ type stack struct {
 }
 
 func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
-	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), promoted: make(chan struct{}, 1), secret: rand.Text()}
+	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), secret: rand.Text()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -157,6 +157,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = s.openJobs(ctx); err != nil {
 		return s, err
 	}
+	s.plane = control.NewPlane(control.PlaneConfig{Instances: s.store.Instances, Runner: runner{s}, Logger: cfg.logger, Changed: s.changed})
 	if s.operators, err = api.New(api.Config{Service: s, Authorize: s.authorizeOperator, Logger: cfg.logger}); err != nil {
 		return s, err
 	}
@@ -299,13 +300,17 @@ func (s *stack) Run(ctx context.Context) error {
 	mux.Handle(catalog.Path, s.catalog)
 	mux.Handle(api.Path, s.operators)
 	mux.Handle(api.Path+"/", s.operators)
+	mux.Handle(api.OperationsPath+"/", s.operators)
 	mux.Handle(profilePath, s.profiles())
 	mux.Handle("/", s.console)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 
 	working, stopJobs := context.WithCancel(context.WithoutCancel(ctx)) // jobs outlive ctx until they have read the rest
 	defer stopJobs()
-	if err := s.runJobs(working); err != nil {
+	if err := s.beginWork(working); err != nil {
+		return err
+	}
+	if err := s.plane.StartJobs(working); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -317,7 +322,8 @@ func (s *stack) Run(ctx context.Context) error {
 		defer stopJobs()
 		return s.windDown(context.WithoutCancel(ctx), server)
 	})
-	g.Go(func() error { return s.keepServing(ctx) })
+	g.Go(func() error { return s.plane.Run(ctx) })
+	g.Go(func() error { return s.assertServing(ctx) })
 	g.Go(func() error { return s.keepLedgers(ctx) })
 	err := g.Wait()
 	s.changing.Lock()
@@ -325,23 +331,21 @@ func (s *stack) Run(ctx context.Context) error {
 	s.changing.Unlock()
 	for _, j := range s.jobs() {
 		j.wait()
+		err = errors.Join(err, s.plane.Stopped(j.controlled()))
 	}
 	return err
 }
 
-// runJobs runs the jobs that are to run, and closes those that are suspended.
-func (s *stack) runJobs(ctx context.Context) error {
+// beginWork closes the jobs that are not to run: the plane runs the others.
+func (s *stack) beginWork(ctx context.Context) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	s.working = ctx
 	for _, j := range s.jobs() {
-		switch _, open := j.opened(); {
-		case j.isSuspended():
+		if state := j.state(); state == control.Suspended || state == control.Canceled {
 			if err := j.close(); err != nil {
 				return err
 			}
-		case open:
-			s.runJob(ctx, j)
 		}
 	}
 	s.shares().apply()

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"millrace"
+	"millrace/control"
 	"millrace/delivery"
 	"millrace/engine"
 	"millrace/etl"
@@ -78,8 +79,8 @@ func webJob(j *stackJob, p engine.Progress) web.Job {
 
 // jobState is a job's state in words.
 func jobState(j *stackJob, p engine.Progress) string {
-	state := j.state()
-	if state == "SEEDING" && p.Seeding.Rows > 0 {
+	state := string(j.state())
+	if state == string(control.Seeding) && p.Seeding.Rows > 0 {
 		state += fmt.Sprintf(" %d %%", 100*p.Seeding.Read/p.Seeding.Rows)
 	}
 	return state

@@ -4,11 +4,16 @@
 // addresses. Whoever changes something shows a token; errors are problem documents (RFC 9457) that say what to do.
 //
 //	GET  /api/v1/apps                                          the apps with their instances
-//	GET  /api/v1/apps/{app}/history                            who decided what, the newest first
+//	GET  /api/v1/apps/{app}/history                            who decided what: the newest hundred operations, or those before ?before=id
+//	GET  /api/v1/apps/{app}/instances/{version}/jobs           the runs of an instance, the newest first
 //	GET  /api/v1/apps/{app}/instances/{version}/ledger         where each record is that its job has read: Ledger
-//	POST /api/v1/apps/{app}/instances                          start a data version: Start
-//	POST /api/v1/apps/{app}/instances/{version}/{action}       suspend, resume, promote or delete: Act
-//	POST /api/v1/apps/{app}/rollback                           make the version serve that did before: Act
+//	GET  /api/v1/operations/{id}                               how an operation is; ?wait=30s answers when it has ended, or after that time
+//	POST /api/v1/apps/{app}/instances                          start a data version: Ask
+//	POST /api/v1/apps/{app}/instances/{version}/{action}       an action of the lifecycle: Ask
+//	POST /api/v1/apps/{app}/rollback                           make the version serve that did before: Ask
+//
+// A POST is answered with 202 and the operation that was begun: it is recorded, and will be carried out. One with an Idempotency-Key that was
+// used before is answered with the operation that it was used for.
 //
 // It keeps nothing and knows no job.
 package api
@@ -21,14 +26,19 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"millrace/control"
 )
 
-// Path is the pattern that the handler serves.
-const Path = "/api/v1/apps"
+// Paths that the handler serves, with all that is below them.
+const (
+	Path           = "/api/v1/apps"
+	OperationsPath = "/api/v1/operations"
+)
 
 // App is an app with its instances.
 type App struct {
@@ -47,8 +57,13 @@ type Instance struct {
 	UniqueID    string    `json:"unique_id"`
 	DataVersion string    `json:"data_version"`
 	Created     time.Time `json:"created,omitzero"`
-	State       string    `json:"state"` // RUNNING, SEEDING, SUSPENDED, FAILED; STOPPED when nothing serves the data directory
+	Version     string    `json:"version"` // of the app
+	State       string    `json:"state"`   // one of control's
 	Error       string    `json:"error,omitempty"`
+	Can         []string  `json:"can,omitempty"`       // the actions that are possible now
+	Savepoint   string    `json:"savepoint,omitempty"` // that it was last suspended with
+	Updated     time.Time `json:"updated,omitzero"`
+	UpdatedBy   string    `json:"updated_by,omitempty"`
 	Seeding     *Seeding  `json:"seeding,omitempty"`
 
 	Read       int64 `json:"read"`
@@ -95,11 +110,28 @@ type Amount struct {
 	Count int64  `json:"count"`
 }
 
-// Start says what a new data version begins with.
-type Start struct {
-	Seed   *Seed  `json:"seed,omitempty"` // none: the oldest record of the log
-	Who    string `json:"who,omitempty"`
-	Reason string `json:"reason,omitempty"`
+// Ask says who wants something done with an instance, why, and how.
+type Ask struct {
+	Who       string `json:"who,omitempty"`
+	Reason    string `json:"reason,omitempty"`    // needed to delete, and with force
+	Force     bool   `json:"force,omitempty"`     // promote or roll back to a version that is seeding or behind
+	Seed      *Seed  `json:"seed,omitempty"`      // what a new instance begins with; none: the oldest record of the log
+	Savepoint string `json:"savepoint,omitempty"` // name of the one to make, or to recover from; a checkpoint is checkpoint/<epoch>
+
+	Action control.Action `json:"-"`
+	Key    string         `json:"-"` // Idempotency-Key
+	Role   control.Role   `json:"-"`
+}
+
+// By is who asks, for the history.
+func (a Ask) By() control.By { return control.By{Who: a.Who, Reason: a.Reason} }
+
+// check returns an error when a reason is needed and there is none.
+func (a Ask) check() error {
+	if (a.Force || a.Action == control.Delete || a.Action == control.Force) && strings.TrimSpace(a.Reason) == "" {
+		return fmt.Errorf("%w: this needs a reason, for the history", ErrInvalid)
+	}
+	return nil
 }
 
 // Seed is a part of the lake. What is left out is not restricted.
@@ -111,23 +143,6 @@ type Seed struct {
 	EntitiesFirst bool     `json:"entities_first,omitempty"`
 }
 
-// Act says who does something with an instance, and why.
-type Act struct {
-	Who    string `json:"who,omitempty"`
-	Reason string `json:"reason,omitempty"`
-	Force  bool   `json:"force,omitempty"` // promote a version that is seeding or behind; needs a reason
-}
-
-func (a Act) by() control.By { return control.By{Who: a.Who, Reason: a.Reason} }
-
-// check returns an error when a reason is needed and there is none.
-func (a Act) check(needed bool) error {
-	if needed && strings.TrimSpace(a.Reason) == "" {
-		return fmt.Errorf("%w: this needs a reason, for the history", ErrInvalid)
-	}
-	return nil
-}
-
 // Errors of a Service. Those of control are understood too.
 var (
 	ErrInvalid  = errors.New("not understood")
@@ -137,14 +152,15 @@ var (
 // Service does what requests ask for.
 type Service interface {
 	Apps(ctx context.Context) ([]App, error)
-	History(ctx context.Context, app string) ([]control.Change, error)
+	History(ctx context.Context, app string, before int64) ([]control.Operation, error)
+	Jobs(ctx context.Context, app, dataVersion string) ([]control.Job, error)
 	Ledger(ctx context.Context, app, dataVersion string) (Ledger, error)
-	Start(ctx context.Context, app string, start Start) (Instance, error)
-	Suspend(ctx context.Context, app, dataVersion string, by control.By) (Instance, error)
-	Resume(ctx context.Context, app, dataVersion string, by control.By) (Instance, error)
-	Promote(ctx context.Context, app, dataVersion string, force bool, by control.By) (Instance, error)
-	Rollback(ctx context.Context, app string, force bool, by control.By) (Instance, error)
-	Delete(ctx context.Context, app, dataVersion string, by control.By) (Instance, error)
+
+	// Do begins an operation. For Start, and for Rollback, the data version is empty.
+	Do(ctx context.Context, app, dataVersion string, ask Ask) (control.Operation, error)
+
+	// Operation returns one once it has ended, or as it is when ctx does.
+	Operation(ctx context.Context, id int64) (control.Operation, error)
 }
 
 // Config says who does the work, and who may ask for it.
@@ -173,33 +189,27 @@ func New(cfg Config) (http.Handler, error) {
 	h := &handler{cfg}
 	mux := http.NewServeMux()
 	read := func(pattern string, f func(*http.Request) (any, error)) {
-		mux.HandleFunc("GET "+Path+pattern, func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, f) })
+		mux.HandleFunc("GET "+pattern, func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, http.StatusOK, f) })
 	}
-	change := func(pattern string, f func(*http.Request) (any, error)) {
+	do := func(pattern string, action func(*http.Request) control.Action) {
 		mux.HandleFunc("POST "+Path+pattern, func(w http.ResponseWriter, r *http.Request) {
-			h.answer(w, r, func(r *http.Request) (any, error) {
-				token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-				if err := h.Authorize(token); err != nil {
-					return nil, errUnauthorized
-				}
-				return f(r)
-			})
+			h.answer(w, r, http.StatusAccepted, func(r *http.Request) (any, error) { return h.do(r, action(r)) })
 		})
 	}
-	read("", func(r *http.Request) (any, error) { return h.Service.Apps(r.Context()) })
-	read("/{app}/history", func(r *http.Request) (any, error) { return h.Service.History(r.Context(), r.PathValue("app")) })
-	read("/{app}/instances/{version}/ledger", func(r *http.Request) (any, error) {
-		version := r.PathValue("version")
-		if err := control.CheckDataVersion(version); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
+	read(Path, func(r *http.Request) (any, error) { return h.Service.Apps(r.Context()) })
+	read(Path+"/{app}/history", h.history)
+	read(Path+"/{app}/instances/{version}/jobs", versioned(func(r *http.Request, version string) (any, error) {
+		return h.Service.Jobs(r.Context(), r.PathValue("app"), version)
+	}))
+	read(Path+"/{app}/instances/{version}/ledger", versioned(func(r *http.Request, version string) (any, error) {
 		return h.Service.Ledger(r.Context(), r.PathValue("app"), version)
-	})
-	change("/{app}/instances", h.start)
-	change("/{app}/instances/{version}/{action}", h.act)
-	change("/{app}/rollback", h.rollback)
+	}))
+	read(OperationsPath+"/{id}", h.operation)
+	do("/{app}/instances", func(*http.Request) control.Action { return control.Start })
+	do("/{app}/instances/{version}/{action}", func(r *http.Request) control.Action { return control.Action(r.PathValue("action")) })
+	do("/{app}/rollback", func(*http.Request) control.Action { return control.Rollback })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		h.answer(w, r, func(r *http.Request) (any, error) {
+		h.answer(w, r, http.StatusOK, func(r *http.Request) (any, error) {
 			return nil, fmt.Errorf("%w: %s %s", ErrNotFound, r.Method, r.URL.Path)
 		})
 	})
@@ -208,51 +218,82 @@ func New(cfg Config) (http.Handler, error) {
 
 var errUnauthorized = errors.New("this needs the token of the process that serves, in Authorization: Bearer …; it is in running.json of the data directory")
 
-func (h *handler) start(r *http.Request) (any, error) {
-	var start Start
-	if err := decode(r, &start); err != nil {
-		return nil, err
+// versioned checks the data version of a request.
+func versioned(f func(r *http.Request, version string) (any, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		version := r.PathValue("version")
+		if err := control.CheckDataVersion(version); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		return f(r, version)
 	}
-	return h.Service.Start(r.Context(), r.PathValue("app"), start)
 }
 
-func (h *handler) act(r *http.Request) (any, error) {
-	var act Act
-	if err := decode(r, &act); err != nil {
-		return nil, err
-	}
-	app, version := r.PathValue("app"), r.PathValue("version")
-	if err := control.CheckDataVersion(version); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	switch r.PathValue("action") {
-	case "suspend":
-		return h.Service.Suspend(r.Context(), app, version, act.by())
-	case "resume":
-		return h.Service.Resume(r.Context(), app, version, act.by())
-	case "promote":
-		if err := act.check(act.Force); err != nil {
-			return nil, err
+func (h *handler) history(r *http.Request) (any, error) {
+	before := int64(0)
+	if text := r.URL.Query().Get("before"); text != "" {
+		var err error
+		if before, err = strconv.ParseInt(text, 10, 64); err != nil || before < 1 {
+			return nil, fmt.Errorf("%w: before=%s: want the id of an operation", ErrInvalid, text)
 		}
-		return h.Service.Promote(r.Context(), app, version, act.Force, act.by())
-	case "delete":
-		if err := act.check(true); err != nil {
-			return nil, err
-		}
-		return h.Service.Delete(r.Context(), app, version, act.by())
 	}
-	return nil, fmt.Errorf("%w: there is no action %q; there are suspend, resume, promote and delete", ErrNotFound, r.PathValue("action"))
+	return h.Service.History(r.Context(), r.PathValue("app"), before)
 }
 
-func (h *handler) rollback(r *http.Request) (any, error) {
-	var act Act
-	if err := decode(r, &act); err != nil {
+// longestWait is how long a request may wait for the end of an operation.
+const longestWait = time.Minute
+
+func (h *handler) operation(r *http.Request) (any, error) {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("%w: there is no operation %q", ErrNotFound, r.PathValue("id"))
+	}
+	wait := time.Duration(0)
+	if text := r.URL.Query().Get("wait"); text != "" {
+		if wait, err = time.ParseDuration(text); err != nil || wait < 0 || wait > longestWait {
+			return nil, fmt.Errorf("%w: wait=%s: want a duration of at most %s, such as 30s", ErrInvalid, text, longestWait)
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), wait)
+	defer cancel()
+	return h.Service.Operation(ctx, id)
+}
+
+// do begins an operation.
+func (h *handler) do(r *http.Request, action control.Action) (any, error) {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if err := h.Authorize(token); err != nil {
+		return nil, errUnauthorized
+	}
+	var ask Ask
+	if err := decode(r, &ask); err != nil {
 		return nil, err
 	}
-	if err := act.check(act.Force); err != nil {
+	ask.Action, ask.Key, ask.Role = action, r.Header.Get("Idempotency-Key"), control.Admin
+	version := r.PathValue("version")
+	if version != "" {
+		if err := control.CheckDataVersion(version); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		if !slices.Contains(control.Actions, action) || action == control.Start || action == control.Rollback {
+			return nil, fmt.Errorf("%w: there is no action %q; there are %s", ErrNotFound, action, actions())
+		}
+	}
+	if err := ask.check(); err != nil {
 		return nil, err
 	}
-	return h.Service.Rollback(r.Context(), r.PathValue("app"), act.Force, act.by())
+	return h.Service.Do(r.Context(), r.PathValue("app"), version, ask)
+}
+
+// actions names those that an instance can be asked for.
+func actions() string {
+	var words []string
+	for _, a := range control.Actions {
+		if a != control.Start && a != control.Rollback {
+			words = append(words, string(a))
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 // decode reads a request's body. None is an empty one.
@@ -272,11 +313,11 @@ func decode(r *http.Request, into any) error {
 	return nil
 }
 
-func (h *handler) answer(w http.ResponseWriter, r *http.Request, f func(*http.Request) (any, error)) {
+func (h *handler) answer(w http.ResponseWriter, r *http.Request, status int, f func(*http.Request) (any, error)) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	body, err := f(r)
-	status, kind := http.StatusOK, "application/json"
+	kind := "application/json"
 	if err != nil {
 		status, kind = statusOf(err), "application/problem+json"
 		if status == http.StatusInternalServerError {
@@ -304,7 +345,9 @@ func statusOf(err error) int {
 		return http.StatusUnauthorized
 	case errors.Is(err, ErrInvalid):
 		return http.StatusBadRequest
-	case errors.Is(err, ErrNotFound), errors.Is(err, control.ErrUnknownInstance):
+	case errors.Is(err, control.ErrNotAllowed):
+		return http.StatusForbidden
+	case errors.Is(err, ErrNotFound), errors.Is(err, control.ErrUnknownInstance), errors.Is(err, control.ErrUnknownOperation):
 		return http.StatusNotFound
 	case errors.Is(err, control.ErrRefused), errors.Is(err, control.ErrInstanceExists):
 		return http.StatusConflict

@@ -23,43 +23,28 @@ type service struct {
 	err   error
 }
 
-func (s *service) note(format string, args ...any) (api.Instance, error) {
-	s.asked = append(s.asked, fmt.Sprintf(format, args...))
-	return api.Instance{DataVersion: "20180827174235"}, s.err
-}
-
 func (s *service) Apps(context.Context) ([]api.App, error) { return []api.App{{Name: "a"}}, s.err }
 
-func (s *service) History(_ context.Context, app string) ([]control.Change, error) {
-	return []control.Change{{Action: "start", DataVersion: app}}, s.err
+func (s *service) History(_ context.Context, app string, before int64) ([]control.Operation, error) {
+	return []control.Operation{{ID: before, DataVersion: app}}, s.err
+}
+
+func (s *service) Jobs(_ context.Context, app, version string) ([]control.Job, error) {
+	return []control.Job{{Origin: app + "--" + version}}, s.err
 }
 
 func (s *service) Ledger(_ context.Context, app, version string) (api.Ledger, error) {
 	return api.Ledger{UniqueID: app + "--" + version, Balanced: new(true)}, s.err
 }
 
-func (s *service) Start(_ context.Context, app string, start api.Start) (api.Instance, error) {
-	return s.note("start %s %v %+v", app, start.Seed != nil, start.Reason)
+func (s *service) Do(_ context.Context, app, version string, ask api.Ask) (control.Operation, error) {
+	s.asked = append(s.asked, fmt.Sprintf("%s %s %s %v %v %v key=%s %s", ask.Action, app, version, ask.By(), ask.Force, ask.Seed != nil, ask.Key, ask.Savepoint))
+	return control.Operation{ID: 7, Action: ask.Action}, s.err
 }
 
-func (s *service) Suspend(_ context.Context, app, version string, by control.By) (api.Instance, error) {
-	return s.note("suspend %s %s %v", app, version, by)
-}
-
-func (s *service) Resume(_ context.Context, app, version string, by control.By) (api.Instance, error) {
-	return s.note("resume %s %s %v", app, version, by)
-}
-
-func (s *service) Promote(_ context.Context, app, version string, force bool, by control.By) (api.Instance, error) {
-	return s.note("promote %s %s %v %v", app, version, force, by)
-}
-
-func (s *service) Delete(_ context.Context, app, version string, by control.By) (api.Instance, error) {
-	return s.note("delete %s %s %v", app, version, by)
-}
-
-func (s *service) Rollback(_ context.Context, app string, force bool, by control.By) (api.Instance, error) {
-	return s.note("rollback %s %v %v", app, force, by)
+func (s *service) Operation(ctx context.Context, id int64) (control.Operation, error) {
+	deadline, _ := ctx.Deadline()
+	return control.Operation{ID: id, Began: deadline}, s.err
 }
 
 const secret = "right"
@@ -98,14 +83,16 @@ func TestRequests(t *testing.T) {
 	for _, c := range []struct {
 		path, body, asked string
 	}{
-		{"/api/v1/apps/a/instances", "", "start a false "},
-		{"/api/v1/apps/a/instances", `{"seed":{"from":"2018-01-01"},"reason":"r"}`, "start a true r"},
-		{version + "suspend", `{"who":"w","reason":"r"}`, "suspend a 20180827174235 {w r}"},
-		{version + "resume", `{}`, "resume a 20180827174235 { }"},
-		{version + "promote", `{}`, "promote a 20180827174235 false { }"},
-		{version + "promote", `{"force":true,"reason":"r"}`, "promote a 20180827174235 true { r}"},
-		{version + "delete", `{"reason":"r"}`, "delete a 20180827174235 { r}"},
-		{"/api/v1/apps/a/rollback", `{"who":"w"}`, "rollback a false {w }"},
+		{"/api/v1/apps/a/instances", "", "start a  { } false false key= "},
+		{"/api/v1/apps/a/instances", `{"seed":{"from":"2018-01-01"},"reason":"r"}`, "start a  { r} false true key= "},
+		{version + "suspend", `{"who":"w","reason":"r"}`, "suspend a 20180827174235 {w r} false false key= "},
+		{version + "savepoint", `{"savepoint":"s"}`, "savepoint a 20180827174235 { } false false key= s"},
+		{version + "recover", `{"savepoint":"checkpoint/3"}`, "recover a 20180827174235 { } false false key= checkpoint/3"},
+		{version + "resume", `{}`, "resume a 20180827174235 { } false false key= "},
+		{version + "promote", `{}`, "promote a 20180827174235 { } false false key= "},
+		{version + "promote", `{"force":true,"reason":"r"}`, "promote a 20180827174235 { r} true false key= "},
+		{version + "delete", `{"reason":"r"}`, "delete a 20180827174235 { r} false false key= "},
+		{"/api/v1/apps/a/rollback", `{"who":"w"}`, "rollback a  {w } false false key= "},
 	} {
 		for _, token := range []string{"", "wrong"} {
 			status, body := ask("POST", c.path, token, c.body)
@@ -113,16 +100,24 @@ func TestRequests(t *testing.T) {
 		}
 		require.Empty(t, s.asked, "without the token nothing is done")
 		status, body := ask("POST", c.path, secret, c.body)
-		require.Equal(t, 200, status, body)
+		require.Equal(t, 202, status, body)
+		require.Contains(t, body, `"id":7`)
 		require.Equal(t, []string{c.asked}, s.asked)
 		s.asked = nil
 	}
 	status, body := ask("GET", "/api/v1/apps", "", "")
 	require.Equal(t, 200, status)
 	require.Contains(t, body, `"name":"a"`)
-	status, body = ask("GET", "/api/v1/apps/b/history", "", "")
+	status, body = ask("GET", "/api/v1/apps/b/history?before=9", "", "")
 	require.Equal(t, 200, status)
+	require.Contains(t, body, `"id":9,`)
 	require.Contains(t, body, `"data_version":"b"`)
+	status, body = ask("GET", version+"jobs", "", "")
+	require.Equal(t, 200, status)
+	require.Contains(t, body, `"origin":"a--20180827174235"`)
+	status, body = ask("GET", "/api/v1/operations/7?wait=30s", "", "")
+	require.Equal(t, 200, status)
+	require.Contains(t, body, `"id":7`)
 	status, body = ask("GET", version+"ledger", "", "")
 	require.Equal(t, 200, status)
 	require.Contains(t, body, `"unique_id":"a--20180827174235"`)
@@ -143,11 +138,16 @@ func TestWhatIsNotUnderstood(t *testing.T) {
 		{"POST", "/api/v1/apps/a/instances", `{} {}`, 400, "something comes after the object"},
 		{"POST", "/api/v1/apps/a/instances", `{"reason":"` + strings.Repeat("x", 70_000) + `"}`, 400, "too large"},
 		{"POST", "/api/v1/apps/a/instances/newest/promote", ``, 400, "no data version"},
-		{"POST", "/api/v1/apps/a/instances/20180827174235/explode", ``, 404, "there are suspend, resume, promote and delete"},
+		{"POST", "/api/v1/apps/a/instances/20180827174235/explode", ``, 404, "there are suspend, resume, recover, upgrade, savepoint, promote, cancel, force, delete"},
 		{"POST", "/api/v1/apps/a/instances/20180827174235/promote", `{"force":true}`, 400, "this needs a reason"},
 		{"POST", "/api/v1/apps/a/instances/20180827174235/delete", `{"reason":" "}`, 400, "this needs a reason"},
 		{"POST", "/api/v1/apps/a/rollback", `{"force":true}`, 400, "this needs a reason"},
 		{"GET", "/api/v1/apps/a/instances/newest/ledger", ``, 400, "no data version"},
+		{"POST", "/api/v1/apps/a/instances/20180827174235/start", ``, 404, "there is no action"},
+		{"POST", "/api/v1/apps/a/instances/20180827174235/force", `{}`, 400, "this needs a reason"},
+		{"GET", "/api/v1/apps/a/history?before=x", ``, 400, "want the id of an operation"},
+		{"GET", "/api/v1/operations/x", ``, 404, "there is no operation"},
+		{"GET", "/api/v1/operations/7?wait=2h", ``, 400, "want a duration of at most 1m0s"},
 		{"GET", "/api/v1/apps/a/instances", ``, 404, "GET /api/v1/apps/a/instances"},
 		{"DELETE", "/api/v1/apps", ``, 404, "DELETE /api/v1/apps"},
 	} {
@@ -164,7 +164,7 @@ func TestWhatIsNotUnderstood(t *testing.T) {
 func TestWhatTheServiceRefuses(t *testing.T) {
 	t.Parallel()
 	for err, want := range map[error]int{
-		fmt.Errorf("%w: from", api.ErrInvalid): 400, api.ErrNotFound: 404, control.ErrUnknownInstance: 404,
+		fmt.Errorf("%w: from", api.ErrInvalid): 400, api.ErrNotFound: 404, control.ErrUnknownInstance: 404, control.ErrUnknownOperation: 404, control.ErrNotAllowed: 403,
 		fmt.Errorf("promote: %w: behind", control.ErrRefused): 409, control.ErrInstanceExists: 409, errors.New("disk"): 500,
 	} {
 		status, body := serve(t, &service{err: err})("POST", "/api/v1/apps/a/rollback", secret, "")
