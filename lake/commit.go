@@ -208,6 +208,9 @@ func (t *Table) change(ctx context.Context, what string, prepare func(*table.Tab
 		if err != nil || tx == nil {
 			return nil, nil, err
 		}
+		if err := t.completeSummaries(tx); err != nil {
+			return nil, nil, err
+		}
 		staged, err := tx.TableCommit()
 		return staged.Requirements, staged.Updates, err
 	})
