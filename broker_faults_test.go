@@ -20,6 +20,7 @@ import (
 	"millrace"
 	"millrace/engine"
 	"millrace/eventlog"
+	"millrace/eventlog/eventlogtest"
 	"millrace/lake"
 	"millrace/record"
 )
@@ -40,7 +41,7 @@ var brokerErrors = map[kmsg.Key][]*kerr.Error{
 }
 
 // TestJobWithBrokerFaults runs a whole job, from log to lake and table topic, on three brokers that answer any request with an error at random moments, also
-// after they have done the work, and whose partitions and coordinators move: every item is a row in both, once.
+// after they have done the work, and whose partitions and coordinators move and connections break: every item is a row in both, once.
 // MILLRACE_SCHEDULES says how many runs (default 4); MILLRACE_SEED runs one.
 func TestJobWithBrokerFaults(t *testing.T) {
 	t.Parallel()
@@ -71,7 +72,8 @@ func TestJobWithBrokerFaults(t *testing.T) {
 
 func jobWithBrokerFaults(t *testing.T, rng *rand.Rand) {
 	t.Helper()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
+	net := eventlogtest.NewFlaky()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.ListenFn(net.Listen))
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
 	s := &stage{dir: t.TempDir()}
@@ -90,11 +92,13 @@ func jobWithBrokerFaults(t *testing.T, rng *rand.Rand) {
 			answers := brokerErrors[key]
 			faults = append(faults, kfake.Fault{Keys: []kmsg.Key{key}, Err: answers[rng.IntN(len(answers))], Count: 1 + rng.IntN(3), TopLevel: rng.IntN(4) == 0})
 		}
-		switch rng.IntN(4) {
+		switch rng.IntN(6) {
 		case 0:
 			cluster.ShufflePartitionLeaders()
 		case 1:
 			cluster.RehashCoordinators()
+		case 2, 3:
+			net.Set(rng.IntN(12), 0) // an answer is lost, with its connection
 		}
 		return cluster.Fault(faults...)
 	}
@@ -121,6 +125,7 @@ func jobWithBrokerFaults(t *testing.T, rng *rand.Rand) {
 		}
 		require.NoError(t, s.log.Append(ctx, items), "batch %d", b)
 	}
+	net.Set(-1, 0)
 	hits := 0
 	for _, h := range handles {
 		hits += h.Hits()

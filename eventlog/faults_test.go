@@ -2,13 +2,10 @@ package eventlog_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/eventlog"
+	"millrace/eventlog/eventlogtest"
 	"millrace/record"
 )
 
@@ -66,8 +64,8 @@ func TestTopicIsMadeAfterAFault(t *testing.T) {
 
 func brokerFaults(t *testing.T, rng *rand.Rand) {
 	t.Helper()
-	net := &flaky{after: -1}
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.ListenFn(net.listen))
+	net := eventlogtest.NewFlaky()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.ListenFn(net.Listen))
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -105,9 +103,9 @@ func brokerFaults(t *testing.T, rng *rand.Rand) {
 		case 0:
 			cluster.ShufflePartitionLeaders()
 		case 1:
-			net.set(rng.IntN(6), 0) // an answer is lost, or the connection before it
+			net.Set(rng.IntN(6), 0) // an answer is lost, or the connection before it
 		case 2:
-			net.set(-1, time.Duration(rng.IntN(40))*time.Millisecond)
+			net.Set(-1, time.Duration(rng.IntN(40))*time.Millisecond)
 		}
 		var items []record.Item
 		for i := range size {
@@ -128,56 +126,4 @@ func brokerFaults(t *testing.T, rng *rand.Rand) {
 		total += end
 	}
 	require.EqualValues(t, batches*size, total)
-}
-
-// flaky is listeners that break a connection in place of an answer, and answer late.
-type flaky struct {
-	mu    sync.Mutex
-	after int // answers until one is lost; below zero: none is
-	late  time.Duration
-}
-
-func (f *flaky) set(after int, late time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.after, f.late = after, late
-}
-
-func (f *flaky) listen(network, address string) (net.Listener, error) {
-	l, err := net.Listen(network, address)
-	return flakyListener{l, f}, err
-}
-
-type flakyListener struct {
-	net.Listener
-	f *flaky
-}
-
-func (l flakyListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return flakyConn{c, l.f}, nil
-}
-
-type flakyConn struct {
-	net.Conn
-	f *flaky
-}
-
-var errLost = errors.New("the connection breaks")
-
-func (c flakyConn) Write(p []byte) (int, error) {
-	c.f.mu.Lock()
-	lost, late := c.f.after == 0, c.f.late
-	c.f.after--
-	c.f.mu.Unlock()
-	if lost {
-		return 0, errors.Join(errLost, c.Close())
-	}
-	if late > 0 {
-		<-time.After(late)
-	}
-	return c.Conn.Write(p)
 }

@@ -115,14 +115,20 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 // prepare sees that the cluster answers and that the topic is there, and learns the topic's partitions and limits.
 // It uses a client of its own, because the producer's batch size follows from what it learns.
 func (l *Log) prepare(ctx context.Context) error {
+	first, err := kgo.NewClient(kgo.SeedBrokers(l.cfg.Brokers...), kgo.ClientID("millrace")) // its error says what the broker may want
+	if err != nil {
+		return fmt.Errorf("log at %s: %w; give another address", l.address(), err)
+	}
+	err = first.Ping(ctx)
+	first.Close()
+	if err != nil {
+		return fmt.Errorf("log at %s: %w; is the broker running? if it is elsewhere, give another address", l.address(), err)
+	}
 	client, err := kgo.NewClient(append(l.clientOptions(), kgo.WithLogger(nil))...) // what it would warn of is in the error
 	if err != nil {
 		return fmt.Errorf("log at %s: %w; give another address", l.address(), err)
 	}
 	defer client.Close()
-	if err = client.Ping(ctx); err != nil {
-		return fmt.Errorf("log at %s: %w; is the broker running? if it is elsewhere, give another address", l.address(), err)
-	}
 	admin := kadm.NewClient(client)
 
 	if l.partitions, err = l.topic(ctx, admin, l.cfg.Topic, l.cfg.Partitions); err != nil {
@@ -211,6 +217,7 @@ func (l *Log) clientOptions() []kgo.Opt {
 		kgo.WithLogger(clientLogger{l.cfg.Logger}),
 		kgo.DefaultProduceTopic(l.cfg.Topic),
 		kgo.MetadataMinAge(250 * time.Millisecond), // how soon a restarted broker is noticed
+		kgo.AlwaysRetryEOF(),                       // a broker that starts or stops; that it wants TLS or SASL, Open's first request finds out
 	}
 }
 

@@ -132,10 +132,6 @@ func (r *Reader) fetch(ctx context.Context, maxRecords int) error {
 		if ctx.Err() != nil && errors.Is(failed.Err, ctx.Err()) {
 			continue
 		}
-		var eof *kgo.ErrFirstReadEOF
-		if errors.As(failed.Err, &eof) {
-			continue // a broker that starts or stops. The client takes it for one that wants TLS, but Open has talked to it, and tries again
-		}
 		// The client goes on with the other partitions, we must not: what was fetched is returned, then the error.
 		r.err = r.failure(ctx, failed)
 		return nil
