@@ -97,4 +97,22 @@ var migrations = []string{
 		operation INTEGER -- that began it; NULL for a start of the control plane
 	) STRICT;
 	CREATE INDEX jobs_of ON jobs (program, account, env, data_version)`,
+
+	// Tokens have a role, and changes leave a trace. Tokens of before read the lake, as they could.
+	`ALTER TABLE tokens ADD COLUMN role INTEGER NOT NULL DEFAULT 2; -- analyst
+	ALTER TABLE tokens ADD COLUMN expires INTEGER NOT NULL DEFAULT 0; -- 0: never
+	ALTER TABLE tokens ADD COLUMN used INTEGER NOT NULL DEFAULT 0; -- the last time, to the hour
+	CREATE TABLE audit (
+		id INTEGER PRIMARY KEY,
+		at INTEGER NOT NULL,
+		who TEXT NOT NULL,
+		role TEXT NOT NULL,
+		remote TEXT NOT NULL, -- address that it came from; empty for the command line
+		action TEXT NOT NULL,
+		subject TEXT NOT NULL,
+		reason TEXT NOT NULL,
+		outcome TEXT NOT NULL
+	) STRICT;
+	CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'the audit log is only added to'); END;
+	CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit BEGIN SELECT raise(ABORT, 'the audit log is only added to'); END`,
 }

@@ -21,6 +21,7 @@ type Store struct {
 	Tokens    *Tokens
 	Instances *Instances
 	Runs      *Runs
+	Audit     *Audit
 }
 
 // Open opens the file at path, brings it up to this program's schema, and makes it when there is none, for its owner alone. What it was before
@@ -48,7 +49,7 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(openError(path, err), db.Close())
 	}
-	s := &Store{db: db, Keys: newKeys(db), Tokens: newTokens(db), Instances: &Instances{db}, Runs: &Runs{db}}
+	s := &Store{db: db, Keys: newKeys(db), Tokens: newTokens(db), Instances: &Instances{db}, Runs: &Runs{db}, Audit: &Audit{db}}
 	return s, nil
 }
 

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,23 +26,37 @@ func TestTokens(t *testing.T) {
 	keys, tokens := openKeys(t, path), openTokens(t, path)
 	key, err := keys.Add(t.Context(), lms)
 	require.NoError(t, err)
-	secret, err := tokens.Add(t.Context(), "trino")
+	secret, err := tokens.Add(t.Context(), control.Token{Name: "trino", Role: control.Operator})
 	require.NoError(t, err)
 	require.Regexp(t, `^mrt_[A-Za-z0-9_-]{43}$`, secret)
-	_, err = tokens.Add(t.Context(), "trino")
+	_, err = tokens.Add(t.Context(), control.Token{Name: "trino", Role: control.Operator})
 	require.ErrorIs(t, err, control.ErrTokenExists)
 	require.ErrorContains(t, err, "add token trino: there is a token of that name already: revoke that one, or choose another")
 	for _, bad := range []string{"", "a b", "-a", strings.Repeat("a", 65)} {
-		_, err = tokens.Add(t.Context(), bad)
+		_, err = tokens.Add(t.Context(), control.Token{Name: bad, Role: control.Viewer})
 		require.ErrorContains(t, err, "cannot name a token")
 	}
 
 	found, err := tokens.Lookup(t.Context(), secret)
 	require.NoError(t, err)
 	require.Equal(t, "trino", found.Name)
+	require.Equal(t, control.Operator, found.Role)
 	list, err := tokens.List(t.Context())
 	require.NoError(t, err)
+	require.Len(t, list, 1)
+	require.Equal(t, time.Now().UTC().Truncate(time.Hour), list[0].Used)
+	list[0].Used = found.Used
 	require.Equal(t, []control.Token{found}, list)
+	_, err = tokens.Add(t.Context(), control.Token{Name: "nobody"})
+	require.EqualError(t, err, "token nobody needs a role")
+	_, err = tokens.Add(t.Context(), control.Token{Name: "late", Role: control.Viewer, Expires: time.Now().Add(-time.Second)})
+	require.EqualError(t, err, "token late would have expired before it was made")
+	short, err := tokens.Add(t.Context(), control.Token{Name: "short", Role: control.Viewer, Expires: time.Now().Add(300 * time.Millisecond)})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		_, err := tokens.Lookup(context.Background(), short)
+		return errors.Is(err, control.ErrUnknownToken)
+	}, 10*time.Second, 10*time.Millisecond, "it expires")
 	for _, wrong := range []string{"", "mrt_", key, "mrt_" + key[4:], secret + "x", secret[:len(secret)-2] + "AA"} {
 		_, err = tokens.Lookup(t.Context(), wrong)
 		require.ErrorIs(t, err, control.ErrUnknownToken, wrong)
@@ -66,6 +81,6 @@ func TestTokens(t *testing.T) {
 	err = cli.Revoke(t.Context(), "trino")
 	require.ErrorIs(t, err, control.ErrUnknownToken)
 	require.ErrorContains(t, err, `there is none with the name "trino"`)
-	_, err = tokens.Add(t.Context(), "trino")
+	_, err = tokens.Add(t.Context(), control.Token{Name: "trino", Role: control.Operator})
 	require.NoError(t, err, "the name is free again")
 }

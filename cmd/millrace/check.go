@@ -151,6 +151,7 @@ func askStatus(ctx context.Context, r running) (st web.Status, err error) {
 	if err != nil {
 		return st, err
 	}
+	req.Header.Set("Authorization", "Bearer "+r.Token)
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return st, fmt.Errorf("ask process %d, which uses the data directory: %w", r.PID, err)

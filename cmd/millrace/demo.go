@@ -91,7 +91,7 @@ func (d *demo) run(ctx context.Context, s *stack) error {
 		return err
 	}
 	sender, err := sim.NewSender(sim.SenderConfig{
-		District: config.district(), URL: s.collectorURL(), Key: key, Rate: d.rate,
+		District: config.district(), URL: "http://" + s.local.Addr().String() + s.cfg.prefix, Key: key, Rate: d.rate,
 		StateFile: s.cfg.dir.join("demo.json"), Logger: s.cfg.logger, Registerer: s.registry,
 	})
 	if err != nil {

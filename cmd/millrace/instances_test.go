@@ -43,7 +43,7 @@ func runStackOf(t *testing.T, cfg stackConfig) (*stack, func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	res, err := http.Get(s.url() + "/healthz") //nolint:noctx // it waits until the stack answers
+	res, err := http.Get("http://" + s.local.Addr().String() + "/healthz") //nolint:noctx // it waits until the stack answers
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())
 	require.Eventually(t, s.plane.Runs, time.Minute, time.Millisecond)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -33,26 +32,18 @@ func keyAddCommand() *cobra.Command {
 				return usagef("key add needs %s", f.name)
 			}
 		}
-		// A running stack finds the key in the same file, so the directory is not taken.
-		path := dataDirFlag(cmd)
-		dir, err := openDataDir(path)
-		if errors.Is(err, errInUse) {
-			dir, err = readDataDir(path)
-		}
+		err = withStore(cmd, func(store *control.Store) error {
+			return audited(cmd.Context(), store, "add sensor key", fmt.Sprintf("%s:%s %s", *account, *env, *sourceType), func() error {
+				secret, err := store.Keys.Add(cmd.Context(), control.Key{Account: *account, Env: *env, SourceType: *sourceType})
+				if err == nil {
+					fmt.Fprintln(cmd.OutOrStdout(), secret)
+				}
+				return err
+			})
+		})
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, dir.Close()) }()
-		store, err := control.Open(dir.join("keys.db"))
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, store.Close()) }()
-		secret, err := store.Keys.Add(cmd.Context(), control.Key{Account: *account, Env: *env, SourceType: *sourceType})
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(cmd.OutOrStdout(), secret)
 		return warnUnread(cmd, *sourceType)
 	}
 	return cmd

@@ -109,7 +109,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
 	root.AddCommand(
-		demoCommand(), serveCommand(), appCommand(), keyCommand(), tokenCommand(), sendCommand(), describeCommand(),
+		demoCommand(), serveCommand(), appCommand(), keyCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
 		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), forgetCommand(), benchCommand(),
 	)
 	return root
@@ -118,7 +118,7 @@ func rootCommand() *cobra.Command {
 // flagWants says what a flag takes, by the type of its value.
 var flagWants = map[string]string{
 	"duration": "a duration such as 60s", "float64": "a number", "int": "a whole number", "uint64": "a whole number, 0 or more",
-	"intSlice": "whole numbers with commas between them", "bool": "true or false",
+	"intSlice": "whole numbers with commas between them", "bool": "true or false", "role": "none, viewer or analyst",
 }
 
 // flagError says what is wrong with a flag in the words of the command line, not in those of what parses it.

@@ -216,17 +216,24 @@ func TestProfiles(t *testing.T) {
 	}
 	sensor, err := s.store.Keys.Add(t.Context(), control.Key{Account: "a", Env: "e", SourceType: lms.App.SourceTypes[0]})
 	require.NoError(t, err)
-	reader, err := s.store.Tokens.Add(t.Context(), "trino")
+	reader, err := s.store.Tokens.Add(t.Context(), control.Token{Name: "trino", Role: control.Operator})
+	require.NoError(t, err)
+	admin, err := s.store.Tokens.Add(t.Context(), control.Token{Name: "root", Role: control.Admin})
 	require.NoError(t, err)
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=1"} {
 		for _, token := range []string{"", "wrong", sensor, reader} {
-			status, body := get(path, token)
-			require.Equal(t, http.StatusUnauthorized, status, path)
-			require.Contains(t, body, "running.json")
+			want := http.StatusUnauthorized
+			if token == reader {
+				want = http.StatusForbidden
+			}
+			status, _ := get(path, token)
+			require.Equal(t, want, status, path)
 		}
-		status, body := get(path, s.secret)
-		require.Equal(t, http.StatusOK, status, path)
-		require.NotEmpty(t, body)
+		for _, token := range []string{s.secret, admin} {
+			status, body := get(path, token)
+			require.Equal(t, http.StatusOK, status, path)
+			require.NotEmpty(t, body)
+		}
 	}
 	status, _ := get("/debug/vars", s.secret)
 	require.Equal(t, http.StatusNotFound, status)

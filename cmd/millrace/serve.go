@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/control"
 	"millrace/lake"
 )
 
@@ -62,6 +63,10 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	cfg := &stackConfig{}
 	f := cmd.Flags()
 	f.StringVar(&cfg.listen, "listen", defaultListen, "address of collector and console")
+	f.StringVar(&cfg.tlsCert, "tls-cert", "", "file with the certificate that --listen shows, PEM, with its chain; read again when it has changed")
+	f.StringVar(&cfg.tlsKey, "tls-key", "", "file with its key, PEM")
+	f.BoolVar(&cfg.insecure, "insecure-http", false, "let --listen be an address that other machines reach, without TLS: something before it has TLS")
+	f.Var(anonymousFlag{&cfg.anonymous}, "anonymous", "role of who shows no token: none, viewer or analyst; default: analyst when --listen is an address of this machine alone, else none")
 	f.StringVar(&cfg.prefix, "prefix", defaultPrefix, "path of the collector; it also answers at /message below it")
 	f.StringVar(&cfg.logListen, "log-listen", "127.0.0.1:0", "address of the embedded broker")
 	f.StringVar(&cfg.indexListen, "index-listen", "127.0.0.1:0", "address of the embedded index")
@@ -88,6 +93,33 @@ func serverFlags(cmd *cobra.Command, cfg *stackConfig) {
 	cmd.Flags().StringVar(&cfg.catalog.Namespace, "lake-catalog-namespace", "", "namespace of that catalogue to have the lake's namespaces in; default: none")
 	cmd.Flags().StringVar(&cfg.catalog.OAuth2, "lake-catalog-oauth2-server-uri", "", "URL that gives a token for the credential; default: the catalogue's own")
 	cmd.Flags().StringVar(&cfg.catalog.Scope, "lake-catalog-scope", "", "scope of that token; default: the last run's, else catalog")
+}
+
+// anonymousFlag is the role of who shows no token.
+type anonymousFlag struct{ role **control.Role }
+
+func (f anonymousFlag) String() string {
+	switch {
+	case f.role == nil || *f.role == nil:
+		return ""
+	case **f.role == 0:
+		return "none"
+	}
+	return (**f.role).String()
+}
+
+func (anonymousFlag) Type() string { return "role" }
+
+func (f anonymousFlag) Set(text string) error {
+	role := control.Role(0)
+	if text != "none" {
+		var err error
+		if role, err = control.ParseRole(text); err != nil || role > control.Analyst {
+			return errors.New("want none, viewer or analyst")
+		}
+	}
+	*f.role = &role
+	return nil
 }
 
 // The variables that say who asks an Iceberg REST catalogue. Secrets are no flags: other users of the machine can read those.
@@ -126,6 +158,12 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	}
 	if !prefixes.MatchString(cfg.prefix) || taken.MatchString(cfg.prefix) {
 		return usagef("--prefix %q: want a path such as /caliper or /lms/events, not one of the console's", cfg.prefix)
+	}
+	if (cfg.tlsCert == "") != (cfg.tlsKey == "") {
+		return usagef("--tls-cert and --tls-key belong together: give both")
+	}
+	if cfg.insecure && cfg.tlsCert != "" {
+		return usagef("--insecure-http says that --listen has no TLS: leave it out, or --tls-cert")
 	}
 	if cfg.memory < leastMemory {
 		return usagef("--memory %d: want %d MB or more", cfg.memory, leastMemory)

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/subtle"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +26,7 @@ import (
 	"millrace"
 	"millrace/collect"
 	"millrace/control"
+	"millrace/control/access"
 	"millrace/control/api"
 	"millrace/delivery"
 	"millrace/delivery/catalog"
@@ -40,6 +41,10 @@ import (
 type stackConfig struct {
 	dir         *dataDir
 	listen      string        // of collector and console
+	tlsCert     string        // file of listen's certificate; empty: it has no TLS
+	tlsKey      string        // file of the certificate's key
+	insecure    bool          // listen may be an address that other machines reach, without TLS
+	anonymous   *control.Role // of who shows no token; nil: analyst on a loopback address, else nobody
 	prefix      string        // path of the collector
 	logListen   string        // of the embedded broker
 	indexListen string        // of the embedded index
@@ -85,6 +90,8 @@ type stack struct {
 	started   time.Time
 	closers   []func() error // in the order to close
 	listener  net.Listener
+	tls       *tls.Config  // of listener; nil: it has no TLS
+	local     net.Listener // for commands on this machine: listener, unless that has TLS or is of other machines too
 	logAddr   string
 	indexAddr string
 	log       *eventlog.Log
@@ -132,10 +139,9 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	}
 	s.tracer = tracer
 	s.onClose(endTraces)
-	if s.listener, err = listen(cfg.listen, "--listen"); err != nil {
+	if err = s.listen(); err != nil {
 		return s, err
 	}
-	s.onClose(func() error { return ignoreClosed(s.listener.Close()) })
 	if err = s.openLog(ctx); err != nil {
 		return s, err
 	}
@@ -158,7 +164,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.plane = control.NewPlane(control.PlaneConfig{Instances: s.store.Instances, Runner: runner{s}, Logger: cfg.logger, Changed: s.changed})
-	if s.operators, err = api.New(api.Config{Service: s, Authorize: s.authorizeOperator, Logger: cfg.logger}); err != nil {
+	if s.operators, err = api.New(api.Config{Service: s, Audit: s.store.Audit.Add, Logger: cfg.logger}); err != nil {
 		return s, err
 	}
 	s.collector, err = collect.New(collect.Config{Log: s.log, Keys: s.sensorKey, Prefix: cfg.prefix, Logger: cfg.logger, Registerer: s.registry, Tracer: s.tracer})
@@ -172,39 +178,13 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	return s, writeJSON(cfg.dir.join("running.json"), running{
-		PID: os.Getpid(), Listen: s.listener.Addr().String(), Log: s.logAddr, Index: s.indexAddr, Token: s.secret,
+		PID: os.Getpid(), Listen: s.local.Addr().String(), Log: s.logAddr, Index: s.indexAddr, Token: s.secret,
 	})
-}
-
-// authorizeOperator returns an error unless a token is the one in running.json: who may read the data directory may change what runs in it.
-func (s *stack) authorizeOperator(token string) error {
-	if subtle.ConstantTimeCompare([]byte(token), []byte(s.secret)) != 1 {
-		return errors.New("another token")
-	}
-	return nil
 }
 
 // servingNamespace is the namespace of the lake that readers see.
 func (s *stack) servingNamespace(context.Context) (string, error) {
 	return s.serving().instance.Namespace(), nil
-}
-
-// sensorKey finds what the items that come with a sensor key belong to.
-func (s *stack) sensorKey(ctx context.Context, secret string) (collect.Key, error) {
-	k, err := s.store.Keys.Lookup(ctx, secret)
-	if errors.Is(err, control.ErrUnknownKey) {
-		err = collect.ErrUnknownKey
-	}
-	return collect.Key{Account: k.Account, Env: k.Env, SourceType: k.SourceType}, err
-}
-
-// authorize returns an error unless a token may read the lake's tables.
-func (s *stack) authorize(ctx context.Context, token string) error {
-	_, err := s.store.Tokens.Lookup(ctx, token)
-	if errors.Is(err, control.ErrUnknownToken) {
-		err = catalog.ErrUnknownToken
-	}
-	return err
 }
 
 func placeOf(isEmbedded bool) place {
@@ -292,18 +272,9 @@ func (s *stack) closeJobs() error {
 // seconds at most, commit it and publish it: a stack that was stopped is at rest, unless it was behind. A job that fails does not end
 // Run: what sensors send is still collected, and the job goes on from its last commit at the next start.
 func (s *stack) Run(ctx context.Context) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/metrics", s.serveMetrics)
-	for _, path := range s.collector.Paths() {
-		mux.Handle(path, s.collector)
-	}
-	mux.Handle(catalog.Path, s.catalog)
-	mux.Handle(api.Path, s.operators)
-	mux.Handle(api.Path+"/", s.operators)
-	mux.Handle(api.OperationsPath+"/", s.operators)
-	mux.Handle(profilePath, s.profiles())
-	mux.Handle("/", s.console)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	server := s.server(s.cfg.anonymousAt(s.cfg.listen))
+	server.TLSConfig = s.tls
+	local := s.server(0)
 
 	working, stopJobs := context.WithCancel(context.WithoutCancel(ctx)) // jobs outlive ctx until they have read the rest
 	defer stopJobs()
@@ -314,13 +285,21 @@ func (s *stack) Run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return ignoreClosed(server.Serve(s.listener)) })
+	g.Go(func() error {
+		if s.tls != nil {
+			return ignoreClosed(server.ServeTLS(s.listener, "", ""))
+		}
+		return ignoreClosed(server.Serve(s.listener))
+	})
+	if s.local != s.listener {
+		g.Go(func() error { return ignoreClosed(local.Serve(s.local)) })
+	}
 	g.Go(func() error { return s.console.Run(ctx) })
 	g.Go(func() error { return s.cfg.dir.watchDisk(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		defer stopJobs()
-		return s.windDown(context.WithoutCancel(ctx), server)
+		return s.windDown(context.WithoutCancel(ctx), server, local)
 	})
 	g.Go(func() error { return s.plane.Run(ctx) })
 	g.Go(func() error { return s.assertServing(ctx) })
@@ -362,14 +341,16 @@ func (s *stack) serveMetrics(w http.ResponseWriter, r *http.Request) {
 }
 
 // windDown ends the requests and waits until the jobs have read what they brought.
-func (s *stack) windDown(ctx context.Context, server *http.Server) error {
+func (s *stack) windDown(ctx context.Context, servers ...*http.Server) error {
 	// Requests that were begun may take as long as their own time limits; those that have not ended then are cut off, and their
 	// sensors have no answer.
 	ending, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := server.Shutdown(ending); err != nil {
-		if err := ignoreClosed(server.Close()); err != nil {
-			return err
+	for _, server := range servers {
+		if err := server.Shutdown(ending); err != nil {
+			if err := ignoreClosed(server.Close()); err != nil {
+				return err
+			}
 		}
 	}
 	reading, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -442,8 +423,49 @@ func (s *stack) Close() error {
 	return errors.Join(errs...)
 }
 
+// server answers the stack's routes.
+func (s *stack) server(anonymous control.Role) *http.Server {
+	who := access.Config{Find: s.who, Anonymous: anonymous, Logger: s.cfg.logger}
+	return &http.Server{Handler: who.Mux(s.routes()), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+}
+
+// listen opens the addresses of the stack itself. What other machines reach has TLS, unless it was said that something before it has.
+func (s *stack) listen() error {
+	c := &s.cfg
+	var err error
+	if c.tlsCert != "" {
+		files := &certificateFiles{cert: c.tlsCert, key: c.tlsKey}
+		if s.tls, err = files.config(); err != nil {
+			return err
+		}
+	}
+	if s.tls == nil && !c.insecure {
+		s.listener, err = listen(c.listen, "--listen")
+	} else {
+		s.listener, err = listenAnywhere(c.listen, "--listen")
+	}
+	if err != nil {
+		return err
+	}
+	s.onClose(func() error { return ignoreClosed(s.listener.Close()) })
+	if s.local = s.listener; s.tls == nil && access.IsLoopback(c.listen) {
+		return nil
+	}
+	if s.local, err = listen("127.0.0.1:0", "--listen"); err != nil {
+		return err
+	}
+	s.onClose(func() error { return ignoreClosed(s.local.Close()) })
+	return nil
+}
+
 // url is where people reach the stack.
-func (s *stack) url() string { return "http://" + s.listener.Addr().String() }
+func (s *stack) url() string {
+	scheme := "http"
+	if s.tls != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + s.listener.Addr().String()
+}
 
 // collectorURL is where sensors post.
 func (s *stack) collectorURL() string { return s.url() + s.cfg.prefix }
@@ -452,6 +474,13 @@ func (s *stack) collectorURL() string { return s.url() + s.cfg.prefix }
 func listen(address, flag string) (net.Listener, error) {
 	if err := checkAddress(address, flag); err != nil {
 		return nil, err
+	}
+	return listenAnywhere(address, flag)
+}
+
+func listenAnywhere(address, flag string) (net.Listener, error) {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return nil, badAddress(address, flag)
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -462,14 +491,20 @@ func listen(address, flag string) (net.Listener, error) {
 
 // checkAddress refuses addresses that are not of this machine alone: what is served there has no TLS.
 func checkAddress(address, flag string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return usagef("%s %q is no address: want host:port, such as 127.0.0.1:8420", flag, address)
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return badAddress(address, flag)
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return usagef("%s %s is not an address of this machine alone; without TLS only loopback is served: use 127.0.0.1, and a reverse proxy for others", flag, address)
+	if access.IsLoopback(address) {
+		return nil
 	}
-	return nil
+	if flag == "--listen" {
+		return usagef("--listen %s is not an address of this machine alone, and without TLS only those are served: give --tls-cert and --tls-key, or --insecure-http if what stands before it has TLS", address)
+	}
+	return usagef("%s %s is not an address of this machine alone; what is served there asks nobody who they are: use 127.0.0.1", flag, address)
+}
+
+func badAddress(address, flag string) error {
+	return usagef("%s %q is no address: want host:port, such as 127.0.0.1:8420", flag, address)
 }
 
 func listenError(address, flag string, err error) error {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -13,52 +12,46 @@ import (
 
 func tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "token", Short: "Tokens of programs that read the lake through the catalogue at /iceberg",
+		Use: "token", Short: "Tokens of people and programs: who may see what, and who may change it",
 		Args: unknownCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(tokenAddCommand(), tokenListCommand(), tokenRevokeCommand())
 	return cmd
 }
 
-// withTokens opens the tokens of the command's data directory, whether or not a stack uses it: it finds them in the same file.
-func withTokens(cmd *cobra.Command, fn func(*control.Tokens) error) (err error) {
-	path := dataDirFlag(cmd)
-	dir, err := openDataDir(path)
-	if errors.Is(err, errInUse) {
-		dir, err = readDataDir(path)
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	store, err := control.Open(dir.join("keys.db"))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	return fn(store.Tokens)
-}
-
 func tokenAddCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add",
 		Short: "Make a token and print it, once",
-		Long: `Make a token and print it. Who has it may read all tables of the lake, of all tenants. Only its hash is kept: a token that is lost is revoked
-and replaced by another.`,
+		Long: `Make a token and print it. Who has it may do what its role may: a viewer sees the console's overview and /metrics, an analyst all tables too, of all tenants, an operator
+changes what runs, an admin may do everything. Only its hash is kept: a token that is lost is revoked and replaced by another.`,
 		Args: exactArgs(),
 	}
-	name := cmd.Flags().String("name", "", "what the token is called, such as the program that gets it")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *name == "" {
+	token := control.Token{}
+	cmd.Flags().StringVar(&token.Name, "name", "", "what the token is called, such as the program or the person that gets it")
+	role := cmd.Flags().String("role", control.Analyst.String(), "viewer, analyst, operator or admin")
+	expires := cmd.Flags().Duration("expires", 0, "how long it is good, such as 2160h; default: until it is revoked")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if token.Name == "" {
 			return usagef("token add needs --name")
 		}
-		return withTokens(cmd, func(tokens *control.Tokens) error {
-			secret, err := tokens.Add(cmd.Context(), *name)
-			if err != nil {
+		if token.Role, err = control.ParseRole(*role); err != nil {
+			return usagef("--role: %w", err)
+		}
+		if *expires < 0 {
+			return usagef("--expires %s: want a positive duration such as 2160h", *expires)
+		}
+		if *expires > 0 {
+			token.Expires = time.Now().Add(*expires)
+		}
+		return withStore(cmd, func(store *control.Store) error {
+			return audited(cmd.Context(), store, "add token", token.Name+", "+token.Role.String(), func() error {
+				secret, err := store.Tokens.Add(cmd.Context(), token)
+				if err == nil {
+					fmt.Fprintln(cmd.OutOrStdout(), secret)
+				}
 				return err
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), secret)
-			return nil
+			})
 		})
 	}
 	return cmd
@@ -67,15 +60,21 @@ and replaced by another.`,
 func tokenListCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List the tokens, without what is secret of them", Args: exactArgs()}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withTokens(cmd, func(tokens *control.Tokens) error {
-			all, err := tokens.List(cmd.Context())
+		return withStore(cmd, func(store *control.Store) error {
+			all, err := store.Tokens.List(cmd.Context())
 			if err != nil {
 				return err
 			}
+			date := func(at time.Time) string {
+				if at.IsZero() {
+					return "–"
+				}
+				return at.Format(time.RFC3339)
+			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tCREATED")
+			fmt.Fprintln(w, "NAME\tROLE\tCREATED\tEXPIRES\tUSED")
 			for _, t := range all {
-				fmt.Fprintf(w, "%s\t%s\n", t.Name, t.Created.Format(time.RFC3339))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Name, t.Role, date(t.Created), date(t.Expires), date(t.Used))
 			}
 			return w.Flush()
 		})
@@ -90,7 +89,9 @@ func tokenRevokeCommand() *cobra.Command {
 		Args:  exactArgs("the name of a token; 'millrace token list' lists them"),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return withTokens(cmd, func(tokens *control.Tokens) error { return tokens.Revoke(cmd.Context(), args[0]) })
+		return withStore(cmd, func(store *control.Store) error {
+			return audited(cmd.Context(), store, "revoke token", args[0], func() error { return store.Tokens.Revoke(cmd.Context(), args[0]) })
+		})
 	}
 	return cmd
 }

@@ -1,7 +1,7 @@
 // Package api is what operators do, over HTTP: apps, their instances, and which data version readers see.
 //
 // The one idea: a handler understands a request and answers it, and a Service does the work. Command line and console ask the same
-// addresses. Whoever changes something shows a token; errors are problem documents (RFC 9457) that say what to do.
+// addresses. Who asks is known by access, which stands before it; errors are problem documents (RFC 9457) that say what to do.
 //
 //	GET  /api/v1/apps                                          the apps with their instances
 //	GET  /api/v1/apps/{app}/history                            who decided what: the newest hundred operations, or those before ?before=id
@@ -19,6 +19,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,7 @@ import (
 	"time"
 
 	"millrace/control"
+	"millrace/control/access"
 )
 
 // Paths that the handler serves, with all that is below them.
@@ -167,8 +169,8 @@ type Service interface {
 type Config struct {
 	Service Service
 
-	// Authorize returns an error unless a token lets its bearer change something.
-	Authorize func(token string) error
+	// Audit takes note of who changed what, or was refused. Default: nobody does.
+	Audit func(ctx context.Context, e control.Entry) error
 
 	Logger *slog.Logger // default: none
 }
@@ -180,8 +182,11 @@ type handler struct{ Config }
 
 // New returns the handler.
 func New(cfg Config) (http.Handler, error) {
-	if cfg.Service == nil || cfg.Authorize == nil {
-		return nil, errors.New("api: Config.Service or Config.Authorize is nil")
+	if cfg.Service == nil {
+		return nil, errors.New("api: Config.Service is nil")
+	}
+	if cfg.Audit == nil {
+		cfg.Audit = func(context.Context, control.Entry) error { return nil }
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -215,8 +220,6 @@ func New(cfg Config) (http.Handler, error) {
 	})
 	return mux, nil
 }
-
-var errUnauthorized = errors.New("this needs the token of the process that serves, in Authorization: Bearer …; it is in running.json of the data directory")
 
 // versioned checks the data version of a request.
 func versioned(f func(r *http.Request, version string) (any, error)) func(*http.Request) (any, error) {
@@ -261,15 +264,15 @@ func (h *handler) operation(r *http.Request) (any, error) {
 
 // do begins an operation.
 func (h *handler) do(r *http.Request, action control.Action) (any, error) {
-	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if err := h.Authorize(token); err != nil {
-		return nil, errUnauthorized
-	}
+	who := access.From(r.Context())
 	var ask Ask
 	if err := decode(r, &ask); err != nil {
 		return nil, err
 	}
-	ask.Action, ask.Key, ask.Role = action, r.Header.Get("Idempotency-Key"), control.Admin
+	ask.Action, ask.Key, ask.Role = action, r.Header.Get("Idempotency-Key"), who.Role
+	if !who.Local {
+		ask.Who = who.Name
+	}
 	version := r.PathValue("version")
 	if version != "" {
 		if err := control.CheckDataVersion(version); err != nil {
@@ -282,7 +285,18 @@ func (h *handler) do(r *http.Request, action control.Action) (any, error) {
 	if err := ask.check(); err != nil {
 		return nil, err
 	}
-	return h.Service.Do(r.Context(), r.PathValue("app"), version, ask)
+	op, err := h.Service.Do(r.Context(), r.PathValue("app"), version, ask)
+	e := control.Entry{
+		Who: ask.Who, Role: who.Role.String(), Remote: r.RemoteAddr, Action: string(action), Subject: r.PathValue("app") + " " + cmp.Or(op.DataVersion, version), Reason: ask.Reason,
+		Outcome: fmt.Sprintf("operation %d", op.ID),
+	}
+	if err != nil {
+		e.Outcome = err.Error()
+	}
+	if audit := h.Audit(context.WithoutCancel(r.Context()), e); audit != nil {
+		err = errors.Join(err, fmt.Errorf("what was begun is not in the audit log: %w", audit))
+	}
+	return op, err
 }
 
 // actions names those that an instance can be asked for.
@@ -341,8 +355,6 @@ type Problem struct {
 
 func statusOf(err error) int {
 	switch {
-	case errors.Is(err, errUnauthorized):
-		return http.StatusUnauthorized
 	case errors.Is(err, ErrInvalid):
 		return http.StatusBadRequest
 	case errors.Is(err, control.ErrNotAllowed):

@@ -14,12 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"millrace/control"
+	"millrace/control/access"
 	"millrace/control/api"
 )
 
 // service notes what it is asked for, and fails when it is told to.
 type service struct {
 	asked []string
+	audit []string
 	err   error
 }
 
@@ -51,13 +53,18 @@ const secret = "right"
 
 func serve(t *testing.T, s *service) func(method, path, token, body string) (int, string) {
 	t.Helper()
-	h, err := api.New(api.Config{Service: s, Authorize: func(token string) error {
-		if token != secret {
-			return errors.New("wrong")
-		}
+	h, err := api.New(api.Config{Service: s, Audit: func(_ context.Context, e control.Entry) error {
+		s.audit = append(s.audit, fmt.Sprintf("%s %s %s %s: %s", e.Who, e.Role, e.Action, e.Subject, e.Outcome))
 		return nil
 	}})
 	require.NoError(t, err)
+	who := access.Config{Find: func(_ context.Context, found string) (access.Principal, error) {
+		if found != secret {
+			return access.Principal{}, access.ErrUnknown
+		}
+		return access.Principal{Name: "local", Role: control.Admin, Local: true}, nil
+	}, Anonymous: control.Viewer}
+	h = who.Mux([]access.Route{{Pattern: "GET /", Least: control.Viewer, Handler: h}, {Pattern: "/", Least: control.Operator, Handler: h}})
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
 	return func(method, path, token, body string) (int, string) {
@@ -105,6 +112,8 @@ func TestRequests(t *testing.T) {
 		require.Equal(t, []string{c.asked}, s.asked)
 		s.asked = nil
 	}
+	require.Equal(t, " admin start a : operation 7", s.audit[0])
+	require.Equal(t, "w admin suspend a 20180827174235: operation 7", s.audit[2])
 	status, body := ask("GET", "/api/v1/apps", "", "")
 	require.Equal(t, 200, status)
 	require.Contains(t, body, `"name":"a"`)

@@ -106,7 +106,7 @@ func TestTrinoAgrees(t *testing.T) {
 	store, err := control.Open(filepath.Join(dir, "keys.db"))
 	require.NoError(t, err)
 	defer store.Close()
-	token, err := store.Tokens.Add(t.Context(), "trino")
+	token, err := store.Tokens.Add(t.Context(), control.Token{Name: "trino", Role: control.Analyst})
 	require.NoError(t, err)
 	c, err := catalog.New(catalog.Config{Lake: l, Authorize: func(ctx context.Context, secret string) error {
 		_, err := store.Tokens.Lookup(ctx, secret)

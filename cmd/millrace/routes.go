@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"net/http"
+
+	"millrace/collect"
+	"millrace/control"
+	"millrace/control/access"
+	"millrace/control/api"
+	"millrace/delivery/catalog"
+)
+
+// routes are all that the stack answers, and who may ask there.
+func (s *stack) routes() []access.Route {
+	all := []access.Route{
+		{Pattern: "/healthz", Handler: s.console},
+		{Pattern: "/readyz", Handler: s.console},
+		{Pattern: "/assets/", Handler: s.console},
+		{Pattern: "/", Least: control.Viewer, Shows: true, Handler: s.console},
+		{Pattern: "/metrics", Least: control.Viewer, Handler: http.HandlerFunc(s.serveMetrics)},
+		{Pattern: "/tables/", Least: control.Analyst, Handler: s.console}, // rows are of people
+		{Pattern: "/events", Least: control.Analyst, Handler: s.console},  // and so are those that pages are told of
+		{Pattern: catalog.Path, Handler: s.catalog},                       // it asks in the words of its protocol
+		{Pattern: auditPath, Least: control.Admin, Named: true, Handler: http.HandlerFunc(s.serveAudit)},
+		{Pattern: profilePath, Least: control.Admin, Named: true, Handler: s.profiles()},
+	}
+	for _, path := range []string{api.Path, api.Path + "/", api.OperationsPath + "/"} {
+		all = append(all,
+			access.Route{Pattern: "GET " + path, Least: control.Viewer, Handler: s.operators},
+			access.Route{Pattern: path, Least: control.Operator, Named: true, Handler: s.operators})
+	}
+	for _, path := range s.collector.Paths() {
+		all = append(all, access.Route{Pattern: path, Handler: s.collector}) // sensors have keys of their own
+	}
+	return all
+}
+
+// anonymous is the role of who shows no token at an address: a console on a machine of one's own is open.
+func (c stackConfig) anonymousAt(address string) control.Role {
+	switch {
+	case c.anonymous != nil:
+		return *c.anonymous
+	case access.IsLoopback(address):
+		return control.Analyst
+	}
+	return 0
+}
+
+// who finds out whose secret it is. The one in running.json is of whoever may read the data directory: they may do all with what runs in it.
+func (s *stack) who(ctx context.Context, secret string) (access.Principal, error) {
+	if subtle.ConstantTimeCompare([]byte(secret), []byte(s.secret)) == 1 {
+		return access.Principal{Name: "local", Role: control.Admin, Local: true}, nil
+	}
+	t, err := s.store.Tokens.Lookup(ctx, secret)
+	if errors.Is(err, control.ErrUnknownToken) {
+		err = access.ErrUnknown
+	}
+	return access.Principal{Name: t.Name, Role: t.Role}, err
+}
+
+// authorize returns an error unless a token may read the lake's tables.
+func (s *stack) authorize(ctx context.Context, token string) error {
+	p, err := s.who(ctx, token)
+	if errors.Is(err, access.ErrUnknown) || err == nil && p.Role < control.Analyst {
+		err = catalog.ErrUnknownToken
+	}
+	return err
+}
+
+// sensorKey finds what the items that come with a sensor key belong to.
+func (s *stack) sensorKey(ctx context.Context, secret string) (collect.Key, error) {
+	k, err := s.store.Keys.Lookup(ctx, secret)
+	if errors.Is(err, control.ErrUnknownKey) {
+		err = collect.ErrUnknownKey
+	}
+	return collect.Key{Account: k.Account, Env: k.Env, SourceType: k.SourceType}, err
+}

@@ -1,0 +1,145 @@
+// Package access finds out who asks over HTTP, and refuses what they may not do.
+//
+// The one idea: a route says the least role that it takes, in one table from which both the mux and the tests are made, so that none is
+// forgotten. Who asks shows a token, as a bearer token, or as the password of HTTP's basic authentication, which browsers ask people for.
+// Who shows none is anonymous, and has the role that Config gives to nobody in particular: none at all on addresses that others reach.
+//
+// It keeps nothing: control has the tokens. It does not know tenants, of whose data a role may see all.
+package access
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+
+	"millrace/control"
+)
+
+// Principal is who asks.
+type Principal struct {
+	Name string
+	Role control.Role
+
+	// Local is whoever may read the data directory of the process: they say themselves who they are.
+	Local bool
+}
+
+type key struct{}
+
+// From is who asks, for a handler below Config.Mux.
+func From(ctx context.Context) Principal {
+	p, _ := ctx.Value(key{}).(Principal)
+	return p
+}
+
+// With is a context in which somebody asks.
+func With(ctx context.Context, p Principal) context.Context { return context.WithValue(ctx, key{}, p) }
+
+// Route is a pattern of http.ServeMux, who may ask there, and what answers. A pattern without a method is for all of them.
+type Route struct {
+	Pattern string
+	Least   control.Role // 0: everybody; what answers has its own way to know who asks, or nothing to hide
+	Named   bool         // not who is anonymous, whatever role that has
+	Shows   bool         // it takes GET alone, and tells everybody so who asks otherwise: a sensor that has the wrong address
+	Handler http.Handler
+}
+
+// ErrUnknown is what Config.Find returns for a secret that is nobody's.
+var ErrUnknown = errors.New("unknown token")
+
+// Config says who is who.
+type Config struct {
+	// Find returns whose secret it is. The error matches ErrUnknown when it is nobody's.
+	Find func(ctx context.Context, secret string) (Principal, error)
+
+	Anonymous control.Role // of who shows no secret; 0: they may do nothing
+
+	Logger *slog.Logger // default: none
+}
+
+// Mux answers routes for those who may ask there.
+func (c Config) Mux(routes []Route) http.Handler {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	mux := http.NewServeMux()
+	for _, r := range routes {
+		mux.Handle(r.Pattern, c.guard(r))
+	}
+	return mux
+}
+
+func (c Config) guard(route Route) http.Handler {
+	if route.Least == 0 {
+		return route.Handler
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if route.Shows && r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			refuse(w, http.StatusMethodNotAllowed, r.Method+" is not for this address")
+			return
+		}
+		secret := shown(r)
+		p := Principal{Name: "anonymous", Role: c.Anonymous}
+		if secret != "" {
+			var err error
+			if p, err = c.Find(r.Context(), secret); errors.Is(err, ErrUnknown) {
+				refuse(w, http.StatusUnauthorized, "the token is unknown: it was revoked, has expired, or is no token; 'millrace token add' makes one")
+				return
+			} else if err != nil {
+				c.Logger.Error("who asks could not be found out", "path", r.URL.Path, "error", err)
+				refuse(w, http.StatusInternalServerError, "who asks could not be found out; the log says why")
+				return
+			}
+		}
+		switch {
+		case secret == "" && (route.Named || p.Role < route.Least):
+			refuse(w, http.StatusUnauthorized, fmt.Sprintf("this takes a token of the role %s or more, in Authorization: Bearer …, or as the password of a browser; 'millrace token add --role %s' makes one",
+				route.Least, route.Least))
+		case p.Role < route.Least:
+			refuse(w, http.StatusForbidden, fmt.Sprintf("this takes the role %s, and %s is %s", route.Least, p.Name, p.Role))
+		default:
+			route.Handler.ServeHTTP(w, r.WithContext(With(r.Context(), p)))
+		}
+	})
+}
+
+// shown is the secret that a request shows.
+func shown(r *http.Request) string {
+	if _, password, ok := r.BasicAuth(); ok {
+		return password
+	}
+	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return ""
+	}
+	return strings.TrimSpace(secret)
+}
+
+// refuse answers with a problem document (RFC 9457), and has a browser ask for a token where one is missing.
+func refuse(w http.ResponseWriter, status int, detail string) {
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Basic realm="millrace: any name, and a token as the password", charset="UTF-8"`)
+	}
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": detail}) // who asked has gone
+}
+
+// IsLoopback reports whether an address, host:port, is of this machine alone.
+func IsLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
