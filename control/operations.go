@@ -453,3 +453,16 @@ func servedNow(ctx context.Context, tx *sql.Tx, l Line, dataVersion string) erro
 	_, err = tx.ExecContext(ctx, `UPDATE promotions SET state = ? WHERE id = ?`, state, stack[0].id)
 	return err
 }
+
+// StartedBy is who had the newest run of an instance begin; system when nobody asked for it.
+func (x *Instances) StartedBy(ctx context.Context, i Instance) (who string, err error) {
+	err = x.db.QueryRowContext(ctx, `SELECT coalesce((SELECT json_extract(doc, '$.who') FROM operations WHERE id = jobs.operation), 'system') FROM jobs
+		WHERE program = ? AND account = ? AND env = ? AND data_version = ? ORDER BY id DESC LIMIT 1`, i.Program, i.Account, i.Env, i.DataVersion).Scan(&who)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "system", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("find out who started %s: %w", i.UniqueID(), err)
+	}
+	return who, nil
+}

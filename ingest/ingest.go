@@ -9,6 +9,7 @@
 package ingest
 
 import (
+	_ "embed" // for the descriptor
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,11 @@ const (
 	App       = "crusher-prime-job"
 	Namespace = "raw"
 )
+
+// Descriptor says how the app is run: control.Descriptor as JSON, in descriptor.json.
+//
+//go:embed descriptor.json
+var Descriptor []byte
 
 // Indices into the plan's tables, and with 1 added into its counters: Counters[0] counts the items read.
 const (

@@ -4,7 +4,16 @@
 // different places, the path names both.
 package lms
 
-import "millrace/etl"
+import (
+	_ "embed" // for the descriptor
+
+	"millrace/etl"
+)
+
+// Descriptor says how the app is run: control.Descriptor as JSON, in descriptor.json.
+//
+//go:embed descriptor.json
+var Descriptor []byte
 
 // App reads EDGENUITY_LMS.
 var App = etl.App{

@@ -105,16 +105,11 @@ func (s *stack) readServing(ctx context.Context) error {
 
 // addJob makes the job of an instance.
 func (s *stack) addJob(i control.Instance) (*stackJob, error) {
-	var p *plan.Plan
-	var err error
-	switch i.Line {
-	case rawLine:
-		p = ingest.Plan(version)
-	case etlLine:
-		p, err = lms.App.Plan()
-	default:
-		err = fmt.Errorf("instance %s of %s is of an app that this program (%s) does not have; use the version that started it", i.DataVersion, i.Line, version)
+	a, err := s.app(i.Program)
+	if err != nil || a.line != i.Line {
+		return nil, fmt.Errorf("instance %s of %s is of an app that this program (%s) does not have; use the version that started it", i.DataVersion, i.Line, version)
 	}
+	p, err := a.plan()
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +190,7 @@ func (s *stack) serving() *stackJob {
 
 // find returns the job of an app's data version.
 func (s *stack) find(app, dataVersion string) (*stackJob, error) {
-	if err := s.knows(app); err != nil {
+	if _, err := s.app(app); err != nil {
 		return nil, err
 	}
 	var versions []string
@@ -221,41 +216,46 @@ func (s *stack) jobOf(i control.Instance) (*stackJob, bool) {
 	return nil, false
 }
 
-// knows returns an error unless there is such an app.
-func (s *stack) knows(app string) error {
-	if app != rawLine.Program && app != etlLine.Program {
-		return fmt.Errorf("%w: there is no app %q; there are %s and %s", api.ErrNotFound, app, rawLine.Program, etlLine.Program)
-	}
-	return nil
-}
-
-// lineOf is the line of an app that is there.
-func lineOf(app string) control.Line { return control.Line{Program: app, Account: system, Env: system} }
-
 // Apps implements api.Service.
 func (s *stack) Apps(ctx context.Context) ([]api.App, error) {
 	all, err := s.store.Instances.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	apps := []api.App{
-		{Name: ingest.App, Version: version, Description: "keeps what the collector takes in the raw lake", Singleton: true},
-		{Name: lms.App.Name, Version: lms.App.Version, Description: lms.App.Description, SourceTypes: lms.App.SourceTypes},
-	}
-	for n := range apps {
-		apps[n].Instances = []api.Instance{}
-		for _, i := range all {
-			if j, ok := s.jobOf(i); ok && i.Program == apps[n].Name {
-				apps[n].Instances = append(apps[n].Instances, instanceStatus(j, i))
+	var apps []api.App
+	for _, a := range s.apps {
+		out := api.App{
+			Name: a.line.Program, Version: a.version, Description: a.descriptor.Description, Singleton: !a.descriptor.Versioned, SourceTypes: a.sourceTypes,
+			Descriptor: a.descriptor, Instances: []api.Instance{},
+		}
+		for _, in := range all {
+			j, ok := s.jobOf(in)
+			if !ok || in.Line != a.line {
+				continue
+			}
+			i := instanceStatus(j, in)
+			for _, action := range control.Can(j.state(), control.Admin) {
+				if a.refuses(action) == nil && action != control.Rollback { // that is an action on the app
+					i.Can = append(i.Can, string(action))
+				}
+			}
+			if i.Parameters, err = s.parameters(ctx, a, in); err != nil {
+				return nil, err
+			}
+			out.Instances = append(out.Instances, i)
+		}
+		if a.descriptor.Versioned {
+			now, wanted, err := s.store.Instances.Serving(ctx, a.line)
+			if err != nil {
+				return nil, err
+			}
+			if out.Serving = now; wanted != now {
+				out.Promoting = wanted
 			}
 		}
+		apps = append(apps, out)
 	}
-	now, wanted, err := s.store.Instances.Serving(ctx, etlLine)
-	app := &apps[1]
-	if app.Serving = now; wanted != now {
-		app.Promoting = wanted
-	}
-	return apps, err
+	return apps, nil
 }
 
 func instanceStatus(j *stackJob, in control.Instance) api.Instance {
@@ -264,11 +264,6 @@ func instanceStatus(j *stackJob, in control.Instance) api.Instance {
 		UniqueID: in.UniqueID(), DataVersion: in.DataVersion, Created: in.Created, Version: in.Version, State: string(j.state()), Error: in.Error,
 		Savepoint: in.Savepoint, Updated: in.Updated, UpdatedBy: in.UpdatedBy,
 		Read: p.Read, Rows: p.Rows, LagRecords: p.Lag, Epoch: p.Epoch, Published: published(p),
-	}
-	for _, a := range control.Can(j.state(), control.Admin) {
-		if !singletonRefuses(in.Line, a) {
-			i.Can = append(i.Can, string(a))
-		}
 	}
 	if err := j.failure(); err != nil {
 		i.Error = err.Error()
@@ -302,18 +297,20 @@ const historyPage = 100
 
 // History implements api.Service.
 func (s *stack) History(ctx context.Context, app string, before int64) ([]control.Operation, error) {
-	if err := s.knows(app); err != nil {
+	a, err := s.app(app)
+	if err != nil {
 		return nil, err
 	}
-	return s.store.Instances.History(ctx, lineOf(app), before, historyPage)
+	return s.store.Instances.History(ctx, a.line, before, historyPage)
 }
 
 // Jobs implements api.Service.
 func (s *stack) Jobs(ctx context.Context, app, dataVersion string) ([]control.Job, error) {
-	if _, err := s.find(app, dataVersion); err != nil {
+	j, err := s.find(app, dataVersion)
+	if err != nil {
 		return nil, err
 	}
-	return s.store.Instances.Jobs(ctx, lineOf(app), dataVersion, historyPage)
+	return s.store.Instances.Jobs(ctx, j.controlled().Line, dataVersion, historyPage)
 }
 
 // Operation implements api.Service.
@@ -327,18 +324,19 @@ func (s *stack) Operation(ctx context.Context, id int64) (control.Operation, err
 
 // Do implements api.Service.
 func (s *stack) Do(ctx context.Context, app, dataVersion string, ask api.Ask) (control.Operation, error) {
-	r := control.Request{
-		Line: lineOf(app), DataVersion: dataVersion, Action: ask.Action, By: ask.By(), Role: ask.Role, Key: ask.Key, Savepoint: ask.Savepoint,
+	a, err := s.app(app)
+	if err == nil {
+		err = a.refuses(ask.Action)
 	}
-	if err := s.knows(app); err != nil {
+	if err != nil {
 		return control.Operation{}, err
 	}
-	if singletonRefuses(r.Line, r.Action) {
-		return control.Operation{}, fmt.Errorf("%w: %s is a singleton: the system starts its one instance, and it has no data versions", control.ErrRefused, app)
+	r := control.Request{
+		Line: a.line, DataVersion: dataVersion, Action: ask.Action, By: ask.By(), Role: ask.Role, Key: ask.Key, Savepoint: ask.Savepoint,
 	}
 	switch ask.Action {
 	case control.Start:
-		return s.doStart(ctx, r, ask.Seed)
+		return s.doStart(ctx, a, r, ask.Seed)
 	case control.Rollback:
 		before, err := s.store.Instances.Before(ctx, r.Line)
 		if err != nil {
@@ -373,21 +371,16 @@ func (s *stack) Do(ctx context.Context, app, dataVersion string, ask api.Ask) (c
 	return s.plane.Do(ctx, r)
 }
 
-// singletonRefuses reports whether an action is not for the app that has one instance for all time: without it nothing fills the raw lake.
-func singletonRefuses(l control.Line, a control.Action) bool {
-	return l == rawLine && (a == control.Start || a == control.Promote || a == control.Rollback || a == control.Delete)
-}
-
 // doStart begins to make a data version.
-func (s *stack) doStart(ctx context.Context, r control.Request, seed *api.Seed) (control.Operation, error) {
+func (s *stack) doStart(ctx context.Context, a app, r control.Request, seed *api.Seed) (control.Operation, error) {
 	var err error
-	if r.Seed, err = s.seedRange(ctx, seed); err != nil {
+	if r.Seed, err = s.seedRange(ctx, a, seed); err != nil {
 		return control.Operation{}, err
 	}
 	if err := s.roomFor(nil); err != nil {
 		return control.Operation{}, err
 	}
-	r.DataVersion, r.Version = s.newDataVersion(time.Now()), lms.App.Version
+	r.DataVersion, r.Version = s.newDataVersion(time.Now()), a.version
 	return s.plane.Do(ctx, r)
 }
 
@@ -474,17 +467,25 @@ func (s *stack) roomFor(more *stackJob) error {
 }
 
 // seedRange checks what a data version is to begin with: there must be something, and all that is named must be there.
-func (s *stack) seedRange(ctx context.Context, seed *api.Seed) (*plan.SeedRange, error) {
+func (s *stack) seedRange(ctx context.Context, a app, seed *api.Seed) (*plan.SeedRange, error) {
 	if seed == nil {
 		return nil, nil
 	}
 	invalid := func(err error) error { return fmt.Errorf("%w: %w", api.ErrInvalid, err) }
-	reads := lms.App.SourceTypes
+	if !a.descriptor.SeedingEnabled {
+		return nil, invalid(fmt.Errorf("%s is not seeded: its descriptor says so", a.line.Program))
+	}
+	reads := a.sourceTypes
 	if seed.SourceType != "" {
 		if !slices.Contains(reads, seed.SourceType) {
-			return nil, invalid(fmt.Errorf("%s does not read source type %q; it reads %s", lms.App.Name, seed.SourceType, strings.Join(reads, ", ")))
+			return nil, invalid(fmt.Errorf("%s does not read source type %q; it reads %s", a.line.Program, seed.SourceType, strings.Join(reads, ", ")))
 		}
 		reads = []string{seed.SourceType}
+	}
+	for _, t := range reads {
+		if !a.descriptor.SeedsFrom(t) {
+			return nil, invalid(fmt.Errorf("%s is not seeded with source type %q: its descriptor enables %s", a.line.Program, t, strings.Join(a.descriptor.EnabledSeedingTargets, ", ")))
+		}
 	}
 	sel, err := selection(web.LakeQuery{From: seed.From, To: seed.To}, "from", "to")
 	if err != nil {

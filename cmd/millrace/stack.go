@@ -101,6 +101,7 @@ type stack struct {
 	index     *delivery.Index
 	catalog   *catalog.Catalog
 	console   *web.Server
+	apps      []app
 	plane     *control.Plane
 	operators http.Handler // what operators do
 	secret    string       // that operators show
@@ -157,6 +158,9 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	}
 	s.onClose(s.lake.Close)
 	if s.catalog, err = catalog.New(catalog.Config{Lake: s.lake, Authorize: s.authorize, Serving: s.servingNamespace, Logger: cfg.logger}); err != nil {
+		return s, err
+	}
+	if s.apps, err = apps(); err != nil {
 		return s, err
 	}
 	s.onClose(s.closeJobs)

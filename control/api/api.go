@@ -44,29 +44,33 @@ const (
 
 // App is an app with its instances.
 type App struct {
-	Name        string     `json:"name"`
-	Version     string     `json:"version"`
-	Description string     `json:"description,omitempty"`
-	Singleton   bool       `json:"singleton,omitempty"` // it has one instance, which the system starts
-	SourceTypes []string   `json:"source_types,omitempty"`
-	Serving     string     `json:"serving,omitempty"` // the data version that readers see
-	Promoting   string     `json:"promoting,omitempty"`
-	Instances   []Instance `json:"instances"`
+	Name        string   `json:"name"`
+	Version     string   `json:"version"`
+	Description string   `json:"description,omitempty"`
+	Singleton   bool     `json:"singleton,omitempty"` // it has one instance, which the system starts
+	SourceTypes []string `json:"source_types,omitempty"`
+	Serving     string   `json:"serving,omitempty"` // the data version that readers see
+	Promoting   string   `json:"promoting,omitempty"`
+
+	Descriptor control.Descriptor `json:"descriptor"`
+
+	Instances []Instance `json:"instances"`
 }
 
 // Instance is one namespace of an app's output, and its job.
 type Instance struct {
-	UniqueID    string    `json:"unique_id"`
-	DataVersion string    `json:"data_version"`
-	Created     time.Time `json:"created,omitzero"`
-	Version     string    `json:"version"` // of the app
-	State       string    `json:"state"`   // one of control's
-	Error       string    `json:"error,omitempty"`
-	Can         []string  `json:"can,omitempty"`       // the actions that are possible now
-	Savepoint   string    `json:"savepoint,omitempty"` // that it was last suspended with
-	Updated     time.Time `json:"updated,omitzero"`
-	UpdatedBy   string    `json:"updated_by,omitempty"`
-	Seeding     *Seeding  `json:"seeding,omitempty"`
+	UniqueID    string            `json:"unique_id"`
+	DataVersion string            `json:"data_version"`
+	Created     time.Time         `json:"created,omitzero"`
+	Version     string            `json:"version"` // of the app
+	State       string            `json:"state"`   // one of control's
+	Error       string            `json:"error,omitempty"`
+	Can         []string          `json:"can,omitempty"`        // the actions that are possible now
+	Savepoint   string            `json:"savepoint,omitempty"`  // that it was last suspended with
+	Parameters  map[string]string `json:"parameters,omitempty"` // of its job, by the talk's names: accountId, dataVersion, startedBy, …
+	Updated     time.Time         `json:"updated,omitzero"`
+	UpdatedBy   string            `json:"updated_by,omitempty"`
+	Seeding     *Seeding          `json:"seeding,omitempty"`
 
 	Read       int64 `json:"read"`
 	Rows       int64 `json:"rows"`

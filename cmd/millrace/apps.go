@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"millrace/apps/lms"
+	"millrace/control"
+	"millrace/control/api"
+	"millrace/ingest"
+	"millrace/plan"
+)
+
+// app is an app that this program holds.
+type app struct {
+	line        control.Line
+	descriptor  control.Descriptor
+	version     string
+	sourceTypes []string // that it reads; empty: all
+	group       string   // jobGroup of its jobs' parameters
+	plan        func() (*plan.Plan, error)
+}
+
+// apps are those that this program holds. The first one fills the raw lake.
+func apps() ([]app, error) {
+	raw, err := control.ParseDescriptor("ingest/descriptor.json", ingest.Descriptor)
+	if err != nil {
+		return nil, err
+	}
+	etl, err := control.ParseDescriptor("apps/lms/descriptor.json", lms.Descriptor)
+	if err != nil {
+		return nil, err
+	}
+	return []app{
+		{line: rawLine, descriptor: raw, version: version, plan: func() (*plan.Plan, error) { return ingest.Plan(version), nil }},
+		{line: etlLine, descriptor: etl, version: lms.App.Version, sourceTypes: lms.App.SourceTypes, group: "ingest-etl", plan: lms.App.Plan},
+	}, nil
+}
+
+// app returns the app of a name.
+func (s *stack) app(name string) (app, error) {
+	var names []string
+	for _, a := range s.apps {
+		if a.line.Program == name {
+			return a, nil
+		}
+		names = append(names, a.line.Program)
+	}
+	return app{}, fmt.Errorf("%w: there is no app %q; there are %s", api.ErrNotFound, name, strings.Join(names, " and "))
+}
+
+// refuses returns why an action is not for an app: a singleton has one instance for all time, which the system starts, and to delete the one that fills
+// the raw lake would be to fill it no more.
+func (a app) refuses(action control.Action) error {
+	switch action {
+	case control.Start, control.Promote, control.Rollback, control.Delete:
+		if !a.descriptor.Versioned {
+			return fmt.Errorf("%w: %s is a singleton: the system starts its one instance, and it has no data versions", control.ErrRefused, a.line.Program)
+		}
+	}
+	return nil
+}
+
+// parameters are those of a job, by the names that the talk has for them.
+func (s *stack) parameters(ctx context.Context, a app, in control.Instance) (map[string]string, error) {
+	startedBy, err := s.store.Instances.StartedBy(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	p := map[string]string{
+		"accountId": in.Account, "envId": in.Env, "dataVersion": in.DataVersion, "program": in.Program, "version": in.Version, "uniqueId": in.UniqueID(), "startedBy": startedBy,
+	}
+	if len(a.sourceTypes) > 0 {
+		p["sourceType"] = strings.Join(a.sourceTypes, ",")
+	}
+	if a.group != "" {
+		p["jobGroup"] = a.group
+	}
+	return p, nil
+}
