@@ -110,7 +110,7 @@ func rootCommand() *cobra.Command {
 	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
 	root.AddCommand(
 		demoCommand(), serveCommand(), appCommand(), keyCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
-		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), forgetCommand(), benchCommand(),
+		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), backupCommand(), restoreCommand(), forgetCommand(), benchCommand(),
 	)
 	return root
 }
