@@ -5,13 +5,16 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # Packages whose tests run under the race detector: those that do several things at once.
 RACE := ./record/... ./caliper/... ./plan/... ./etl/... ./engine/... ./eventlog/... ./sink/... ./lake/... ./source/... ./collect/... ./web/... ./control/... ./cmd/millrace
 
-.PHONY: help build test long race lint generate bench fuzz demo
+.PHONY: help build release test long race lint generate bench fuzz demo
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the command into bin/millrace
 	go build -trimpath -o bin/millrace ./cmd/millrace
+
+release: ## build VERSION as a static program, with its checksum, into dist/
+	scripts/release.sh $(or $(VERSION),0.0.0) dist
 
 test: ## run the tests that need nothing but Go and a C compiler
 	go test ./...

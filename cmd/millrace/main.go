@@ -109,7 +109,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
 	root.AddCommand(
-		demoCommand(), serveCommand(), appCommand(), keyCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
+		demoCommand(), serveCommand(), readyCommand(), versionCommand(), appCommand(), keyCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
 		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), backupCommand(), restoreCommand(), forgetCommand(), benchCommand(),
 	)
 	return root
