@@ -19,6 +19,7 @@ func (s *stack) routes() []access.Route {
 		{Pattern: "/healthz", Handler: s.console},
 		{Pattern: "/readyz", Handler: s.console},
 		{Pattern: "/assets/", Handler: s.console},
+		{Pattern: "GET " + api.SpecPath, Handler: s.operators},
 		{Pattern: "/", Least: control.Viewer, Shows: true, Handler: s.console},
 		{Pattern: "/metrics", Least: control.Viewer, Handler: http.HandlerFunc(s.serveMetrics)},
 		{Pattern: "/tables/", Least: control.Analyst, Handler: s.console}, // rows are of people

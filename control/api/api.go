@@ -7,6 +7,7 @@
 //	GET  /api/v1/apps/{app}/history                            who decided what: the newest hundred operations, or those before ?before=id
 //	GET  /api/v1/apps/{app}/instances/{version}/jobs           the runs of an instance, the newest first
 //	GET  /api/v1/apps/{app}/instances/{version}/ledger         where each record is that its job has read: Ledger
+//	GET  /api/openapi.json                                     the description of the addresses below, as OpenAPI 3.1
 //	GET  /api/v1/operations/{id}                               how an operation is; ?wait=30s answers when it has ended, or after that time
 //	POST /api/v1/apps/{app}/instances                          start a data version: Ask
 //	POST /api/v1/apps/{app}/instances/{version}/{action}       an action of the lifecycle: Ask
@@ -197,26 +198,17 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	h := &handler{cfg}
 	mux := http.NewServeMux()
-	read := func(pattern string, f func(*http.Request) (any, error)) {
-		mux.HandleFunc("GET "+pattern, func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, http.StatusOK, f) })
+	endpoints := h.endpoints()
+	for _, e := range endpoints {
+		mux.HandleFunc(e.method+" "+e.path, func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, e.status, e.serve) })
 	}
-	do := func(pattern string, action func(*http.Request) control.Action) {
-		mux.HandleFunc("POST "+Path+pattern, func(w http.ResponseWriter, r *http.Request) {
-			h.answer(w, r, http.StatusAccepted, func(r *http.Request) (any, error) { return h.do(r, action(r)) })
-		})
+	description, err := spec(endpoints)
+	if err != nil {
+		return nil, err
 	}
-	read(Path, func(r *http.Request) (any, error) { return h.Service.Apps(r.Context()) })
-	read(Path+"/{app}/history", h.history)
-	read(Path+"/{app}/instances/{version}/jobs", versioned(func(r *http.Request, version string) (any, error) {
-		return h.Service.Jobs(r.Context(), r.PathValue("app"), version)
-	}))
-	read(Path+"/{app}/instances/{version}/ledger", versioned(func(r *http.Request, version string) (any, error) {
-		return h.Service.Ledger(r.Context(), r.PathValue("app"), version)
-	}))
-	read(OperationsPath+"/{id}", h.operation)
-	do("/{app}/instances", func(*http.Request) control.Action { return control.Start })
-	do("/{app}/instances/{version}/{action}", func(r *http.Request) control.Action { return control.Action(r.PathValue("action")) })
-	do("/{app}/rollback", func(*http.Request) control.Action { return control.Rollback })
+	mux.HandleFunc("GET "+SpecPath, func(w http.ResponseWriter, r *http.Request) {
+		h.answer(w, r, http.StatusOK, func(*http.Request) (any, error) { return json.RawMessage(description), nil })
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, r, http.StatusOK, func(r *http.Request) (any, error) {
 			return nil, fmt.Errorf("%w: %s %s", ErrNotFound, r.Method, r.URL.Path)

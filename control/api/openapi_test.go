@@ -1,0 +1,83 @@
+package api_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/stretchr/testify/require"
+
+	"millrace/control"
+)
+
+// The description names every address, and each answers what it says.
+func TestOpenAPI(t *testing.T) {
+	t.Parallel()
+	s := &service{}
+	ask := serve(t, s)
+	status, text := ask("GET", "/api/openapi.json", "", "")
+	require.Equal(t, 200, status)
+	var spec struct {
+		OpenAPI string
+		Paths   map[string]map[string]struct {
+			OperationID string
+			Parameters  []struct{ Name, In, Description string }
+			RequestBody *struct {
+				Content map[string]struct{ Schema *jsonschema.Schema }
+			}
+			Responses map[string]struct {
+				Content map[string]struct{ Schema *jsonschema.Schema }
+			}
+		}
+		Components struct{ Schemas map[string]*jsonschema.Schema }
+	}
+	require.NoError(t, json.Unmarshal([]byte(text), &spec))
+	require.Equal(t, "3.1.0", spec.OpenAPI)
+	// conforms reports whether a text is what a schema of the description says.
+	conforms := func(schema *jsonschema.Schema, text string) error {
+		whole, err := json.Marshal(map[string]any{"$defs": spec.Components.Schemas, "allOf": []any{schema}})
+		require.NoError(t, err)
+		var rooted jsonschema.Schema
+		require.NoError(t, json.Unmarshal([]byte(strings.ReplaceAll(string(whole), "#/components/schemas/", "#/$defs/")), &rooted))
+		resolved, err := rooted.Resolve(nil)
+		require.NoError(t, err)
+		var value any
+		require.NoError(t, json.Unmarshal([]byte(text), &value))
+		return resolved.Validate(value)
+	}
+	ids := map[string]bool{}
+	for path, methods := range spec.Paths {
+		for method, e := range methods {
+			require.False(t, ids[e.OperationID], e.OperationID)
+			ids[e.OperationID] = true
+			at := path
+			for _, p := range e.Parameters {
+				require.NotEmpty(t, p.Description, "%s %s", path, p.Name)
+				value := map[string]string{"app": "a", "version": "20180827174235", "action": "suspend", "id": "7"}[p.Name]
+				at = strings.ReplaceAll(at, "{"+p.Name+"}", value)
+			}
+			require.NotContains(t, at, "{")
+			body := ""
+			if method == "post" {
+				body = `{"who":"w","reason":"r","seed":{"from":"2018-01-01","envs":["a:b"]},"force":true,"savepoint":"s"}`
+				require.NoError(t, conforms(e.RequestBody.Content["application/json"].Schema, body))
+				require.Error(t, conforms(e.RequestBody.Content["application/json"].Schema, `{"reazon":"r"}`))
+			}
+			status, answer := ask(strings.ToUpper(method), at, secret, body)
+			require.Equal(t, map[string]int{"get": 200, "post": 202}[method], status, "%s %s: %s", method, at, answer)
+			for code, r := range e.Responses {
+				if code != "default" {
+					require.NoError(t, conforms(r.Content["application/json"].Schema, answer), "%s %s: %s", method, at, answer)
+					continue
+				}
+				s.err = control.ErrRefused
+				_, problem := ask(strings.ToUpper(method), at, secret, body)
+				s.err = nil
+				require.NoError(t, conforms(r.Content["application/problem+json"].Schema, problem), problem)
+				require.Error(t, conforms(r.Content["application/problem+json"].Schema, answer))
+			}
+		}
+	}
+	require.Len(t, ids, 8)
+}
