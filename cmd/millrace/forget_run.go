@@ -195,11 +195,30 @@ func (s *stack) endForgetting(ctx context.Context, ask api.Ask) error {
 		}
 		gone = f.Old
 	}
+	if err := s.settled(ctx, gone); err != nil {
+		return err
+	}
 	_, err = s.act(ctx, control.Delete, gone, ask)
 	if err != nil && !errors.Is(err, control.ErrUnknownInstance) {
 		return err
 	}
 	return os.Remove(name)
+}
+
+// settled waits until no operation is at work on a data version: one of a run that was killed goes on by itself.
+func (s *stack) settled(ctx context.Context, dataVersion string) error {
+	left, err := s.store.Instances.Working(ctx)
+	if err != nil {
+		return err
+	}
+	for _, op := range left {
+		if op.Line == etlLine && op.DataVersion == dataVersion {
+			if _, err := s.plane.Wait(ctx, op.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // rawHolds reports whether the raw lake holds the log up to some offsets.

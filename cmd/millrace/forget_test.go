@@ -15,7 +15,7 @@ import (
 // A forget that was killed leaves two data versions: the one that readers are to see stays, also when they did not see it yet.
 func TestForgettingIsEnded(t *testing.T) {
 	t.Parallel()
-	for name, promoted := range map[string]bool{"before the promotion": false, "in the middle of the promotion": true} {
+	for _, name := range []string{"before the promotion", "in the middle of the promotion", "in the middle of the deletion"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
@@ -24,10 +24,16 @@ func TestForgettingIsEnded(t *testing.T) {
 			file := s.cfg.dir.join(forgettingFile)
 			require.NoError(t, writeJSON(file, forgetting{Old: millrace.Unversioned, New: made.DataVersion}))
 			stays := millrace.Unversioned
-			if promoted {
-				stays = made.DataVersion
-				_, err := s.plane.Do(t.Context(), control.Request{Line: etlLine, DataVersion: made.DataVersion, Action: control.Promote, By: test.By(), Role: control.Admin})
+			begin := func(a control.Action) { // and no further, as far as forget is concerned
+				_, err := s.plane.Do(t.Context(), control.Request{Line: etlLine, DataVersion: made.DataVersion, Action: a, By: test.By(), Role: control.Admin})
 				require.NoError(t, err)
+			}
+			switch name {
+			case "in the middle of the promotion":
+				stays = made.DataVersion
+				begin(control.Promote)
+			case "in the middle of the deletion":
+				begin(control.Delete)
 			}
 			require.NoError(t, s.endForgetting(t.Context(), test))
 			require.Len(t, s.versions(), 1)
