@@ -3,6 +3,7 @@ package lake
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -38,12 +39,60 @@ func (l *Lake) Held(ctx context.Context, tables ...*Table) (plan.Offsets, error)
 		}
 		_, token := t.Owner()
 		claims[token] = t.name.String()
+		noted, err := heldBeyond(t.seen(), token)
+		if err != nil {
+			return nil, fmt.Errorf("table %s: %w", t.name, err)
+		}
+		for p, o := range noted {
+			held[p] = max(held[p], o)
+		}
 	}
 	if len(claims) > 1 {
 		names := slices.Sorted(maps.Values(claims))
 		return nil, fmt.Errorf("tables %s are of different lineages of their job: %w", strings.Join(names, ", "), ErrUnsettled)
 	}
 	return held, nil
+}
+
+// propBeyond is how far a namespace's tables hold the log beyond what the rows of a commit say: as JSON with the token of whose word it is.
+const propBeyond = keyPrefix + "held-beyond"
+
+type beyond struct {
+	Token   uint64       `json:"token"`
+	Offsets plan.Offsets `json:"offsets"`
+}
+
+// Hold notes how far in the log the namespace's tables hold everything, for Held. Commits say it with their rows; records that make none after the last
+// commit are not known of otherwise. It is the word of the lineage that owns the table now, and a later one's does not include it. The caller must be
+// the only one who writes the namespace.
+func (t *Table) Hold(ctx context.Context, held plan.Offsets) error {
+	return t.edit(ctx, "note what it holds", func(tbl *table.Table) ([]table.Requirement, []table.Update, error) {
+		token, err := tokenOf(tbl)
+		if err != nil {
+			return nil, nil, err
+		}
+		text, err := json.Marshal(beyond{token, held})
+		if err != nil || tbl.Properties()[propBeyond] == string(text) {
+			return nil, nil, err
+		}
+		return nil, []table.Update{table.NewSetPropertiesUpdate(iceberg.Properties{propBeyond: string(text)})}, nil
+	})
+}
+
+// heldBeyond is what Hold has noted in the name of a lineage.
+func heldBeyond(tbl *table.Table, token uint64) (plan.Offsets, error) {
+	text := tbl.Properties()[propBeyond]
+	if text == "" {
+		return nil, nil
+	}
+	var noted beyond
+	if err := json.Unmarshal([]byte(text), &noted); err != nil {
+		return nil, fmt.Errorf("property %s: %w", propBeyond, err)
+	}
+	if noted.Token != token {
+		return nil, nil
+	}
+	return noted.Offsets, nil
 }
 
 // Pin holds the table's newest snapshot and its files, however long that takes, until Unpin, and returns its id; 0 for a table that

@@ -77,7 +77,7 @@ func (s *stack) forgetServing(ctx context.Context, people *forget.People, c *cer
 	if c.Erased, held, err = s.eraseRaw(ctx, people); err != nil {
 		return err
 	}
-	for partition := range at { // what makes no rows, as the cut of a run before, the lake may not know that it holds
+	for partition := range at { // what was not published yet, the lake does not hold
 		at[partition] = min(at[partition], held[partition])
 	}
 	if err := s.log.DeleteBefore(ctx, at); err != nil {
@@ -268,6 +268,11 @@ func (s *stack) eraseRaw(ctx context.Context, people *forget.People) (n int64, h
 			return n, nil, err
 		}
 		n += done.Rows
+	}
+	if p := s.raw.Progress(); published(p) == p.Epoch { // also of what made no rows after the last that did
+		if err := tables[0].Hold(ctx, p.Offsets); err != nil {
+			return n, nil, err
+		}
 	}
 	if held, err = s.lake.Held(ctx, tables...); err != nil {
 		return n, nil, err
