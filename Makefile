@@ -39,6 +39,7 @@ lint: ## vet, linters and formatting as CI checks them
 
 generate: ## re-create generated files; the tree stays clean
 	go generate ./...
+	go test ./cmd/millrace ./control -run Documented -update
 
 bench: ## measure all that docs/benchmarks.md says, half an hour; BENCH=--quick for a minute
 	go run ./cmd/millrace bench $(BENCH)

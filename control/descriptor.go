@@ -71,7 +71,7 @@ func ParseDescriptor(file string, text []byte) (d Descriptor, err error) {
 		field, known := fields[name]
 		switch {
 		case !known:
-			return d, at(place, "there is no field %q; did you mean %q? the fields are %s", name, nearest(name, names), strings.Join(names, ", "))
+			return d, at(place, "there is no field %q; did you mean %q? the fields are %s", name, Nearest(name, names), strings.Join(names, ", "))
 		case seen[name]:
 			return d, at(place, "field %q is there twice; leave one out", name)
 		}
@@ -130,8 +130,8 @@ func (d Descriptor) SeedsFrom(sourceType string) bool {
 	return d.SeedingEnabled && slices.ContainsFunc(d.EnabledSeedingTargets, func(t string) bool { return strings.EqualFold(t, sourceType) })
 }
 
-// nearest is the name that takes the fewest changes of letters to be written as text is.
-func nearest(text string, names []string) string {
+// Nearest is the name that takes the fewest changes of letters to be written as text is.
+func Nearest(text string, names []string) string {
 	return slices.MinFunc(names, func(a, b string) int { return distance(text, a) - distance(text, b) })
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -108,8 +109,13 @@ func rootCommand() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
+	root.PersistentFlags().String("config", "", "file with settings; default: $MILLRACE_CONFIG, else ./millrace.yaml if it is there")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		_, err := configure(cmd)
+		return err
+	}
 	root.AddCommand(
-		demoCommand(), serveCommand(), readyCommand(), versionCommand(), appCommand(), keyCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
+		demoCommand(), serveCommand(), readyCommand(), versionCommand(), configCommand(), appCommand(), keyCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
 		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), backupCommand(), restoreCommand(), forgetCommand(), benchCommand(),
 	)
 	return root
@@ -117,7 +123,7 @@ func rootCommand() *cobra.Command {
 
 // flagWants says what a flag takes, by the type of its value.
 var flagWants = map[string]string{
-	"duration": "a duration such as 60s", "float64": "a number", "int": "a whole number", "uint64": "a whole number, 0 or more",
+	"duration": "a duration such as 60s", "float64": "a number", "int": "a whole number", "int64": "a whole number", "uint64": "a whole number, 0 or more",
 	"intSlice": "whole numbers with commas between them", "bool": "true or false", "role": "none, viewer or analyst",
 }
 
@@ -156,6 +162,9 @@ func exactArgs(what ...string) cobra.PositionalArgs {
 func outputFlag(cmd *cobra.Command, allowed ...string) func() (string, error) {
 	o := cmd.Flags().StringP("output", "o", allowed[0], fmt.Sprintf("output format: %v", allowed))
 	return func() (string, error) {
+		if wanted := os.Getenv(outputVariable); !cmd.Flag("output").Changed && slices.Contains(allowed, wanted) {
+			return wanted, nil
+		}
 		for _, a := range allowed {
 			if *o == a {
 				return a, nil
