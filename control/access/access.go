@@ -84,6 +84,11 @@ func (c Config) guard(route Route) http.Handler {
 			refuse(w, http.StatusMethodNotAllowed, r.Method+" is not for this address")
 			return
 		}
+		// A browser shows its password to whatever page asks it to.
+		if err := origins.Check(r); err != nil {
+			refuse(w, http.StatusForbidden, "a page of another site asks for this: "+err.Error())
+			return
+		}
 		secret := shown(r)
 		p := Principal{Name: "anonymous", Role: c.Anonymous}
 		if secret != "" {
@@ -108,6 +113,9 @@ func (c Config) guard(route Route) http.Handler {
 		}
 	})
 }
+
+// origins refuses what pages of other sites have a browser ask for, if that changes something.
+var origins = http.NewCrossOriginProtection()
 
 // shown is the secret that a request shows.
 func shown(r *http.Request) string {

@@ -39,6 +39,16 @@ func TestGuard(t *testing.T) {
 	w := httptest.NewRecorder()
 	mux.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/page", http.NoBody))
 	require.Equal(t, 405, w.Code)
+	for site, want := range map[string]int{"same-origin": 200, "cross-site": 403, "": 200} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/rows", http.NoBody)
+		r.SetBasicAuth("jane", "jane's")
+		if site != "" { // only browsers say so
+			r.Header.Set("Sec-Fetch-Site", site)
+		}
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, r)
+		require.Equal(t, want, w.Code, site)
+	}
 	bearer := func(secret string) string { return "Bearer " + secret }
 	for _, c := range []struct {
 		path, authorization string
