@@ -31,7 +31,7 @@ the one that serves, until another one is promoted.`,
 		Args: unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(appListCommand(), appStartCommand(), appHistoryCommand(), appJobsCommand(), appRollbackCommand())
+	cmd.AddCommand(appListCommand(), appStartCommand(), appHistoryCommand(), appOperationCommand(), appJobsCommand(), appRollbackCommand())
 	for _, a := range []struct {
 		action      control.Action
 		short, long string
@@ -471,6 +471,50 @@ func appHistoryCommand() *cobra.Command {
 				result += ": " + line
 			}
 			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", op.ID, op.Began.Format(time.RFC3339), op.Action, op.DataVersion, op.Who, result, op.Reason)
+		}
+		return w.Flush()
+	}
+	return cmd
+}
+
+func appOperationCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "operation ID",
+		Short: "Show one operation, with its steps and how long each took",
+		Args:  exactArgs("the id of an operation; 'millrace app history' lists them"),
+	}
+	output := outputFlag(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		format, err := output()
+		if err != nil {
+			return err
+		}
+		c, err := newClient(cmd)
+		if err != nil {
+			return err
+		}
+		var op control.Operation
+		if err := c.do(cmd.Context(), http.MethodGet, api.OperationsPath+"/"+url.PathEscape(args[0]), nil, &op); err != nil {
+			return err
+		}
+		if format == "json" {
+			return printJSON(cmd, op)
+		}
+		out := cmd.OutOrStdout()
+		fmt.Fprintf(out, "%s %s of %s, by %s at %s: %s\n", op.Action, op.DataVersion, op.Line, op.Who, op.Began.Format(time.RFC3339), op.State)
+		if op.Reason != "" {
+			fmt.Fprintf(out, "reason: %s\n", op.Reason)
+		}
+		if op.Error != "" {
+			fmt.Fprintf(out, "error: %s\n", op.Error)
+		}
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		for _, s := range op.Done {
+			result := "done"
+			if s.Error != "" {
+				result = s.Error
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\n", s.Step, s.Ended.Sub(s.Began).Round(time.Millisecond), result)
 		}
 		return w.Flush()
 	}
