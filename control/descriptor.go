@@ -34,7 +34,7 @@ const (
 // ParseDescriptor reads a descriptor. Its errors name the file, line and column, the field, and what is wanted.
 func ParseDescriptor(file string, text []byte) (d Descriptor, err error) {
 	at := func(offset int64, format string, args ...any) error {
-		before := text[:min(int(offset), len(text))]
+		before := text[:max(0, min(int(offset), len(text)))]
 		line := bytes.Count(before, []byte("\n")) + 1
 		column := len(before) - bytes.LastIndexByte(before, '\n')
 		return fmt.Errorf("%s:%d:%d: %s", file, line, column, fmt.Sprintf(format, args...))

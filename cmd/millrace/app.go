@@ -148,23 +148,8 @@ const dataVersionArg = "a data version; 'millrace app list' lists them"
 func appListCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List apps and their data versions", Args: exactArgs()}
 	output := outputFlag(cmd, "table", "json")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		format, err := output()
-		if err != nil {
-			return err
-		}
-		c, err := newClient(cmd)
-		if err != nil {
-			return err
-		}
-		var apps []api.App
-		if err := c.do(cmd.Context(), http.MethodGet, api.Path, nil, &apps); err != nil {
-			return err
-		}
-		if format == "json" {
-			return printJSON(cmd, apps)
-		}
-		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	cmd.RunE = shows(output, func([]string) string { return api.Path }, func(out io.Writer, apps []api.App) error {
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "APP\tDATA VERSION\tSTATE\tREAD\tROWS\tTO READ\tSERVING")
 		for _, a := range apps {
 			for _, i := range a.Instances {
@@ -179,8 +164,39 @@ func appListCommand() *cobra.Command {
 			}
 		}
 		return w.Flush()
-	}
+	})
 	return cmd
+}
+
+// shows asks for something and prints it: as it came when the format is json, else as text.
+func shows[T any](output func() (string, error), path func(args []string) string, text func(out io.Writer, got T) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		format, err := output()
+		if err != nil {
+			return err
+		}
+		c, err := newClient(cmd)
+		if err != nil {
+			return err
+		}
+		var got T
+		if err := c.do(cmd.Context(), http.MethodGet, path(args), nil, &got); err != nil {
+			return err
+		}
+		if format == "json" {
+			return printJSON(cmd, got)
+		}
+		return text(cmd.OutOrStdout(), got)
+	}
+}
+
+// pathOf is the API's path of an app, and of what is below it.
+func pathOf(app string, below ...string) string {
+	path := api.Path + "/" + url.PathEscape(app)
+	for _, b := range below {
+		path += "/" + url.PathEscape(b)
+	}
+	return path
 }
 
 // stateText is an instance's state, with how far its seeding is.
@@ -235,7 +251,7 @@ and goes on with the log from exactly where the lake ends. Without, it begins wi
 		if *seeded {
 			start.Seed = &seed
 		}
-		op, err := c.ask(cmd.Context(), api.Path+"/"+url.PathEscape(args[0])+"/instances", start)
+		op, err := c.ask(cmd.Context(), pathOf(args[0], "instances"), start)
 		if err != nil {
 			return err
 		}
@@ -316,7 +332,7 @@ func appActCommand(action control.Action, short, long string) *cobra.Command {
 		if action == control.Delete && !*yes {
 			return usagef("this deletes state, savepoints, tables, indices and topics of %s for good: give --yes, and --reason, if it is meant", args[1])
 		}
-		return actOn(cmd, api.Path+"/"+url.PathEscape(args[0])+"/instances/"+url.PathEscape(args[1])+"/"+string(action), *ask, timeout)
+		return actOn(cmd, pathOf(args[0], "instances", args[1], string(action)), *ask, timeout)
 	}
 	return cmd
 }
@@ -359,7 +375,7 @@ func appRollbackCommand() *cobra.Command {
 	forceFlag(cmd, ask)
 	timeout := waitFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return actOn(cmd, api.Path+"/"+url.PathEscape(args[0])+"/rollback", *ask, timeout)
+		return actOn(cmd, pathOf(args[0], "rollback"), *ask, timeout)
 	}
 	return cmd
 }
@@ -442,27 +458,15 @@ func appHistoryCommand() *cobra.Command {
 	}
 	output := outputFlag(cmd, "table", "json")
 	before := cmd.Flags().Int64("before", 0, "list those before this operation; default: the newest")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		format, err := output()
-		if err != nil {
-			return err
-		}
-		c, err := newClient(cmd)
-		if err != nil {
-			return err
-		}
-		path := api.Path + "/" + url.PathEscape(args[0]) + "/history"
+	path := func(args []string) string {
+		path := pathOf(args[0], "history")
 		if *before != 0 {
 			path += fmt.Sprintf("?before=%d", *before)
 		}
-		all := []control.Operation{}
-		if err := c.do(cmd.Context(), http.MethodGet, path, nil, &all); err != nil {
-			return err
-		}
-		if format == "json" {
-			return printJSON(cmd, all)
-		}
-		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		return path
+	}
+	cmd.RunE = shows(output, path, func(out io.Writer, all []control.Operation) error {
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "ID\tTIME\tACTION\tDATA VERSION\tWHO\tRESULT\tREASON")
 		for _, op := range all {
 			result := string(op.State)
@@ -473,7 +477,7 @@ func appHistoryCommand() *cobra.Command {
 			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", op.ID, op.Began.Format(time.RFC3339), op.Action, op.DataVersion, op.Who, result, op.Reason)
 		}
 		return w.Flush()
-	}
+	})
 	return cmd
 }
 
@@ -484,23 +488,8 @@ func appOperationCommand() *cobra.Command {
 		Args:  exactArgs("the id of an operation; 'millrace app history' lists them"),
 	}
 	output := outputFlag(cmd, "text", "json")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		format, err := output()
-		if err != nil {
-			return err
-		}
-		c, err := newClient(cmd)
-		if err != nil {
-			return err
-		}
-		var op control.Operation
-		if err := c.do(cmd.Context(), http.MethodGet, api.OperationsPath+"/"+url.PathEscape(args[0]), nil, &op); err != nil {
-			return err
-		}
-		if format == "json" {
-			return printJSON(cmd, op)
-		}
-		out := cmd.OutOrStdout()
+	path := func(args []string) string { return api.OperationsPath + "/" + url.PathEscape(args[0]) }
+	cmd.RunE = shows(output, path, func(out io.Writer, op control.Operation) error {
 		fmt.Fprintf(out, "%s %s of %s, by %s at %s: %s\n", op.Action, op.DataVersion, op.Line, op.Who, op.Began.Format(time.RFC3339), op.State)
 		if op.Reason != "" {
 			fmt.Fprintf(out, "reason: %s\n", op.Reason)
@@ -517,7 +506,7 @@ func appOperationCommand() *cobra.Command {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", s.Step, s.Ended.Sub(s.Began).Round(time.Millisecond), result)
 		}
 		return w.Flush()
-	}
+	})
 	return cmd
 }
 
@@ -528,23 +517,9 @@ func appJobsCommand() *cobra.Command {
 		Args:  exactArgs("the name of an app; 'millrace app list' lists them", dataVersionArg),
 	}
 	output := outputFlag(cmd, "table", "json")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		format, err := output()
-		if err != nil {
-			return err
-		}
-		c, err := newClient(cmd)
-		if err != nil {
-			return err
-		}
-		all := []control.Job{}
-		if err := c.do(cmd.Context(), http.MethodGet, api.Path+"/"+url.PathEscape(args[0])+"/instances/"+url.PathEscape(args[1])+"/jobs", nil, &all); err != nil {
-			return err
-		}
-		if format == "json" {
-			return printJSON(cmd, all)
-		}
-		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	path := func(args []string) string { return pathOf(args[0], "instances", args[1], "jobs") }
+	cmd.RunE = shows(output, path, func(out io.Writer, all []control.Job) error {
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "BEGAN\tENDED\tVERSION\tFROM\tENDED BY")
 		for _, j := range all {
 			ended := "–"
@@ -555,6 +530,6 @@ func appJobsCommand() *cobra.Command {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", j.Began.Format(time.RFC3339), ended, j.Version, j.Origin, line)
 		}
 		return w.Flush()
-	}
+	})
 	return cmd
 }
