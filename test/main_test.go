@@ -25,6 +25,10 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	if err := os.Setenv("XDG_CONFIG_HOME", dir); err != nil { // whoever runs the tests may have settings of their own
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	millrace = filepath.Join(dir, "millrace")
 	build := exec.Command("go", "build", "-o", millrace, "../cmd/millrace")
 	build.Stderr = os.Stderr
