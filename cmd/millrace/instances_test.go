@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,6 +138,36 @@ func TestMetricsOfInstances(t *testing.T) {
 		require.NotContains(t, metrics(), sample)
 		s.done(t, control.Resume, made.DataVersion)
 	}
+}
+
+// Who listens hears what becomes of an instance, and does not hold up the end of the process.
+func TestInstancesAreHeardOf(t *testing.T) {
+	t.Parallel()
+	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url()+api.EventsPath, http.NoBody)
+	require.NoError(t, err)
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	lines := bufio.NewScanner(res.Body)
+	require.True(t, lines.Scan())
+	require.Equal(t, "event: apps", lines.Text())
+	s.done(t, control.Suspend, millrace.Unversioned)
+	var states []string
+	for len(states) < 2 && lines.Scan() {
+		var c api.Changed
+		if text, ok := strings.CutPrefix(lines.Text(), "data: {"); ok {
+			require.NoError(t, json.Unmarshal([]byte("{"+text), &c))
+			require.Equal(t, etlLine.Program, c.App)
+			states = append(states, c.State)
+		}
+	}
+	require.Equal(t, []string{"SUSPENDING", "SUSPENDED"}, states)
+	stop()
+	for lines.Scan() {
+		continue // what else came
+	}
+	require.NoError(t, lines.Err(), "the stream has ended, and was not cut off when its time was over")
 }
 
 func TestRoomForInstances(t *testing.T) {

@@ -20,6 +20,7 @@ func (s *stack) routes() []access.Route {
 		{Pattern: "/readyz", Handler: s.console},
 		{Pattern: "/assets/", Handler: s.console},
 		{Pattern: "GET " + api.SpecPath, Handler: s.operators},
+		{Pattern: api.EventsPath, Least: control.Viewer, Shows: true, Handler: &s.events},
 		{Pattern: "/", Least: control.Viewer, Shows: true, Handler: s.console},
 		{Pattern: "/metrics", Least: control.Viewer, Handler: http.HandlerFunc(s.serveMetrics)},
 		{Pattern: "/tables/", Least: control.Analyst, Handler: s.console}, // rows are of people

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"millrace/control"
+	"millrace/control/api"
 	"millrace/engine"
 	"millrace/ingest"
 	"millrace/sink/topic"
@@ -325,6 +326,7 @@ func (s *stack) changed(i control.Instance) {
 		return
 	}
 	j.live(i.State)
+	defer s.events.Say(api.Changed{App: i.Program, DataVersion: i.DataVersion, State: string(i.State), UpdatedBy: i.UpdatedBy})
 	if i.State == "" {
 		s.mu.Lock()
 		s.etl = slices.DeleteFunc(s.etl, func(o *stackJob) bool { return o == j })

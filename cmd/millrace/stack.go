@@ -103,6 +103,7 @@ type stack struct {
 	console   *web.Server
 	apps      []app
 	plane     *control.Plane
+	events    api.Events
 	operators http.Handler // what operators do
 	secret    string       // that operators show
 	raw       *stackJob
@@ -430,7 +431,9 @@ func (s *stack) Close() error {
 // server answers the stack's routes.
 func (s *stack) server(anonymous control.Role) *http.Server {
 	who := access.Config{Find: s.who, Anonymous: anonymous, Logger: s.cfg.logger}
-	return &http.Server{Handler: who.Mux(s.routes()), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	server := &http.Server{Handler: who.Mux(s.routes()), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	server.RegisterOnShutdown(s.events.End)
+	return server
 }
 
 // listen opens the addresses of the stack itself. What other machines reach has TLS, unless it was said that something before it has.

@@ -8,6 +8,7 @@
 //	GET  /api/v1/apps/{app}/instances/{version}/jobs           the runs of an instance, the newest first
 //	GET  /api/v1/apps/{app}/instances/{version}/ledger         where each record is that its job has read: Ledger
 //	GET  /api/openapi.json                                     the description of the addresses below, as OpenAPI 3.1
+//	GET  /api/v1/events                                        what changes, as it does: Changed (text/event-stream)
 //	GET  /api/v1/operations/{id}                               how an operation is; ?wait=30s answers when it has ended, or after that time
 //	POST /api/v1/apps/{app}/instances                          start a data version: Ask
 //	POST /api/v1/apps/{app}/instances/{version}/{action}       an action of the lifecycle: Ask
