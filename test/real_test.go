@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -137,13 +138,16 @@ func startReal(t *testing.T, name string, env ...string) *realServer {
 	return s
 }
 
-// freePort finds a port that is free and whose neighbour 100 above is free, where some servers talk to themselves.
+// freePort finds a port that is free and whose neighbour 100 above is free, where some servers talk to themselves. It is below those that systems
+// give to clients: while a server is down, one that tries to reach it could be given its very port, and be connected with itself.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		first, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		port := first.Addr().(*net.TCPAddr).Port
+		port := 12000 + rand.IntN(20000)
+		first, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
 		second, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+100))
 		require.NoError(t, first.Close())
 		if err == nil {
