@@ -25,7 +25,7 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if err := os.Setenv("XDG_CONFIG_HOME", dir); err != nil { // whoever runs the tests may have settings of their own
+	if err := os.Setenv("XDG_CONFIG_HOME", filepath.Join(dir, "config")); err != nil { // whoever runs the tests may have settings of their own
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
