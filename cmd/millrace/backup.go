@@ -126,14 +126,15 @@ var leftOut = []string{"lock", "running.json"}
 
 // makeBackup copies a data directory.
 func makeBackup(ctx context.Context, dir *dataDir, to string) (b backup, err error) {
-	source, err := filepath.Abs(dir.path)
+	source, err := realPath(dir.path) // systemd's state directories are links
 	if err != nil {
 		return b, err
 	}
-	target, err := filepath.Abs(to)
+	folder, err := realPath(filepath.Dir(filepath.Clean(to)))
 	if err != nil {
-		return b, err
+		return b, fmt.Errorf("make %s: %w", to, cause(err))
 	}
+	target := filepath.Join(folder, filepath.Base(to))
 	if rel, err := filepath.Rel(source, target); err == nil && filepath.IsLocal(rel) {
 		return b, usagef("%s is in the data directory, whose backup it would be; name a folder elsewhere", to)
 	}
@@ -178,6 +179,15 @@ func makeBackup(ctx context.Context, dir *dataDir, to string) (b backup, err err
 		return b, errors.Join(fmt.Errorf("back up %s: %w; what there is of it in %s is no backup", dir.path, err, to), os.RemoveAll(to))
 	}
 	return b, nil
+}
+
+// realPath is the absolute path of a folder without links.
+func realPath(path string) (string, error) {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(path)
 }
 
 // elsewhere names the parts of the data that are not in the directory.
