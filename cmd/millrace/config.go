@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -199,7 +200,7 @@ func configShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Print the settings that serve would have here, and with --origin what says so",
-		Long:  "Print the settings that serve would have here, with the same flags. Of secrets only whether they are set is shown.",
+		Long:  "Print the settings that serve would have here, with the same flags. Of secrets only whether they are set is shown, and no password of a URL.",
 		Args:  exactArgs(),
 	}
 	stackFlags(cmd)
@@ -216,7 +217,7 @@ func configShowCommand() *cobra.Command {
 		}
 		var all []shownSetting
 		for _, name := range settings() {
-			all = append(all, shownSetting{name, cmd.Flag(name).Value.String(), from[name]})
+			all = append(all, shownSetting{name, withoutPassword(cmd.Flag(name).Value.String()), from[name]})
 		}
 		for _, v := range secretVariables {
 			if os.Getenv(v.name) != "" {
@@ -238,3 +239,8 @@ func configShowCommand() *cobra.Command {
 	}
 	return cmd
 }
+
+// password is that of a URL, up to the last @: one that is not escaped as it should be is hidden all the same.
+var password = regexp.MustCompile(`(://[^:/@]*):.*@`)
+
+func withoutPassword(value string) string { return password.ReplaceAllString(value, "$1:xxxxx@") }
