@@ -8,11 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
+
+	"millrace/internal/held"
 )
 
 const (
@@ -26,11 +26,11 @@ const (
 	flatWithin = 0.05
 )
 
-// SoakSample is what the process held at one moment.
+// SoakSample is what the process and those of its jobs held at one moment.
 type SoakSample struct {
 	Seconds     float64 `json:"seconds"`
 	Resident    int64   `json:"resident_bytes"`
-	Heap        int64   `json:"heap_bytes"`     // of Go, dead objects included
+	Heap        int64   `json:"heap_bytes"`     // of Go in the process that collects, dead objects included
 	StateBytes  int64   `json:"state_bytes"`    // of all jobs, on disk
 	OutboxBytes int64   `json:"outbox_bytes"`   // of all jobs, on disk
 	Read        int64   `json:"records_read"`   // by the job that has read fewest
@@ -86,9 +86,7 @@ func Soak(ctx context.Context, c Config, during time.Duration) (r SoakReport, er
 			return err
 		})
 		r.CPU = took.cpu.Seconds() / took.wall.Seconds()
-		var peakErr error
-		r.Peak, peakErr = peak()
-		return errors.Join(err, watchErr, peakErr)
+		return errors.Join(err, watchErr)
 	})
 	r.judge()
 	return r, err
@@ -122,9 +120,10 @@ func (r *SoakReport) watch(ctx context.Context, s Stack, every time.Duration, c 
 		}
 		m := SoakSample{Seconds: time.Since(began).Seconds()}
 		var err error
-		if m.Resident, err = resident(); err != nil {
+		if m.Resident, err = held.All(os.Getpid()); err != nil {
 			return err
 		}
+		r.Peak = max(r.Peak, m.Resident)
 		var mem runtime.MemStats
 		runtime.ReadMemStats(&mem)
 		m.Heap = int64(mem.HeapAlloc)
@@ -140,37 +139,6 @@ func (r *SoakReport) watch(ctx context.Context, s Stack, every time.Duration, c 
 				"state_mb", m.StateBytes>>20, "behind", m.Lag)
 		}
 	}
-}
-
-// peak is how much memory the process has held at most.
-func peak() (int64, error) {
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, fmt.Errorf("read how much memory the process has held, which works on Linux: %w", err)
-	}
-	_, rest, _ := strings.Cut(string(b), "VmHWM:")
-	var kilobytes int64
-	if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
-		return 0, fmt.Errorf("/proc/self/status says no VmHWM: %w", err)
-	}
-	return kilobytes << 10, nil
-}
-
-// resident is how much memory the process holds.
-func resident() (int64, error) {
-	b, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0, fmt.Errorf("read how much memory the process holds, which works on Linux: %w", err)
-	}
-	fields := strings.Fields(string(b))
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("/proc/self/statm holds %q", b)
-	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("/proc/self/statm holds %q: %w", b, err)
-	}
-	return pages * int64(os.Getpagesize()), nil
 }
 
 func (r *SoakReport) judge() {
