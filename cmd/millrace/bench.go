@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/artifact"
 	"millrace/bench"
 	"millrace/control"
 	"millrace/engine"
@@ -63,7 +64,7 @@ What the figures mean is in docs/benchmarks.md.`,
 			defer func() { err = errors.Join(err, file.Close()) }()
 			c.CPUProfile = file
 		}
-		c.Logger = newLogger(cmd.ErrOrStderr(), slog.LevelInfo, "")
+		c.Logger = artifact.NewLogger(cmd.ErrOrStderr(), slog.LevelInfo, "")
 		show := func(report interface{ Print(io.Writer) error }) error {
 			if format == "json" {
 				return printJSON(cmd, report)
@@ -98,13 +99,13 @@ func openBenchStack(ctx context.Context, path string) (bench.Stack, error) {
 		return nil, err
 	}
 	s, err := openStack(ctx, stackConfig{
-		dir: dir, listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute, memory: defaultMemory,
+		dir: dir, listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute, memory: defaultMemory, jobMemory: defaultJobMemory, restarts: defaultRestarts,
 		logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
-	return &benchStack{s, s.shares().apply()}, nil
+	return &benchStack{s, s.cfg.shares(2).apply()}, nil
 }
 
 func (s *benchStack) CollectorURL() string { return s.collectorURL() }

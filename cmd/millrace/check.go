@@ -31,7 +31,7 @@ A directory whose process was killed is not at rest: start it once more, stop it
 		Args: exactArgs(),
 	}
 	output := outputFlag(cmd, "text", "json")
-	cfg := stackConfig{listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute, memory: defaultMemory}
+	cfg := stoppedConfig()
 	serverFlags(cmd, &cfg)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		format, err := output()

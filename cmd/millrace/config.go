@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
+	"millrace/artifact"
 	"millrace/control"
 )
 
@@ -32,8 +33,8 @@ const (
 
 // secretVariables are settings that are no flags, because other users of the machine can read those.
 var secretVariables = []struct{ name, about string }{
-	{tokenVariable, "bearer token for the Iceberg REST catalogue of `--lake-catalog`"},
-	{credentialVariable, "client id:client secret for that catalogue"},
+	{artifact.TokenVariable, "bearer token for the Iceberg REST catalogue of `--lake-catalog`"},
+	{artifact.CredentialVariable, "client id:client secret for that catalogue"},
 	{"AWS_ACCESS_KEY_ID", "key for the S3 server of `--lake`; with AWS_SECRET_ACCESS_KEY, or any other way that the AWS SDK knows"},
 	{"AWS_SECRET_ACCESS_KEY", "its secret"},
 }

@@ -62,7 +62,7 @@ A setting that there is not is refused with its line and the one that may be mea
 
 // takenBy says what a setting takes, by the type of its flag's value.
 var takenBy = map[string]string{
-	"string": "text", "stringSlice": "list of texts", "int64": "whole number", "float64": "number", "bool": "true or false", "duration": "duration, such as 60s", "role": "role",
+	"string": "text", "stringSlice": "list of texts", "int": "whole number", "int64": "whole number", "float64": "number", "bool": "true or false", "duration": "duration, such as 60s", "role": "role",
 }
 
 func shownDefault(f *pflag.Flag) string {

@@ -51,8 +51,6 @@ exit code is 130.`,
 	f.IntVar(&d.config.Students, "students", 2000, "students of the district; those of the first run stay")
 	cmd.Flag("flush").DefValue = "5s"
 	cfg.flush = 5 * time.Second
-	cmd.Flag("memory").DefValue = "500"
-	cfg.memory = 500
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var err error

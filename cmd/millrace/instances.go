@@ -8,12 +8,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"millrace"
 	"millrace/apps/lms"
+	"millrace/artifact"
 	"millrace/control"
 	"millrace/control/api"
+	"millrace/control/local"
 	"millrace/engine"
 	"millrace/ingest"
 	"millrace/internal/retry"
@@ -39,17 +39,31 @@ func (s *stack) openJobs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	err = s.processes.Strays(func(id string) bool {
+		return slices.ContainsFunc(all, func(i control.Instance) bool {
+			return i.UniqueID() == id && i.State != control.Suspended && i.State != control.Canceled && i.State != control.Deleting
+		})
+	})
+	if err != nil {
+		return err
+	}
 	for _, i := range all {
 		j, err := s.addJob(i)
 		if err != nil {
 			return err
 		}
-		if i.State == control.Deleting {
+		switch i.State {
+		case control.Deleting:
+			continue
+		case control.Suspended, control.Canceled:
+			if j.last, err = engine.ReadProgress(nil, s.jobDir(j)); err != nil {
+				s.cfg.logger.Warn("how far a job is that does not run is not known", "instance", i.UniqueID(), "error", err)
+			}
 			continue
 		}
 		if err := j.open(ctx); err != nil {
-			var refused *plan.RefusedError
-			if i.DataVersion == millrace.Unversioned && !errors.As(err, &refused) {
+			end := (*local.EndError)(nil)
+			if i.DataVersion == millrace.Unversioned && !(errors.As(err, &end) && end.Final) {
 				return err
 			}
 			// The others do their work; what is refused goes on with another program, or is followed by a new version.
@@ -131,22 +145,31 @@ func (s *stack) newJob(p *plan.Plan, i control.Instance) *stackJob {
 		plan:     p, seed: i.Seed, life: i.State,
 	}
 	id := j.instance.UniqueID()
-	cfg := millrace.JobConfig{
-		Instance: j.instance, Plan: p, Seed: i.Seed, Dir: s.cfg.dir.join("jobs", id), Savepoints: s.cfg.dir.join(savepointsDir, id),
-		Log: s.log, Lake: s.lake, Flush: s.cfg.flush, Logger: s.cfg.logger, Tracer: s.tracer,
+	spec := artifact.Spec{
+		Instance: j.instance, Version: p.Version, Build: s.executable,
+		Dir: s.cfg.dir.join("jobs", id), Savepoints: s.cfg.dir.join(savepointsDir, id), Seed: i.Seed,
+		Brokers: s.brokers, Lake: artifact.Lake{Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Catalog: s.cfg.catalog},
+		Flush: s.cfg.flush, Memory: jobShares(s.cfg.jobMemory * 1e6),
+		LogFormat: s.cfg.logFormat, LogLevel: s.cfg.logLevel, Traces: s.cfg.tracing(),
 	}
 	if p.App == ingest.App {
-		cfg.Namespace = ingest.Namespace
+		spec.Namespace = ingest.Namespace
 	} else {
-		cfg.IndexURL, cfg.TableTopics = s.indexAddr, s.cfg.dir.head.TableTopics
+		spec.IndexURL, spec.TableTopics = s.indexAddr, s.cfg.dir.head.TableTopics
 	}
-	memory := s.cfg.shares()
-	cfg.FlushBytes, cfg.BulkBytes, cfg.EpochBytes, cfg.CacheBytes, cfg.MemTableBytes = memory.flush, memory.bulk, memory.epoch, memory.cache, memory.memTable
-	j.start = func(ctx context.Context, metrics *prometheus.Registry) (*millrace.Job, error) {
-		cfg.Registerer = metrics
-		return millrace.OpenJob(ctx, cfg)
-	}
+	j.start = func(ctx context.Context) (*local.Process, error) { return s.processes.Start(ctx, id, spec) }
 	return j
+}
+
+// divideMemory bounds this process by what the jobs that are open leave of the memory.
+func (s *stack) divideMemory() {
+	open := 0
+	for _, j := range s.jobs() {
+		if _, ok := j.opened(); ok {
+			open++
+		}
+	}
+	s.cfg.shares(open).apply()
 }
 
 // haveJobs notes which jobs have their directories.
@@ -417,39 +440,45 @@ func (s *stack) newDataVersion(now time.Time) string {
 // runJob runs a job, and counts it as a restart when its last run did not end as it was told to.
 func (s *stack) runJob(ctx context.Context, j *stackJob) {
 	id := j.instance.UniqueID()
-	restarts, err := s.store.Runs.Begin(context.WithoutCancel(ctx), id)
-	if err != nil { // the count is not worth a job
-		s.cfg.logger.Error("restarts are not counted", "instance", id, "error", err)
-	} else {
-		j.setRestarts(restarts)
-	}
-	j.run(ctx, func(err error) {
-		if err != nil {
-			s.sayFailed(j)(err)
-			s.plane.Failed(j.controlled(), err)
-			return
-		}
-		if err := s.store.Runs.End(context.WithoutCancel(ctx), id); err != nil {
-			s.cfg.logger.Error("the next start counts as a restart", "instance", id, "error", err)
-		}
+	j.run(ctx, local.Budget{Restarts: s.cfg.restarts}, watcher{
+		begins: func() {
+			if process, open := j.opened(); open && process.Adopted() {
+				return // it has run all the time
+			}
+			restarts, err := s.store.Runs.Begin(context.WithoutCancel(ctx), id)
+			if err != nil { // the count is not worth a job
+				s.cfg.logger.Error("restarts are not counted", "instance", id, "error", err)
+				return
+			}
+			j.setRestarts(restarts)
+			s.shown(j)
+		},
+		fails: func(err error, again int, wait time.Duration) {
+			s.cfg.logger.Error("job failed, and is started again", "instance", id, "error", err, "restart", again, "of", s.cfg.restarts, "wait", wait)
+			s.shown(j)
+		},
+		ends: func(err error) {
+			if err != nil {
+				s.sayFailed(j)(err)
+				s.plane.Failed(j.controlled(), err)
+				return
+			}
+			if err := s.store.Runs.End(context.WithoutCancel(ctx), id); err != nil {
+				s.cfg.logger.Error("the next start counts as a restart", "instance", id, "error", err)
+			}
+		},
 	})
+}
+
+// shown tells who looks that the state of a job may be another.
+func (s *stack) shown(j *stackJob) {
+	s.events.Say(api.Changed{App: j.instance.Program, DataVersion: j.instance.DataVersion, State: string(j.state()), UpdatedBy: system})
 }
 
 func (s *stack) sayFailed(j *stackJob) func(error) {
 	return func(err error) {
 		s.cfg.logger.Error("job failed; when the cause is removed it goes on from its last commit at the next start, or when it is recovered", "instance", j.instance.UniqueID(), "error", err)
 	}
-}
-
-// shares divides the memory among the jobs that are open.
-func (s *stack) shares() shares {
-	open := 0
-	for _, j := range s.jobs() {
-		if _, ok := j.opened(); ok {
-			open++
-		}
-	}
-	return s.cfg.sharesOf(open)
 }
 
 // roomFor returns an error unless one more job finds room in the memory that the process may hold: a new one, or one that is there.
@@ -460,7 +489,7 @@ func (s *stack) roomFor(more *stackJob) error {
 			jobs++
 		}
 	}
-	if need := memoryFor(jobs); s.cfg.memory < need {
+	if need := memoryFor(s.cfg.jobMemory, jobs); s.cfg.memory < need {
 		return fmt.Errorf("%w: %d jobs need --memory %d or more, and there are %d MB; start the process with more, or suspend another instance", control.ErrRefused, jobs, need, s.cfg.memory)
 	}
 	return nil

@@ -20,7 +20,6 @@ import (
 	"millrace/apps/lms"
 	"millrace/control"
 	"millrace/control/api"
-	"millrace/etl"
 	"millrace/lake"
 	"millrace/record"
 	"millrace/sink/elastic"
@@ -73,11 +72,8 @@ func TestRefusedInstance(t *testing.T) { //nolint:paralleltest // it changes the
 
 	before := lms.App
 	defer func() { lms.App = before }()
-	lms.App.Version = "2.0.0"
-	lms.App.Tables = slices.DeleteFunc(slices.Clone(before.Tables), func(table etl.Transformer) bool {
-		_, quiz := table.(etl.Table[lms.QuizSubmission])
-		return quiz
-	})
+	giveUpQuiz()
+	t.Setenv(withoutQuiz, "1")
 
 	s, stop = runStack(t, path)
 	require.ErrorContains(t, s.ready(t.Context()), "cannot go from version 1.0.0 to 2.0.0")
@@ -89,6 +85,7 @@ func TestRefusedInstance(t *testing.T) { //nolint:paralleltest // it changes the
 	stop()
 
 	lms.App = before // the program of before goes on as if nothing had been
+	require.NoError(t, os.Unsetenv(withoutQuiz))
 	s, stop = runStack(t, path)
 	versions := s.versions()
 	require.Equal(t, control.Running, versions[0].state())
@@ -172,7 +169,7 @@ func TestInstancesAreHeardOf(t *testing.T) {
 
 func TestRoomForInstances(t *testing.T) {
 	t.Parallel()
-	require.LessOrEqual(t, memoryFor(2), int64(leastMemory))
+	require.LessOrEqual(t, memoryFor(defaultJobMemory, 2), int64(leastMemory))
 	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
 	defer stop()
 	var err error
@@ -182,7 +179,7 @@ func TestRoomForInstances(t *testing.T) {
 		}
 	}
 	require.ErrorIs(t, err, control.ErrRefused)
-	require.Regexp(t, `\d+ jobs need --memory \d+ or more, and there are 600 MB`, err)
+	require.Regexp(t, `\d+ jobs need --memory \d+ or more, and there are 1000 MB`, err)
 }
 
 // What a process that was killed has begun to delete, the next one deletes: state, savepoints, tables, indices, topics.

@@ -8,42 +8,43 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"millrace"
 	"millrace/control"
+	"millrace/control/local"
 	"millrace/engine"
 	"millrace/plan"
 )
 
-// stackJob is a job of the stack and what became of it. It is open, and may run, or it is closed: then it is not to run, or could not be
-// opened.
+// stackJob is a job of the stack and what became of it. It is open, in a process of its own, and may run, or it is closed: then it is not to run,
+// or could not be opened.
 type stackJob struct {
 	instance millrace.Instance
 	plan     *plan.Plan
 	seed     *plan.SeedRange
-	start    func(context.Context, *prometheus.Registry) (*millrace.Job, error)
+	start    func(context.Context) (*local.Process, error)
 
-	mu       sync.Mutex
-	job      *millrace.Job        // nil while it is closed
-	metrics  *prometheus.Registry // of the open job
-	last     engine.Progress      // of one that was closed
-	life     control.State        // of the instance, as it is recorded
-	err      error                // why it failed
-	restarts int64                // how often it had to be started again
-	ledger   *readLedger          // as it was read last; nil when it was not yet
-	since    time.Time            // its run began; zero when it was not run
-	stop     context.CancelFunc   // ends its run; nil when it was not run
-	ended    chan struct{}        // closed when its run has ended
+	mu         sync.Mutex
+	process    *local.Process          // nil while it is closed
+	last       engine.Progress         // as it was known last
+	life       control.State           // of the instance, as it is recorded
+	err        error                   // why it failed
+	restarting int                     // how often it is started again now, counting from the first of some failures; 0: it runs
+	restarts   int64                   // how often it had to be started again
+	ledger     *readLedger             // as it was read last; nil when it was not yet
+	since      time.Time               // its run began; zero when it was not run
+	stop       context.CancelCauseFunc // ends its run; nil when it was not run
+	ended      chan struct{}           // closed when its run has ended
 }
 
 // open opens the job again, or for the first time.
 func (j *stackJob) open(ctx context.Context) error {
-	metrics := prometheus.NewRegistry()
-	job, err := j.start(ctx, metrics)
+	process, err := j.start(ctx)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err = err; err == nil {
-		j.job, j.metrics = job, metrics
+		j.process = process
 	}
 	return err
 }
@@ -55,7 +56,7 @@ func (j *stackJob) end() {
 	j.stop = nil
 	j.mu.Unlock()
 	if stop != nil {
-		stop()
+		stop(nil)
 		<-ended
 	}
 }
@@ -63,24 +64,44 @@ func (j *stackJob) end() {
 // close ends the job's run, when there is one, and closes it.
 func (j *stackJob) close() error {
 	j.end()
+	j.Progress() // as it is known from now on
 	j.mu.Lock()
-	job := j.job
-	if job != nil {
-		j.last = job.Progress()
-	}
-	j.job, j.metrics, j.since = nil, nil, time.Time{}
+	process := j.process
+	j.process, j.since = nil, time.Time{}
 	j.mu.Unlock()
-	if job == nil {
+	if process == nil {
 		return nil
 	}
-	return job.Close()
+	return process.Close()
+}
+
+// kill ends the job at once, whatever it does.
+func (j *stackJob) kill() error {
+	j.mu.Lock()
+	process, stop := j.process, j.stop
+	j.mu.Unlock()
+	if stop != nil {
+		stop(errKilled) // it is not started again
+	}
+	if process != nil {
+		if err := process.Kill(); err != nil {
+			return err
+		}
+	}
+	j.end()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.process == process {
+		j.process, j.since = nil, time.Time{}
+	}
+	return nil
 }
 
 // ran reports whether the job that is open has had a run.
 func (j *stackJob) ran() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.job != nil && !j.since.IsZero()
+	return j.process != nil && !j.since.IsZero()
 }
 
 // runs reports whether the job's run was begun and not ended.
@@ -98,25 +119,98 @@ func (j *stackJob) runs() bool {
 	}
 }
 
-// run runs the job until ctx ends, in the background. A job that fails stays open. onEnd is called with what it failed of, or nil.
-func (j *stackJob) run(ctx context.Context, onEnd func(error)) {
-	ctx, stop := context.WithCancel(ctx)
+// watcher is told what becomes of a job's run.
+type watcher struct {
+	begins func()                                         // it runs, for the first time or again
+	fails  func(err error, again int, wait time.Duration) // it failed, and is started again after a time
+	ends   func(error)                                    // it has ended: as it was told to, or of what it failed for good
+}
+
+// errKilled is the cause of a run's end that was not waited for.
+var errKilled = errors.New("killed")
+
+// run runs the job until ctx ends, in the background. One that fails is started again while the budget lasts, and then closed.
+func (j *stackJob) run(ctx context.Context, budget local.Budget, w watcher) {
+	ctx, stop := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
 	j.mu.Lock()
-	j.stop, j.ended, j.since = stop, ended, time.Now()
-	job := j.job
+	j.stop, j.ended, j.since, j.restarting = stop, ended, time.Now(), 0
 	j.mu.Unlock()
 	go func() {
 		defer close(ended)
-		defer stop()
-		err := job.Run(ctx)
-		if err != nil {
-			j.mu.Lock()
-			j.err = err
-			j.mu.Unlock()
+		defer stop(nil)
+		err := j.runOnce(ctx, w)
+		for err != nil && ctx.Err() == nil {
+			wait, again := budget.Next(time.Now())
+			if end := (*local.EndError)(nil); !again || errors.As(err, &end) && end.Final {
+				break
+			}
+			j.setRestarting(budget.Used())
+			w.fails(err, budget.Used(), wait)
+			select {
+			case <-ctx.Done():
+				err = nil
+			case <-time.After(wait):
+				if err = j.openAgain(ctx); err == nil {
+					err = j.runOnce(ctx, w)
+				}
+			}
 		}
-		onEnd(err)
+		if errors.Is(context.Cause(ctx), errKilled) {
+			err = nil
+		}
+		j.mu.Lock()
+		j.restarting = 0
+		if err != nil {
+			j.err = err
+		}
+		j.mu.Unlock()
+		w.ends(err)
 	}()
+}
+
+func (j *stackJob) openAgain(ctx context.Context) error {
+	process, err := j.start(ctx)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err == nil {
+		j.process = process
+	}
+	return err
+}
+
+// runOnce runs the open job until ctx ends, or its process does. When it returns an error, there is no process any more.
+func (j *stackJob) runOnce(ctx context.Context, w watcher) error {
+	process, open := j.opened()
+	if !open {
+		return errors.New("the job is not open")
+	}
+	err := process.Run(context.WithoutCancel(ctx))
+	if err == nil {
+		j.setRestarting(0)
+		w.begins()
+		select {
+		case <-ctx.Done():
+			err = process.End(context.WithoutCancel(ctx))
+		case <-process.Ended():
+			if err = process.Err(); err == nil {
+				err = fmt.Errorf("process %d of the job ended without being told to", process.PID())
+			}
+		}
+	}
+	if err != nil {
+		j.mu.Lock()
+		j.process = nil
+		j.mu.Unlock()
+		err = errors.Join(err, process.Kill()) // it has ended, or does not answer
+	}
+	return err
+}
+
+func (j *stackJob) setRestarting(n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.restarting = n
 }
 
 // wait waits until the job's run has ended.
@@ -129,23 +223,33 @@ func (j *stackJob) wait() {
 	}
 }
 
-// Progress returns how far the job is, or was when it was closed.
+// answersWithin is how long a process may take to say how far its job is. One that does not is shown as it was.
+const answersWithin = 2 * time.Second
+
+// Progress returns how far the job is, or was when that was known last.
 func (j *stackJob) Progress() engine.Progress {
+	process, open := j.opened()
+	var now engine.Progress
+	if open {
+		ctx, cancel := context.WithTimeout(context.Background(), answersWithin)
+		defer cancel()
+		open = process.Progress(ctx, &now) == nil
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.job == nil {
-		return j.last
+	if open && (now.Epoch >= j.last.Epoch || now.Lineage != j.last.Lineage) { // else another call has asked later
+		j.last = now
 	}
-	return j.job.Progress()
+	return j.last
 }
 
 // Savepoint makes a savepoint of the job in a directory.
 func (j *stackJob) Savepoint(ctx context.Context, dir string) error {
-	job, open := j.opened()
+	process, open := j.opened()
 	if !open {
 		return fmt.Errorf("savepoint %s: %w", dir, errors.Join(errors.New("the job is not open"), j.failure()))
 	}
-	return job.Savepoint(ctx, dir)
+	return process.Savepoint(ctx, dir)
 }
 
 // known is the job's progress, unless nothing is known of it: it could not be opened since the process began.
@@ -160,11 +264,11 @@ func (j *stackJob) failure() error {
 	return j.err
 }
 
-// opened returns the job while it is open.
-func (j *stackJob) opened() (*millrace.Job, bool) {
+// opened returns the job's process while it is open.
+func (j *stackJob) opened() (*local.Process, bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.job, j.job != nil
+	return j.process, j.process != nil
 }
 
 // live takes note of how the instance is.
@@ -207,11 +311,13 @@ func (j *stackJob) restarted() int64 {
 // state is the state that people see.
 func (j *stackJob) state() control.State {
 	j.mu.Lock()
-	life, failed := j.life, j.err != nil
+	life, failed, restarting := j.life, j.err != nil, j.restarting > 0
 	j.mu.Unlock()
 	switch {
 	case life.Busy():
 		return life
+	case restarting:
+		return control.Restarting
 	case failed:
 		return control.Failed
 	case life == control.Running && j.Progress().Seeds():
@@ -221,11 +327,10 @@ func (j *stackJob) state() control.State {
 }
 
 // gather adds the metrics of the open job.
-func (j *stackJob) gather(to prometheus.Gatherers) prometheus.Gatherers {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.metrics == nil {
+func (j *stackJob) gather(ctx context.Context, to prometheus.Gatherers) prometheus.Gatherers {
+	process, open := j.opened()
+	if !open {
 		return to
 	}
-	return append(to, j.metrics)
+	return append(to, prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return process.Gather(ctx) }))
 }

@@ -116,7 +116,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		demoCommand(), serveCommand(), readyCommand(), versionCommand(), configCommand(), appCommand(), keyCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
-		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), backupCommand(), restoreCommand(), forgetCommand(), benchCommand(),
+		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), backupCommand(), restoreCommand(), forgetCommand(), benchCommand(), runCommand(),
 	)
 	return root
 }

@@ -20,52 +20,61 @@ import "C"
 import (
 	"os"
 	"runtime/debug"
+
+	"millrace/artifact"
 )
 
 const (
-	defaultMemory = 600 // MB
-	leastMemory   = 450 // for a stack with two jobs
+	defaultMemory    = 1000 // MB
+	leastMemory      = 600  // for a stack with two jobs
+	defaultJobMemory = 120  // MB
+	leastJobMemory   = 80
 
-	// leastCollected is what the Go part needs, in bytes.
-	leastCollected = 90e6
+	// leastCollected is what the Go part of the stack's own process needs, in bytes.
+	leastCollected = 70e6
 
-	// program is what code and constants take once most of them have been used.
+	// program is what code and constants take once most of them have been used. Processes share it.
 	program = 126e6
+
+	// process is what each process takes for itself before it has done anything.
+	process = 20e6
 )
 
-// shares are the parts of what a process may hold, in bytes.
+// shares are the parts of what the stack may hold, in bytes.
 type shares struct {
 	index int64 // buffers of the embedded index. A search that needs more is refused
+	fetch int32 // compressed records on their way from the log
 
-	// Of each job:
-	cache    int64 // blocks of its state
-	memTable int64 // its newest state; two are usual, four the most
-	epoch    int64 // input of one epoch; two are at work, and take several times as much
-	fetch    int32 // compressed records on their way from the log
-	flush    int64 // rows of one publication to the lake
-	bulk     int   // of one request to the index, which takes several times as much where it is parsed
-
-	// collected is what the Go part aims to stay under. It holds what is at work in epochs and publications, and exceeds this only for
-	// what is really in use.
+	// collected is what the Go part of the stack's own process aims to stay under. It exceeds this only for what is really in use.
 	collected int64
 }
 
-// divide gives each part its share of what the process may hold. A quarter is left for memory that allocators keep, and for garbage: a
-// collector that gets little of a busy machine ends long after it was due.
-func divide(memory int64, jobs int) shares {
-	s := shares{
-		index: memory / 12, cache: memory / 40, memTable: memory / 80,
-		fetch: int32(min(memory/600, 8<<20)), epoch: min(memory/200, 16<<20), flush: min(memory/30, 128<<20), bulk: int(min(memory/300, 5<<20)),
-	}
-	outside := program + 2*s.index + int64(jobs)*(s.cache+2*s.memTable) // DuckDB has as much again beside its buffers
-	s.collected = memory - memory/4 - outside
+// divide gives each part of the stack's own process its share of what all processes may hold. A quarter is left for memory that allocators
+// keep, and for garbage: a collector that gets little of a busy machine ends long after it was due.
+func divide(memory, jobMemory int64, jobs int) shares {
+	s := shares{index: memory / 15, fetch: int32(min(memory/600, 8<<20))}
+	own := memory - program - int64(jobs)*jobMemory
+	s.collected = own - own/4 - process - 2*s.index // DuckDB has as much again beside its buffers
 	return s
 }
 
-// memoryFor is how many MB a process with so many jobs needs.
-func memoryFor(jobs int) int64 {
+// jobShares divides what the process of a job may hold.
+func jobShares(memory int64) artifact.Memory {
+	m := artifact.Memory{
+		Cache: memory / 10, MemTable: memory / 20, // of memtables two are usual, four the most
+		Epoch: min(memory/40, 16<<20), // two are at work, and take several times as much
+		Fetch: int32(min(memory/120, 8<<20)), Flush: min(memory/6, 128<<20),
+		Bulk: int(min(memory/60, 5<<20)), // takes several times as much where it is parsed
+		Most: 3 * memory,
+	}
+	m.Collected = memory - memory/4 - process - m.Cache - 2*m.MemTable
+	return m
+}
+
+// memoryFor is how many MB a stack with so many jobs needs.
+func memoryFor(jobMemory int64, jobs int) int64 {
 	memory := int64(leastMemory)
-	for divide(memory*1e6, jobs).collected < leastCollected {
+	for divide(memory*1e6, jobMemory*1e6, jobs).collected < leastCollected {
 		memory += 10
 	}
 	return memory

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"millrace"
 	"millrace/apps/lms"
+	"millrace/artifact"
 	"millrace/control"
 	"millrace/control/api"
 	"millrace/record"
@@ -85,19 +87,18 @@ func TestRestartsAreCounted(t *testing.T) {
 	for _, j := range s.jobs() {
 		require.Zero(t, j.restarted(), j.instance.UniqueID())
 	}
-	// A job that fails and is resumed.
+	// A job whose process is killed, and that may not be started again by itself.
 	id := j.instance.UniqueID()
-	s.done(t, control.Suspend, made.DataVersion)
 	j, err = s.find(etlLine.Program, made.DataVersion)
 	require.NoError(t, err)
-	require.NoError(t, j.open(t.Context()))
-	job, _ := j.opened()
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	require.NoError(t, job.Run(ended))
-	s.runJob(s.working, j) // it was run before, which it refuses
+	s.cfg.restarts = 0
+	s.done(t, control.Suspend, made.DataVersion)
+	s.done(t, control.Resume, made.DataVersion)
+	process, _ := j.opened()
+	require.NoError(t, syscall.Kill(process.PID(), syscall.SIGKILL))
 	j.wait()
 	require.Equal(t, control.Failed, j.state())
+	require.ErrorContains(t, j.failure(), "signal: killed")
 	require.Zero(t, j.restarted())
 	s.done(t, control.Recover, made.DataVersion)
 	require.EqualValues(t, 1, j.restarted())
@@ -243,7 +244,7 @@ func TestLogFormat(t *testing.T) {
 	t.Parallel()
 	for format, want := range map[string]string{"": `msg=stopped job=j`, "text": `msg=stopped job=j`, "json": `"msg":"stopped","job":"j"}`} {
 		var out bytes.Buffer
-		newLogger(&out, slog.LevelInfo, format).Info("stopped", "job", "j")
+		artifact.NewLogger(&out, slog.LevelInfo, format).Info("stopped", "job", "j")
 		require.Contains(t, out.String(), want, format)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +24,7 @@ Each record keeps its id. When it becomes a row its dead letter goes; when it fa
 is not made again. The letters are those of the lake, so one that is younger than --flush of 'serve' may not be found yet; 'millrace rows dead_letter'
 lists them. Replaying twice changes nothing.`,
 	}
-	cfg := stackConfig{listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute, memory: defaultMemory}
+	cfg := stoppedConfig()
 	serverFlags(cmd, &cfg)
 	which := millrace.ReplayConfig{App: lms.App.Name}
 	all := cmd.Flags().Bool("all", false, "replay all dead letters that --table and --stage leave")

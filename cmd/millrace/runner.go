@@ -78,7 +78,7 @@ func (r runner) open(ctx context.Context, j *stackJob) error {
 	if err := j.open(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	r.s.shares().apply()
+	r.s.divideMemory()
 	return r.s.haveJobs()
 }
 
@@ -91,7 +91,7 @@ func (r runner) Stop(_ context.Context, i control.Instance) error {
 	if err := j.close(); err != nil { // what it has committed is there
 		r.s.cfg.logger.Warn("job not closed cleanly", "instance", j.instance.UniqueID(), "error", err)
 	}
-	r.s.shares().apply()
+	r.s.divideMemory()
 	return nil
 }
 
@@ -304,6 +304,9 @@ func (r runner) Remove(ctx context.Context, i control.Instance) (err error) {
 	if err := s.store.Runs.Forget(ctx, id); err != nil {
 		return err
 	}
+	if err := s.processes.Forget(id); err != nil {
+		return err
+	}
 	for _, dir := range []string{s.cfg.dir.join(savepointsDir, id), s.cfg.dir.join("jobs", id+".old"), s.cfg.dir.join("jobs", id+".next"), s.cfg.dir.join("jobs", id)} {
 		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("remove %s: %w", dir, cause(err))
@@ -312,9 +315,13 @@ func (r runner) Remove(ctx context.Context, i control.Instance) (err error) {
 	return nil
 }
 
-// Kill implements control.Runner. A job in this process ends as one that is stopped does: it cannot be ended earlier.
+// Kill implements control.Runner.
 func (r runner) Kill(i control.Instance) {
-	if err := r.Stop(context.Background(), i); err != nil {
+	j, ok := r.s.jobOf(i)
+	if !ok {
+		return
+	}
+	if err := j.kill(); err != nil {
 		r.s.cfg.logger.Error("job not ended", "instance", i.UniqueID(), "error", err)
 	}
 }

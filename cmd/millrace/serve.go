@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"net/url"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/artifact"
 	"millrace/control"
 	"millrace/lake"
 )
@@ -22,6 +22,8 @@ import (
 const (
 	defaultListen = "127.0.0.1:8420"
 	defaultPrefix = "/caliper"
+
+	defaultRestarts = 5
 )
 
 // prefixes are the paths that a collector may have, and taken are those that the console serves.
@@ -71,7 +73,9 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	f.StringVar(&cfg.logListen, "log-listen", "127.0.0.1:0", "address of the embedded broker")
 	f.StringVar(&cfg.indexListen, "index-listen", "127.0.0.1:0", "address of the embedded index")
 	f.DurationVar(&cfg.flush, "flush", time.Minute, "how long rows gather for one snapshot of the lake")
-	f.Int64Var(&cfg.memory, "memory", defaultMemory, "MB of memory that the process may hold")
+	f.Int64Var(&cfg.memory, "memory", defaultMemory, "MB of memory that the process and those of its jobs may hold")
+	f.Int64Var(&cfg.jobMemory, "job-memory", defaultJobMemory, "MB of --memory for the process of each job; one that holds three times as much is ended, and started again")
+	f.IntVar(&cfg.restarts, "job-restarts", defaultRestarts, "how often a job that fails is started again by itself within ten minutes, before it is FAILED")
 	f.BoolVar(&cfg.tableTopics, "table-topics", false, "publish the tables to topics of the log too: table.<namespace>.<table>; the first run decides")
 	f.StringVar(&cfg.traces, "traces", "", "URL of an OpenTelemetry collector to send traces to, by OTLP over HTTP, such as http://127.0.0.1:4318; none are made without")
 	f.Float64Var(&cfg.traceShare, "traces-share", 1, "share of the traces that is sent, from 0 to 1")
@@ -88,7 +92,7 @@ func serverFlags(cmd *cobra.Command, cfg *stackConfig) {
 	cmd.Flags().StringVar(&cfg.s3.Endpoint, "s3-endpoint", "", "URL of the S3 server; default: $AWS_ENDPOINT_URL_S3, else the last run's, else that of AWS")
 	cmd.Flags().StringVar(&cfg.s3.Region, "s3-region", "", "region of the S3 server; default: $AWS_REGION, else the last run's, else us-east-1")
 	cmd.Flags().StringVar(&cfg.catalog.URI, "lake-catalog", "", "URL of an Iceberg REST catalogue to list the lake's tables in, in place of the data directory; the first run decides. "+
-		"Who asks it is said by $"+tokenVariable+" or $"+credentialVariable)
+		"Who asks it is said by $"+artifact.TokenVariable+" or $"+artifact.CredentialVariable)
 	cmd.Flags().StringVar(&cfg.catalog.Warehouse, "lake-catalog-warehouse", "", "warehouse of that catalogue; default: the one that it has")
 	cmd.Flags().StringVar(&cfg.catalog.Namespace, "lake-catalog-namespace", "", "namespace of that catalogue to have the lake's namespaces in; default: none")
 	cmd.Flags().StringVar(&cfg.catalog.OAuth2, "lake-catalog-oauth2-server-uri", "", "URL that gives a token for the credential; default: the catalogue's own")
@@ -122,18 +126,6 @@ func (f anonymousFlag) Set(text string) error {
 	return nil
 }
 
-// The variables that say who asks an Iceberg REST catalogue. Secrets are no flags: other users of the machine can read those.
-const (
-	tokenVariable      = "MILLRACE_LAKE_TOKEN"      // a bearer token
-	credentialVariable = "MILLRACE_LAKE_CREDENTIAL" // client id:client secret
-)
-
-// withSecrets is r with who asks.
-func withSecrets(r lake.REST) lake.REST {
-	r.Token, r.Credential = os.Getenv(tokenVariable), os.Getenv(credentialVariable)
-	return r
-}
-
 // withStack opens the stack in the command's data directory, runs fn and closes it.
 func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(context.Context, *stack) error) (err error) {
 	if cfg.flush <= 0 {
@@ -147,7 +139,7 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 			return usagef("--lake: %w", err)
 		}
 	}
-	if err := withSecrets(cfg.catalog).Check(); err != nil {
+	if err := artifact.WithSecrets(cfg.catalog).Check(); err != nil {
 		return usagef("--lake-catalog: %w", err)
 	}
 	if cfg.s3.Endpoint == "" {
@@ -165,8 +157,11 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	if cfg.insecure && cfg.tlsCert != "" {
 		return usagef("--insecure-http says that --listen has no TLS: leave it out, or --tls-cert")
 	}
-	if cfg.memory < leastMemory {
-		return usagef("--memory %d: want %d MB or more", cfg.memory, leastMemory)
+	if cfg.jobMemory < leastJobMemory {
+		return usagef("--job-memory %d: want %d MB or more", cfg.jobMemory, leastJobMemory)
+	}
+	if least := memoryFor(cfg.jobMemory, 2); cfg.memory < least {
+		return usagef("--memory %d: want %d MB or more", cfg.memory, least)
 	}
 	if u, err := url.Parse(cfg.traces); cfg.traces != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		return usagef("--traces %q is no URL: want one such as http://127.0.0.1:4318", cfg.traces)
@@ -177,7 +172,11 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	if cfg.logFormat != "" && cfg.logFormat != "text" && cfg.logFormat != "json" {
 		return usagef("--log-format %q: want text or json", cfg.logFormat)
 	}
-	cfg.logger = newLogger(cmd.ErrOrStderr(), level, cfg.logFormat)
+	if cfg.restarts < 0 {
+		return usagef("--job-restarts %d: want 0 or more", cfg.restarts)
+	}
+	cfg.logLevel, cfg.jobOutput = level, cmd.ErrOrStderr()
+	cfg.logger = artifact.NewLogger(cmd.ErrOrStderr(), level, cfg.logFormat)
 	dir, err := openDataDir(dataDirFlag(cmd))
 	if err != nil {
 		return err
@@ -189,15 +188,6 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	s.shares().apply()
+	s.divideMemory()
 	return fn(cmd.Context(), s)
-}
-
-// newLogger logs in lines of key=value, or of JSON when the format is json.
-func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
-	options := &slog.HandlerOptions{Level: level}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
 }

@@ -24,15 +24,18 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"millrace"
+	"millrace/artifact"
 	"millrace/collect"
 	"millrace/control"
 	"millrace/control/access"
 	"millrace/control/api"
+	"millrace/control/local"
 	"millrace/delivery"
 	"millrace/delivery/catalog"
 	"millrace/eventlog"
 	"millrace/eventlog/broker"
 	"millrace/index"
+	"millrace/internal/tracing"
 	"millrace/lake"
 	"millrace/web"
 )
@@ -54,18 +57,25 @@ type stackConfig struct {
 	s3          lake.S3       // how an s3:// warehouse is reached
 	catalog     lake.REST     // that lists the lake's tables; zero: the one that did, for a new lake one in the data directory
 	flush       time.Duration // of the lake
-	memory      int64         // MB that the process may hold
+	memory      int64         // MB that this process and those of the jobs may hold
+	jobMemory   int64         // MB of them for each job
 	tableTopics bool          // whether the ETL job's tables go to topics of the log too
 	logFormat   string        // text or json; empty: text
 	traces      string        // URL of what takes traces; empty: there are none
 	traceShare  float64       // of the traces that is kept
+	restarts    int           // of a job that fails, within ten minutes; the one after that is not done
 	logger      *slog.Logger
+	logLevel    slog.Level // of logger, and of the jobs' processes
+	jobOutput   io.Writer  // for what the jobs' processes say; nil: their logs have it alone
 }
 
-// shares are those of a stack with the jobs that every stack has. What a job gets does not depend on how many there are.
-func (c stackConfig) shares() shares { return c.sharesOf(2) }
+// tracing says where traces go.
+func (c stackConfig) tracing() tracing.Config {
+	return tracing.Config{Address: c.traces, Share: c.traceShare, Version: version}
+}
 
-func (c stackConfig) sharesOf(jobs int) shares { return divide(c.memory*1e6, jobs) }
+// shares are those of a stack with some jobs.
+func (c stackConfig) shares(jobs int) shares { return divide(c.memory*1e6, c.jobMemory*1e6, jobs) }
 
 // parts are the files that the stack keeps in its directory.
 func (c stackConfig) parts() []part {
@@ -84,29 +94,32 @@ func (c stackConfig) parts() []part {
 //	sensor ─▶ collector ─▶ broker ─┬─▶ crusher-prime-job ─▶ lake: raw
 //	                               └─▶ ETL jobs ─▶ index, lake ◀─ console
 type stack struct {
-	cfg       stackConfig
-	registry  *prometheus.Registry
-	tracer    trace.Tracer
-	started   time.Time
-	closers   []func() error // in the order to close
-	listener  net.Listener
-	tls       *tls.Config  // of listener; nil: it has no TLS
-	local     net.Listener // for commands on this machine: listener, unless that has TLS or is of other machines too
-	logAddr   string
-	indexAddr string
-	log       *eventlog.Log
-	store     *control.Store
-	collector *collect.Collector
-	lake      *lake.Lake
-	index     *delivery.Index
-	catalog   *catalog.Catalog
-	console   *web.Server
-	apps      []app
-	plane     *control.Plane
-	events    api.Events
-	operators http.Handler // what operators do
-	secret    string       // that operators show
-	raw       *stackJob
+	cfg        stackConfig
+	registry   *prometheus.Registry
+	tracer     trace.Tracer
+	started    time.Time
+	closers    []func() error // in the order to close
+	listener   net.Listener
+	tls        *tls.Config  // of listener; nil: it has no TLS
+	local      net.Listener // for commands on this machine: listener, unless that has TLS or is of other machines too
+	logAddr    string
+	indexAddr  string
+	log        *eventlog.Log
+	brokers    []string // of log
+	processes  *local.Supervisor
+	executable string // tells this program from others
+	store      *control.Store
+	collector  *collect.Collector
+	lake       *lake.Lake
+	index      *delivery.Index
+	catalog    *catalog.Catalog
+	console    *web.Server
+	apps       []app
+	plane      *control.Plane
+	events     api.Events
+	operators  http.Handler // what operators do
+	secret     string       // that operators show
+	raw        *stackJob
 
 	changing sync.Mutex      // held while a job is added, or stands still for what is done to its tables
 	working  context.Context // of the jobs' runs; nil unless the stack runs
@@ -135,7 +148,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.registry.MustRegister(newBuildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	tracer, endTraces, err := openTracer(ctx, cfg.traces, cfg.traceShare, cfg.logger)
+	tracer, endTraces, err := tracing.Open(ctx, cfg.tracing(), cfg.logger)
 	if err != nil {
 		return s, err
 	}
@@ -162,6 +175,9 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	if s.apps, err = apps(); err != nil {
+		return s, err
+	}
+	if err = s.openProcesses(); err != nil {
 		return s, err
 	}
 	s.onClose(s.closeJobs)
@@ -218,8 +234,8 @@ func (s *stack) openLog(ctx context.Context) (err error) {
 		s.onClose(b.Close)
 		brokers = []string{b.Addr()}
 	}
-	s.logAddr = brokers[0]
-	if s.log, err = eventlog.Open(ctx, eventlog.Config{Brokers: brokers, FetchBytes: s.cfg.shares().fetch, Logger: s.cfg.logger, Registerer: s.registry}); err != nil {
+	s.logAddr, s.brokers = brokers[0], brokers
+	if s.log, err = eventlog.Open(ctx, eventlog.Config{Brokers: brokers, FetchBytes: s.cfg.shares(2).fetch, Logger: s.cfg.logger, Registerer: s.registry}); err != nil {
 		if len(s.cfg.brokers) > 0 {
 			err = fmt.Errorf("--brokers %s: %w", strings.Join(brokers, ","), err)
 		}
@@ -232,7 +248,7 @@ func (s *stack) openLog(ctx context.Context) (err error) {
 func (s *stack) openIndex() (err error) {
 	s.indexAddr = s.cfg.indexURL
 	if s.indexAddr == "" {
-		srv, err := index.Open(index.Config{Path: s.cfg.dir.join("index.duckdb"), MemoryLimit: s.cfg.shares().index, Logger: s.cfg.logger, Registerer: s.registry})
+		srv, err := index.Open(index.Config{Path: s.cfg.dir.join("index.duckdb"), MemoryLimit: s.cfg.shares(2).index, Logger: s.cfg.logger, Registerer: s.registry})
 		if err != nil {
 			return err
 		}
@@ -258,8 +274,28 @@ func (s *stack) openIndex() (err error) {
 
 func (s *stack) openLake(ctx context.Context) (*lake.Lake, error) {
 	return lake.Open(ctx, lake.Config{
-		Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Catalog: withSecrets(s.cfg.catalog), Logger: s.cfg.logger, Registerer: s.registry,
+		Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Catalog: artifact.WithSecrets(s.cfg.catalog), Logger: s.cfg.logger, Registerer: s.registry,
 	})
+}
+
+// openProcesses makes what runs the jobs' processes. They run this program as it is now, also when another one has taken its file meanwhile.
+func (s *stack) openProcesses() error {
+	name := "/proc/self/exe" // the file that was started, whatever has its name by now
+	info, err := os.Stat(name)
+	if err != nil { // not on Linux
+		if name, err = os.Executable(); err == nil {
+			info, err = os.Stat(name)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("find this program, to run jobs with: %w", err)
+	}
+	s.executable = fmt.Sprintf("%s %d bytes of %s", version, info.Size(), info.ModTime().UTC().Format(time.RFC3339Nano))
+	s.processes = local.New(local.Config{
+		Dir: s.cfg.dir.join("processes"), Command: []string{name, runCommandName}, Tied: len(s.cfg.brokers) == 0 || s.cfg.indexURL == "",
+		Output: s.cfg.jobOutput, Logger: s.cfg.logger,
+	})
+	return nil
 }
 
 // closeJobs closes all jobs, the last first.
@@ -325,14 +361,6 @@ func (s *stack) beginWork(ctx context.Context) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	s.working = ctx
-	for _, j := range s.jobs() {
-		if state := j.state(); state == control.Suspended || state == control.Canceled {
-			if err := j.close(); err != nil {
-				return err
-			}
-		}
-	}
-	s.shares().apply()
 	return nil
 }
 
@@ -340,7 +368,7 @@ func (s *stack) beginWork(ctx context.Context) error {
 func (s *stack) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	all := prometheus.Gatherers{s.registry}
 	for _, j := range s.jobs() {
-		all = j.gather(all)
+		all = j.gather(r.Context(), all)
 	}
 	promhttp.HandlerFor(all, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 }

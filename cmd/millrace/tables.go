@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/artifact"
 	"millrace/ingest"
 	"millrace/lake"
 	"millrace/plan"
@@ -28,7 +29,7 @@ func withLake(cmd *cobra.Command, fn func(context.Context, *lake.Lake) error) (e
 	if err != nil {
 		return err
 	}
-	l, err := lake.Open(cmd.Context(), lake.Config{Dir: dir.join("lake"), Catalog: withSecrets(lake.REST{}), ReadOnly: true})
+	l, err := lake.Open(cmd.Context(), lake.Config{Dir: dir.join("lake"), Catalog: artifact.WithSecrets(lake.REST{}), ReadOnly: true})
 	if errors.Is(err, lake.ErrNotFound) {
 		return fmt.Errorf("data directory %s has no lake yet; start 'millrace serve' on it", dir.path)
 	}

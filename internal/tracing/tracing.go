@@ -1,4 +1,5 @@
-package main
+// Package tracing sends what processes do as OpenTelemetry traces, when they are told where to.
+package tracing
 
 import (
 	"context"
@@ -19,27 +20,33 @@ import (
 // scope names in traces what made a span.
 const scope = "millrace"
 
-// openTracer returns what makes spans of requests, epochs, publications and checkpoints, and what ends it. Without an address it makes none: an
-// address is given by a flag alone, and no variable of the environment turns traces on.
-func openTracer(ctx context.Context, address string, sample float64, logger *slog.Logger) (trace.Tracer, func() error, error) {
-	if address == "" {
+// Config says where traces go.
+type Config struct {
+	Address string  // URL of a collector that takes OTLP over HTTP; empty: there are none, and no variable of the environment turns them on
+	Share   float64 // of the traces that is sent, 0 to 1
+	Version string  // of the program
+}
+
+// Open returns what makes spans of requests, epochs, publications and checkpoints, and what ends it.
+func Open(ctx context.Context, cfg Config, logger *slog.Logger) (trace.Tracer, func() error, error) {
+	if cfg.Address == "" {
 		return noop.NewTracerProvider().Tracer(scope), func() error { return nil }, nil
 	}
-	u, err := url.Parse(address)
+	u, err := url.Parse(cfg.Address)
 	if err != nil {
 		return nil, nil, err
 	}
 	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(u.JoinPath("v1", "traces").String()), otlptracehttp.WithTimeout(5*time.Second))
 	if err != nil {
-		return nil, nil, fmt.Errorf("traces to %s: %w", address, err)
+		return nil, nil, fmt.Errorf("traces to %s: %w", cfg.Address, err)
 	}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { // there is one of the process
 		logger.Warn("traces not delivered", "error", err)
 	}))
 	provider := sdk.NewTracerProvider(
 		sdk.WithBatcher(exporter),
-		sdk.WithSampler(sdk.TraceIDRatioBased(sample)),
-		sdk.WithResource(resource.NewSchemaless(attribute.String("service.name", "millrace"), attribute.String("service.version", version))),
+		sdk.WithSampler(sdk.TraceIDRatioBased(cfg.Share)),
+		sdk.WithResource(resource.NewSchemaless(attribute.String("service.name", "millrace"), attribute.String("service.version", cfg.Version))),
 	)
 	return provider.Tracer(scope), func() error {
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

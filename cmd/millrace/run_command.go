@@ -1,0 +1,35 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"millrace/artifact"
+	"millrace/plan"
+)
+
+// runCommandName is how a process of this program is told that it is to run a job.
+const runCommandName = "run"
+
+// runCommand is the process of a job. Only serve and its like start it.
+func runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: runCommandName + " DIR", Hidden: true, Args: exactArgs("the folder of a job's process"),
+		RunE: func(cmd *cobra.Command, args []string) error { return artifact.Run(cmd.Context(), args[0], planOf) },
+	}
+}
+
+// planOf returns the plan of an app that this program holds.
+func planOf(name string) (*plan.Plan, error) {
+	all, err := apps()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range all {
+		if a.line.Program == name {
+			return a.plan()
+		}
+	}
+	return nil, fmt.Errorf("this program (%s) has no app %s", version, name)
+}
