@@ -74,6 +74,8 @@ type JobConfig struct {
 
 	Savepoints string // folder of the instance's savepoints, whose snapshots the lake is asked to keep; default: none
 
+	Workers int // threads that share the job's records; no result depends on it; default: one for each processor
+
 	// What the engine holds in memory; defaults are those of engine.
 	EpochBytes    int64 // input of one epoch
 	CacheBytes    int64 // block cache of the state
@@ -146,7 +148,7 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 	j.Engine, err = engine.Open(ctx, engine.Config{
 		Dir: cfg.Dir, Plan: cfg.Plan, Instance: id, Job: cfg.Instance.Program, OnEpoch: j.release(cfg.Logger),
 		Source: jobSource{j.source}, Sinks: j.sinks, Savepoints: cfg.Savepoints,
-		MaxEpochBytes: int(cfg.EpochBytes), CacheBytes: cfg.CacheBytes, MemTableBytes: cfg.MemTableBytes,
+		Workers: cfg.Workers, MaxEpochBytes: int(cfg.EpochBytes), CacheBytes: cfg.CacheBytes, MemTableBytes: cfg.MemTableBytes,
 		Logger: cfg.Logger, Registerer: cfg.Registerer, Tracer: cfg.Tracer,
 	})
 	if err != nil {

@@ -48,9 +48,27 @@ type Instance struct {
 	Version     string          // of the app that it runs
 	Savepoint   string          // that it was suspended with; empty for none
 	Error       string          // why it is FAILED
-	Created     time.Time
-	Updated     time.Time
-	UpdatedBy   string
+	Resources
+	Created   time.Time
+	Updated   time.Time
+	UpdatedBy string
+}
+
+// Resources are what the job of an instance gets of the machine. Zero values are those of all jobs.
+type Resources struct {
+	Parallelism int   `json:"parallelism,omitempty"` // threads that share its records; no result depends on it
+	Memory      int64 `json:"memory_mb,omitempty"`   // of its process
+}
+
+// With is r with what is set in other.
+func (r Resources) With(other Resources) Resources {
+	if other.Parallelism != 0 {
+		r.Parallelism = other.Parallelism
+	}
+	if other.Memory != 0 {
+		r.Memory = other.Memory
+	}
+	return r
 }
 
 // UniqueID is the instance's name everywhere: in metrics, directories and logs.
@@ -114,13 +132,13 @@ func readServing(ctx context.Context, path string, query url.Values, l Line) (da
 	return dataVersion, err
 }
 
-const instanceColumns = `program, account, env, data_version, seed, state, version, savepoint, error, created, updated, updated_by`
+const instanceColumns = `program, account, env, data_version, seed, state, version, savepoint, error, created, updated, updated_by, parallelism, memory`
 
 func scanInstance(row interface{ Scan(...any) error }) (Instance, error) {
 	var i Instance
 	var seed string
 	var created, updated int64
-	err := row.Scan(&i.Program, &i.Account, &i.Env, &i.DataVersion, &seed, &i.State, &i.Version, &i.Savepoint, &i.Error, &created, &updated, &i.UpdatedBy)
+	err := row.Scan(&i.Program, &i.Account, &i.Env, &i.DataVersion, &seed, &i.State, &i.Version, &i.Savepoint, &i.Error, &created, &updated, &i.UpdatedBy, &i.Parallelism, &i.Resources.Memory)
 	if err == nil && seed != "" {
 		if err = json.Unmarshal([]byte(seed), &i.Seed); err != nil {
 			err = fmt.Errorf("seeding of %s of %s: %w", i.DataVersion, i.Line, err)
@@ -178,10 +196,10 @@ func put(ctx context.Context, tx *sql.Tx, i Instance) error {
 		}
 		seed = string(b)
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO instances (`+instanceColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	_, err := tx.ExecContext(ctx, `INSERT INTO instances (`+instanceColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET state = excluded.state, version = excluded.version, savepoint = excluded.savepoint, error = excluded.error,
-			updated = excluded.updated, updated_by = excluded.updated_by`,
-		i.Program, i.Account, i.Env, i.DataVersion, seed, i.State, i.Version, i.Savepoint, i.Error, i.Created.UnixMicro(), i.Updated.UnixMicro(), i.UpdatedBy)
+			updated = excluded.updated, updated_by = excluded.updated_by, parallelism = excluded.parallelism, memory = excluded.memory`,
+		i.Program, i.Account, i.Env, i.DataVersion, seed, i.State, i.Version, i.Savepoint, i.Error, i.Created.UnixMicro(), i.Updated.UnixMicro(), i.UpdatedBy, i.Parallelism, i.Resources.Memory)
 	return err
 }
 

@@ -419,3 +419,29 @@ func TestDataVersions(t *testing.T) {
 		require.ErrorContains(t, control.CheckDataVersion(bad), "20180827174235, or unversioned")
 	}
 }
+
+// What a job gets of the machine is kept with its instance, and changes when the job is started: not by what does not start it.
+func TestResources(t *testing.T) {
+	t.Parallel()
+	x := openInstances(t, filepath.Join(t.TempDir(), "keys.db"))
+	p := newPlane(t, x)
+	gets := func(r control.Request) control.Resources {
+		t.Helper()
+		r.Line, r.DataVersion, r.By, r.Role = line, "20180827174235", hans, control.Operator
+		op, err := p.Do(t.Context(), r)
+		require.NoError(t, err)
+		_, err = p.Wait(t.Context(), op.ID)
+		require.NoError(t, err)
+		in, err := x.Instance(t.Context(), line, r.DataVersion)
+		require.NoError(t, err)
+		return in.Resources
+	}
+	require.Equal(t, control.Resources{Parallelism: 2}, gets(control.Request{Action: control.Start, Version: "1.0.0", Resources: control.Resources{Parallelism: 2}}))
+	_, err := p.Do(t.Context(), control.Request{
+		Line: line, DataVersion: "20180827174235", Action: control.Suspend, By: hans, Role: control.Operator, Resources: control.Resources{Memory: 500},
+	})
+	require.ErrorIs(t, err, control.ErrRefused)
+	require.ErrorContains(t, err, "suspend does not start the job")
+	require.Equal(t, control.Resources{Parallelism: 2}, gets(control.Request{Action: control.Suspend}))
+	require.Equal(t, control.Resources{Parallelism: 2, Memory: 500}, gets(control.Request{Action: control.Resume, Resources: control.Resources{Memory: 500}}))
+}

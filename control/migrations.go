@@ -115,4 +115,8 @@ var migrations = []string{
 	) STRICT;
 	CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'the audit log is only added to'); END;
 	CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit BEGIN SELECT raise(ABORT, 'the audit log is only added to'); END`,
+
+	// Jobs may have more of the machine than others: memory in MB. 0 is as all jobs have.
+	`ALTER TABLE instances ADD COLUMN parallelism INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE instances ADD COLUMN memory INTEGER NOT NULL DEFAULT 0`,
 }

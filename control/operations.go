@@ -26,10 +26,14 @@ type Request struct {
 	Seed      *plan.SeedRange // of the lake, that an instance begins with: for Start
 	Savepoint string          // to make, for Suspend, TakeSavepoint and Upgrade; or to go back to, for Recover
 	Version   string          // of the app that is deployed: for Start and Upgrade
+	Resources                 // that its job gets from now on: for actions that start it
 }
 
 // exclusive reports whether an action keeps others from the instance until it has ended. A promotion does not: it only waits for the index.
 func (a Action) exclusive() bool { return a != Promote && a != Rollback }
+
+// starts reports whether an action ends with a job that was started for it.
+func (a Action) starts() bool { return a == Start || a == Resume || a == Recover || a == Upgrade }
 
 // Begin records an operation, and the state that its instance is in from now on. Asked to Cancel or Force what another operation is at work
 // on, it returns that operation, of which this is noted. The error matches ErrRefused or ErrNotAllowed when Allowed says so, or another
@@ -79,6 +83,9 @@ func begin(ctx context.Context, tx *sql.Tx, r Request) (Operation, error) {
 	if err := Allowed(in.State, r.Action, r.Role); err != nil {
 		return Operation{}, err
 	}
+	if r.Resources != (Resources{}) && !r.Action.starts() {
+		return Operation{}, fmt.Errorf("%w: %s does not start the job, which gets other resources when it is started: suspend and resume it", ErrRefused, r.Action)
+	}
 	op := Operation{
 		Line: r.Line, DataVersion: r.DataVersion, Action: r.Action, By: r.By, From: in.State, State: Working, Began: now,
 		Savepoint: r.Savepoint, Before: in.Version, Version: in.Version,
@@ -86,6 +93,7 @@ func begin(ctx context.Context, tx *sql.Tx, r Request) (Operation, error) {
 	if err := op.prepare(ctx, tx, r, in); err != nil {
 		return op, err
 	}
+	in.Resources = in.With(r.Resources)
 	return op, op.insert(ctx, tx, r.Key, in)
 }
 

@@ -143,6 +143,12 @@ func reasonFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().String("reason", "", "why, for the history")
 }
 
+// resourceFlags adds what a job gets, to commands that start one.
+func resourceFlags(cmd *cobra.Command, ask *api.Ask) {
+	cmd.Flags().IntVar(&ask.Parallelism, "parallelism", 0, "threads that share the job's records, from now on; no result depends on it; default: what it had, for a new one as many as processors")
+	cmd.Flags().Int64Var(&ask.Memory, "job-memory", 0, "MB of memory of the job's process, from now on; default: what it had, for a new one that of 'millrace serve'")
+}
+
 const dataVersionArg = "a data version; 'millrace app list' lists them"
 
 func appListCommand() *cobra.Command {
@@ -237,6 +243,8 @@ and goes on with the log from exactly where the lake ends. Without, it begins wi
 	wait := f.Bool("wait", false, "wait until it has read the lake, caught up with the log, and published what that made")
 	reason := reasonFlag(cmd)
 	key := keyFlag(cmd)
+	var start api.Ask
+	resourceFlags(cmd, &start)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		for _, name := range []string{"source-type", "from", "to", "env", "entities-first"} {
 			if cmd.Flag(name).Changed && !*seeded {
@@ -247,7 +255,7 @@ and goes on with the log from exactly where the lake ends. Without, it begins wi
 		if err != nil {
 			return err
 		}
-		start := api.Ask{Who: whoAmI(), Reason: *reason, Key: *key}
+		start.Who, start.Reason, start.Key = whoAmI(), *reason, *key
 		if *seeded {
 			start.Seed = &seed
 		}
@@ -326,6 +334,10 @@ func appActCommand(action control.Action, short, long string) *cobra.Command {
 		cmd.Flags().StringVar(&ask.Savepoint, "savepoint", "", "name of the savepoint that is made; default: the time, and for what")
 	case control.Recover:
 		cmd.Flags().StringVar(&ask.Savepoint, "savepoint", "", "name of the savepoint or checkpoint to go back to; default: the last commit")
+	}
+	switch action {
+	case control.Resume, control.Recover, control.Upgrade:
+		resourceFlags(cmd, ask)
 	}
 	timeout := waitFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -105,7 +105,7 @@ func openBenchStack(ctx context.Context, path string) (bench.Stack, error) {
 	if err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
-	return &benchStack{s, s.cfg.shares(2).apply()}, nil
+	return &benchStack{s, s.cfg.shares().apply()}, nil
 }
 
 func (s *benchStack) CollectorURL() string { return s.collectorURL() }

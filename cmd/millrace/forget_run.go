@@ -31,7 +31,7 @@ const forgettingFile = "forgetting.json"
 // forget removes all records of people, and serves meanwhile. Each step may be done again; an interrupted run is begun anew.
 func (s *stack) forget(ctx context.Context, people *forget.People, c *certificate, line *progressLine) error {
 	defer line.done()
-	if err := s.roomFor(nil); err != nil {
+	if err := s.roomFor(nil, s.cfg.resources(control.Resources{})); err != nil {
 		return err
 	}
 	serving, stop := context.WithCancel(ctx)

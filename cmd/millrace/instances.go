@@ -142,14 +142,14 @@ func (s *stack) addJob(i control.Instance) (*stackJob, error) {
 func (s *stack) newJob(p *plan.Plan, i control.Instance) *stackJob {
 	j := &stackJob{
 		instance: millrace.Instance{Program: i.Program, Account: i.Account, Env: i.Env, DataVersion: i.DataVersion},
-		plan:     p, seed: i.Seed, life: i.State,
+		plan:     p, seed: i.Seed, life: i.State, resources: s.cfg.resources(i.Resources),
 	}
 	id := j.instance.UniqueID()
 	spec := artifact.Spec{
 		Instance: j.instance, Version: p.Version, Build: s.executable,
 		Dir: s.cfg.dir.join("jobs", id), Savepoints: s.cfg.dir.join(savepointsDir, id), Seed: i.Seed,
 		Brokers: s.brokers, Lake: artifact.Lake{Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Catalog: s.cfg.catalog},
-		Flush: s.cfg.flush, Memory: jobShares(s.cfg.jobMemory * 1e6),
+		Flush:     s.cfg.flush,
 		LogFormat: s.cfg.logFormat, LogLevel: s.cfg.logLevel, Traces: s.cfg.tracing(),
 	}
 	if p.App == ingest.App {
@@ -157,19 +157,28 @@ func (s *stack) newJob(p *plan.Plan, i control.Instance) *stackJob {
 	} else {
 		spec.IndexURL, spec.TableTopics = s.indexAddr, s.cfg.dir.head.TableTopics
 	}
-	j.start = func(ctx context.Context) (*local.Process, error) { return s.processes.Start(ctx, id, spec) }
+	j.start = func(ctx context.Context, gets control.Resources) (*local.Process, error) {
+		spec.Workers, spec.Memory = gets.Parallelism, jobShares(gets.Memory*1e6)
+		return s.processes.Start(ctx, id, spec)
+	}
 	return j
 }
 
 // divideMemory bounds this process by what the jobs that are open leave of the memory.
 func (s *stack) divideMemory() {
-	open := 0
+	_, memory := s.openMemory(nil)
+	divide(s.cfg.memory*1e6, memory*1e6).apply()
+}
+
+// openMemory is how many jobs are open, but for one, and how many MB they have together.
+func (s *stack) openMemory(but *stackJob) (jobs int, memory int64) {
 	for _, j := range s.jobs() {
-		if _, ok := j.opened(); ok {
-			open++
+		if _, open := j.opened(); open && j != but {
+			jobs++
+			memory += j.gets().Memory
 		}
 	}
-	s.cfg.shares(open).apply()
+	return jobs, memory
 }
 
 // haveJobs notes which jobs have their directories.
@@ -288,7 +297,9 @@ func instanceStatus(j *stackJob, in control.Instance) api.Instance {
 		Savepoint: in.Savepoint, Updated: in.Updated, UpdatedBy: in.UpdatedBy,
 		Read: p.Read, Rows: p.Rows, LagRecords: p.Lag, Epoch: p.Epoch, Published: published(p),
 	}
-	if err := j.failure(); err != nil {
+	gets := j.gets()
+	i.Parallelism, i.Memory = gets.Parallelism, gets.Memory
+	if err := j.trouble(); err != nil {
 		i.Error = err.Error()
 	}
 	if x := p.Seeding; x != nil {
@@ -356,6 +367,7 @@ func (s *stack) Do(ctx context.Context, app, dataVersion string, ask api.Ask) (c
 	}
 	r := control.Request{
 		Line: a.line, DataVersion: dataVersion, Action: ask.Action, By: ask.By(), Role: ask.Role, Key: ask.Key, Savepoint: ask.Savepoint,
+		Resources: control.Resources{Parallelism: ask.Parallelism, Memory: ask.Memory},
 	}
 	switch ask.Action {
 	case control.Start:
@@ -376,10 +388,11 @@ func (s *stack) Do(ctx context.Context, app, dataVersion string, ask api.Ask) (c
 		if !ask.Force {
 			err = s.caughtUp(ctx, j)
 		}
-	case control.Resume, control.Recover:
-		err = s.roomFor(j)
-	case control.Upgrade:
-		r.Version = j.plan.Version
+	case control.Resume, control.Recover, control.Upgrade:
+		err = s.roomFor(j, j.gets().With(r.Resources))
+		if ask.Action == control.Upgrade {
+			r.Version = j.plan.Version
+		}
 	case control.Delete:
 		if len(s.versions()) == 1 {
 			err = fmt.Errorf("%w: %s is the only data version; start another one first", control.ErrRefused, r.DataVersion)
@@ -400,7 +413,7 @@ func (s *stack) doStart(ctx context.Context, a app, r control.Request, seed *api
 	if r.Seed, err = s.seedRange(ctx, a, seed); err != nil {
 		return control.Operation{}, err
 	}
-	if err := s.roomFor(nil); err != nil {
+	if err := s.roomFor(nil, s.cfg.resources(r.Resources)); err != nil {
 		return control.Operation{}, err
 	}
 	r.DataVersion, r.Version = s.newDataVersion(time.Now()), a.version
@@ -481,19 +494,24 @@ func (s *stack) sayFailed(j *stackJob) func(error) {
 	}
 }
 
-// roomFor returns an error unless one more job finds room in the memory that the process may hold: a new one, or one that is there.
-func (s *stack) roomFor(more *stackJob) error {
-	jobs := 1
-	for _, j := range s.jobs() {
-		if _, open := j.opened(); open && j != more {
-			jobs++
-		}
+// roomFor returns an error unless a job finds room in the memory that all may hold: a new one, or one that is there.
+func (s *stack) roomFor(j *stackJob, gets control.Resources) error {
+	if gets.Memory < leastJobMemory {
+		return fmt.Errorf("%w: %d MB of memory are too little for a job: want %d or more", api.ErrInvalid, gets.Memory, leastJobMemory)
 	}
-	if need := memoryFor(s.cfg.jobMemory, jobs); s.cfg.memory < need {
-		return fmt.Errorf("%w: %d jobs need --memory %d or more, and there are %d MB; start the process with more, or suspend another instance", control.ErrRefused, jobs, need, s.cfg.memory)
+	if gets.Parallelism < 1 || gets.Parallelism > mostParallel {
+		return fmt.Errorf("%w: a parallelism of %d: want 1 to %d", api.ErrInvalid, gets.Parallelism, mostParallel)
+	}
+	jobs, memory := s.openMemory(j)
+	memory += gets.Memory
+	if need := memoryFor(memory); s.cfg.memory < need {
+		return fmt.Errorf("%w: %d jobs with %d MB need --memory %d or more, and there are %d MB; start the process with more, or suspend another instance", control.ErrRefused, jobs+1, memory, need, s.cfg.memory)
 	}
 	return nil
 }
+
+// mostParallel is the largest parallelism of a job.
+const mostParallel = 128
 
 // seedRange checks what a data version is to begin with: there must be something, and all that is named must be there.
 func (s *stack) seedRange(ctx context.Context, a app, seed *api.Seed) (*plan.SeedRange, error) {

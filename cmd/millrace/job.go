@@ -23,30 +23,38 @@ type stackJob struct {
 	instance millrace.Instance
 	plan     *plan.Plan
 	seed     *plan.SeedRange
-	start    func(context.Context) (*local.Process, error)
+	start    func(context.Context, control.Resources) (*local.Process, error)
 
-	mu         sync.Mutex
-	process    *local.Process          // nil while it is closed
-	last       engine.Progress         // as it was known last
-	life       control.State           // of the instance, as it is recorded
-	err        error                   // why it failed
-	restarting int                     // how often it is started again now, counting from the first of some failures; 0: it runs
-	restarts   int64                   // how often it had to be started again
-	ledger     *readLedger             // as it was read last; nil when it was not yet
-	since      time.Time               // its run began; zero when it was not run
-	stop       context.CancelCauseFunc // ends its run; nil when it was not run
-	ended      chan struct{}           // closed when its run has ended
+	mu        sync.Mutex
+	resources control.Resources       // of its process, from its next start on
+	process   *local.Process          // nil while it is closed
+	last      engine.Progress         // as it was known last
+	life      control.State           // of the instance, as it is recorded
+	err       error                   // why it failed
+	again     error                   // why it is about to be started again; nil: it is not
+	restarts  int64                   // how often it had to be started again
+	ledger    *readLedger             // as it was read last; nil when it was not yet
+	since     time.Time               // its run began; zero when it was not run
+	stop      context.CancelCauseFunc // ends its run; nil when it was not run
+	ended     chan struct{}           // closed when its run has ended
 }
 
 // open opens the job again, or for the first time.
 func (j *stackJob) open(ctx context.Context) error {
-	process, err := j.start(ctx)
+	process, err := j.start(ctx, j.gets())
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err = err; err == nil {
 		j.process = process
 	}
 	return err
+}
+
+// gets is what the job's process gets from its next start on.
+func (j *stackJob) gets() control.Resources {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.resources
 }
 
 // end ends the job's run, when there is one. The job stays open.
@@ -121,7 +129,7 @@ func (j *stackJob) runs() bool {
 
 // watcher is told what becomes of a job's run.
 type watcher struct {
-	begins func()                                         // it runs, for the first time or again
+	begins func()                                         // it is about to run, for the first time or again
 	fails  func(err error, again int, wait time.Duration) // it failed, and is started again after a time
 	ends   func(error)                                    // it has ended: as it was told to, or of what it failed for good
 }
@@ -134,25 +142,27 @@ func (j *stackJob) run(ctx context.Context, budget local.Budget, w watcher) {
 	ctx, stop := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
 	j.mu.Lock()
-	j.stop, j.ended, j.since, j.restarting = stop, ended, time.Now(), 0
+	j.stop, j.ended, j.since, j.again = stop, ended, time.Now(), nil
 	j.mu.Unlock()
+	w.begins()
 	go func() {
 		defer close(ended)
 		defer stop(nil)
-		err := j.runOnce(ctx, w)
+		err := j.runOnce(ctx)
 		for err != nil && ctx.Err() == nil {
 			wait, again := budget.Next(time.Now())
 			if end := (*local.EndError)(nil); !again || errors.As(err, &end) && end.Final {
 				break
 			}
-			j.setRestarting(budget.Used())
+			j.setAgain(err)
 			w.fails(err, budget.Used(), wait)
 			select {
 			case <-ctx.Done():
 				err = nil
 			case <-time.After(wait):
 				if err = j.openAgain(ctx); err == nil {
-					err = j.runOnce(ctx, w)
+					w.begins()
+					err = j.runOnce(ctx)
 				}
 			}
 		}
@@ -160,7 +170,7 @@ func (j *stackJob) run(ctx context.Context, budget local.Budget, w watcher) {
 			err = nil
 		}
 		j.mu.Lock()
-		j.restarting = 0
+		j.again = nil
 		if err != nil {
 			j.err = err
 		}
@@ -170,25 +180,23 @@ func (j *stackJob) run(ctx context.Context, budget local.Budget, w watcher) {
 }
 
 func (j *stackJob) openAgain(ctx context.Context) error {
-	process, err := j.start(ctx)
+	process, err := j.start(ctx, j.gets())
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err == nil {
-		j.process = process
+		j.process, j.again = process, nil
 	}
 	return err
 }
 
 // runOnce runs the open job until ctx ends, or its process does. When it returns an error, there is no process any more.
-func (j *stackJob) runOnce(ctx context.Context, w watcher) error {
+func (j *stackJob) runOnce(ctx context.Context) error {
 	process, open := j.opened()
 	if !open {
 		return errors.New("the job is not open")
 	}
 	err := process.Run(context.WithoutCancel(ctx))
 	if err == nil {
-		j.setRestarting(0)
-		w.begins()
 		select {
 		case <-ctx.Done():
 			err = process.End(context.WithoutCancel(ctx))
@@ -207,10 +215,10 @@ func (j *stackJob) runOnce(ctx context.Context, w watcher) error {
 	return err
 }
 
-func (j *stackJob) setRestarting(n int) {
+func (j *stackJob) setAgain(cause error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.restarting = n
+	j.again = cause
 }
 
 // wait waits until the job's run has ended.
@@ -264,6 +272,16 @@ func (j *stackJob) failure() error {
 	return j.err
 }
 
+// trouble is why the job failed, or is about to be started again.
+func (j *stackJob) trouble() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err != nil {
+		return j.err
+	}
+	return j.again
+}
+
 // opened returns the job's process while it is open.
 func (j *stackJob) opened() (*local.Process, bool) {
 	j.mu.Lock()
@@ -272,10 +290,10 @@ func (j *stackJob) opened() (*local.Process, bool) {
 }
 
 // live takes note of how the instance is.
-func (j *stackJob) live(state control.State) {
+func (j *stackJob) live(state control.State, gets control.Resources) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.life = state
+	j.life, j.resources = state, gets
 }
 
 // works reports whether the job is to get ahead: it runs, or is about to, and has not failed.
@@ -311,7 +329,7 @@ func (j *stackJob) restarted() int64 {
 // state is the state that people see.
 func (j *stackJob) state() control.State {
 	j.mu.Lock()
-	life, failed, restarting := j.life, j.err != nil, j.restarting > 0
+	life, failed, restarting := j.life, j.err != nil, j.again != nil
 	j.mu.Unlock()
 	switch {
 	case life.Busy():

@@ -49,11 +49,11 @@ type shares struct {
 	collected int64
 }
 
-// divide gives each part of the stack's own process its share of what all processes may hold. A quarter is left for memory that allocators
+// divide gives each part of the stack's own process its share of what all processes may hold, jobs of it those of the jobs. A quarter is left for memory that allocators
 // keep, and for garbage: a collector that gets little of a busy machine ends long after it was due.
-func divide(memory, jobMemory int64, jobs int) shares {
+func divide(memory, jobs int64) shares {
 	s := shares{index: memory / 15, fetch: int32(min(memory/600, 8<<20))}
-	own := memory - program - int64(jobs)*jobMemory
+	own := memory - program - jobs
 	s.collected = own - own/4 - process - 2*s.index // DuckDB has as much again beside its buffers
 	return s
 }
@@ -71,10 +71,10 @@ func jobShares(memory int64) artifact.Memory {
 	return m
 }
 
-// memoryFor is how many MB a stack with so many jobs needs.
-func memoryFor(jobMemory int64, jobs int) int64 {
+// memoryFor is how many MB a stack needs whose jobs have so many.
+func memoryFor(jobs int64) int64 {
 	memory := int64(leastMemory)
-	for divide(memory*1e6, jobMemory*1e6, jobs).collected < leastCollected {
+	for divide(memory*1e6, jobs*1e6).collected < leastCollected {
 		memory += 10
 	}
 	return memory

@@ -244,7 +244,7 @@ func (r runner) Watch(ctx context.Context, i control.Instance) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if err := j.failure(); err != nil {
+		if err := j.trouble(); err != nil {
 			return err
 		}
 		select {
@@ -332,7 +332,7 @@ func (s *stack) changed(i control.Instance) {
 	if !ok {
 		return
 	}
-	j.live(i.State)
+	j.live(i.State, s.cfg.resources(i.Resources))
 	defer s.events.Say(api.Changed{App: i.Program, DataVersion: i.DataVersion, State: string(i.State), UpdatedBy: i.UpdatedBy})
 	if i.State == "" {
 		s.mu.Lock()

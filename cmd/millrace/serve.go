@@ -160,7 +160,7 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	if cfg.jobMemory < leastJobMemory {
 		return usagef("--job-memory %d: want %d MB or more", cfg.jobMemory, leastJobMemory)
 	}
-	if least := memoryFor(cfg.jobMemory, 2); cfg.memory < least {
+	if least := memoryFor(2 * cfg.jobMemory); cfg.memory < least {
 		return usagef("--memory %d: want %d MB or more", cfg.memory, least)
 	}
 	if u, err := url.Parse(cfg.traces); cfg.traces != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -74,8 +75,19 @@ func (c stackConfig) tracing() tracing.Config {
 	return tracing.Config{Address: c.traces, Share: c.traceShare, Version: version}
 }
 
-// shares are those of a stack with some jobs.
-func (c stackConfig) shares(jobs int) shares { return divide(c.memory*1e6, c.jobMemory*1e6, jobs) }
+// shares are those of a stack with the jobs that every stack has.
+func (c stackConfig) shares() shares { return divide(c.memory*1e6, 2*c.jobMemory*1e6) }
+
+// resources are what a job gets that has some of its own.
+func (c stackConfig) resources(own control.Resources) control.Resources {
+	if own.Memory == 0 {
+		own.Memory = c.jobMemory
+	}
+	if own.Parallelism == 0 {
+		own.Parallelism = runtime.GOMAXPROCS(0)
+	}
+	return own
+}
 
 // parts are the files that the stack keeps in its directory.
 func (c stackConfig) parts() []part {
@@ -235,7 +247,7 @@ func (s *stack) openLog(ctx context.Context) (err error) {
 		brokers = []string{b.Addr()}
 	}
 	s.logAddr, s.brokers = brokers[0], brokers
-	if s.log, err = eventlog.Open(ctx, eventlog.Config{Brokers: brokers, FetchBytes: s.cfg.shares(2).fetch, Logger: s.cfg.logger, Registerer: s.registry}); err != nil {
+	if s.log, err = eventlog.Open(ctx, eventlog.Config{Brokers: brokers, FetchBytes: s.cfg.shares().fetch, Logger: s.cfg.logger, Registerer: s.registry}); err != nil {
 		if len(s.cfg.brokers) > 0 {
 			err = fmt.Errorf("--brokers %s: %w", strings.Join(brokers, ","), err)
 		}
@@ -248,7 +260,7 @@ func (s *stack) openLog(ctx context.Context) (err error) {
 func (s *stack) openIndex() (err error) {
 	s.indexAddr = s.cfg.indexURL
 	if s.indexAddr == "" {
-		srv, err := index.Open(index.Config{Path: s.cfg.dir.join("index.duckdb"), MemoryLimit: s.cfg.shares(2).index, Logger: s.cfg.logger, Registerer: s.registry})
+		srv, err := index.Open(index.Config{Path: s.cfg.dir.join("index.duckdb"), MemoryLimit: s.cfg.shares().index, Logger: s.cfg.logger, Registerer: s.registry})
 		if err != nil {
 			return err
 		}

@@ -64,7 +64,7 @@ func webJob(j *stackJob, p engine.Progress) web.Job {
 	if seconds, ok := p.LagSeconds(time.Now()); ok {
 		out.LagSeconds = &seconds
 	}
-	if err := j.failure(); err != nil {
+	if err := j.trouble(); err != nil {
 		out.Error = err.Error()
 	}
 	for _, s := range p.Sinks {

@@ -70,6 +70,8 @@ type Instance struct {
 	Can         []string          `json:"can,omitempty"`        // the actions that are possible now
 	Savepoint   string            `json:"savepoint,omitempty"`  // that it was last suspended with
 	Parameters  map[string]string `json:"parameters,omitempty"` // of its job, by the talk's names: accountId, dataVersion, startedBy, …
+	Parallelism int               `json:"parallelism"`          // of its job
+	Memory      int64             `json:"memory_mb"`            // that its job's process may hold
 	Updated     time.Time         `json:"updated,omitzero"`
 	UpdatedBy   string            `json:"updated_by,omitempty"`
 	Seeding     *Seeding          `json:"seeding,omitempty"`
@@ -125,6 +127,10 @@ type Ask struct {
 	Force     bool   `json:"force,omitempty"`     // promote or roll back to a version that is seeding or behind
 	Seed      *Seed  `json:"seed,omitempty"`      // what a new instance begins with; none: the oldest record of the log
 	Savepoint string `json:"savepoint,omitempty"` // name of the one to make, or to recover from; a checkpoint is checkpoint/<epoch>
+
+	// What the job gets from now on, for start, resume, recover and upgrade. Default: what it had; for a new instance that of all jobs.
+	Parallelism int   `json:"parallelism,omitempty"`
+	Memory      int64 `json:"memory_mb,omitempty"`
 
 	Action control.Action `json:"-"`
 	Key    string         `json:"-"` // Idempotency-Key
