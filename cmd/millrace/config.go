@@ -206,7 +206,7 @@ func configShowCommand() *cobra.Command {
 	}
 	stackFlags(cmd)
 	origin := cmd.Flags().Bool("origin", false, "say what each value comes from: a flag, a variable, a line of a file, or the default")
-	output := outputFlag(cmd, "table", "json")
+	output := outputFlag(cmd, "table", "json", "yaml")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		format, err := output()
 		if err != nil {
@@ -215,6 +215,9 @@ func configShowCommand() *cobra.Command {
 		from, err := configure(cmd)
 		if err != nil {
 			return err
+		}
+		if format == "yaml" {
+			return printConfigFile(cmd, from, *origin)
 		}
 		var all []shownSetting
 		for _, name := range settings() {
@@ -239,6 +242,29 @@ func configShowCommand() *cobra.Command {
 		return w.Flush()
 	}
 	return cmd
+}
+
+// printConfigFile prints the settings as a file that says the same, but for passwords. Secrets have no place in one, and what is empty has none either.
+func printConfigFile(cmd *cobra.Command, from origins, origin bool) error {
+	root := yaml.Node{Kind: yaml.MappingNode}
+	for _, name := range settings() {
+		key := yaml.Node{Kind: yaml.ScalarNode, Value: name}
+		value := yaml.Node{Kind: yaml.ScalarNode, Value: withoutPassword(cmd.Flag(name).Value.String())}
+		if list, ok := cmd.Flag(name).Value.(pflag.SliceValue); ok {
+			value = yaml.Node{Kind: yaml.SequenceNode}
+			for _, text := range list.GetSlice() {
+				value.Content = append(value.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: withoutPassword(text)})
+			}
+		}
+		if value.Value == "" && value.Content == nil {
+			continue
+		}
+		if origin {
+			key.HeadComment = from[name]
+		}
+		root.Content = append(root.Content, &key, &value)
+	}
+	return yaml.NewEncoder(cmd.OutOrStdout()).Encode(&root)
 }
 
 // password is that of a URL, up to the last @: one that is not escaped as it should be is hidden all the same.

@@ -38,7 +38,7 @@ A setting is said by, in this order: the flag; the variable; the file that ` + "
     log-format: json
     brokers: [kafka-1:9092, kafka-2:9092]
 
-A setting that there is not is refused with its line and the one that may be meant. ` + "`millrace config show --origin`" + ` prints what holds and what says so.
+A setting that there is not is refused with its line and the one that may be meant. ` + "`millrace config show --origin`" + ` prints what holds and what says so, and with ` + "`-o yaml`" + ` it is such a file.
 
 | setting | variable | takes | default | |
 |---|---|---|---|---|
