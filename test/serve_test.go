@@ -29,8 +29,13 @@ var addresses = regexp.MustCompile(`console (\S+), collector (\S+), log (\S+), i
 
 // start starts 'millrace serve' on a free port and waits until it says where console, collector, log and index are.
 func start(dir string, args ...string) (*serving, []string, error) {
-	cmd := exec.Command(millrace, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
-	cmd.Dir = dir
+	return startWith(dir, nil, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+}
+
+// startWith starts the program with an environment, nil for that of the tests, and waits until it says where it listens.
+func startWith(dir string, env []string, args ...string) (*serving, []string, error) {
+	cmd := exec.Command(millrace, args...)
+	cmd.Dir, cmd.Env = dir, env
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, nil, err
