@@ -334,7 +334,7 @@ func TestHelmRefuses(t *testing.T) {
 		"setings: {}":                              `additional properties 'setings' not allowed`,
 		"settings: {memmory: 600}":                 `'/settings'.*additional properties 'memmory' not allowed`,
 		"settings: {listen: \"0.0.0.0:1\"}":        `'/settings'.*additional properties 'listen' not allowed`,
-		"settings: {memory: 449}":                  `'/settings/memory'.*minimum: got 449, want 450`,
+		"settings: {memory: 599}":                  `'/settings/memory'.*minimum: got 599, want 600`,
 		"settings: {memory: 600 MB}":               `'/settings/memory'.*got string, want integer`,
 		"settings: {flush: soon}":                  `'/settings/flush'.*'soon' does not match pattern`,
 		"settings: {anonymous: admin}":             `'/settings/anonymous'.*must be one of 'none', 'viewer', 'analyst'`,

@@ -248,3 +248,22 @@ func TestLogFormat(t *testing.T) {
 		require.Contains(t, out.String(), want, format)
 	}
 }
+
+// A version whose process ends while it is watched is a bad one, though it is started again.
+func TestWatchSeesAProcessEnd(t *testing.T) {
+	t.Parallel()
+	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
+	defer stop()
+	j := s.serving()
+	watched := make(chan error, 1)
+	go func() { watched <- runner{s}.Watch(t.Context(), j.controlled()) }()
+	process, open := j.opened()
+	require.True(t, open)
+	require.NoError(t, syscall.Kill(process.PID(), syscall.SIGKILL))
+	require.ErrorContains(t, <-watched, "signal: killed")
+	require.Eventually(t, func() bool { return j.state() == control.Running }, time.Minute, time.Millisecond)
+	again, open := j.opened()
+	require.True(t, open)
+	require.NotEqual(t, process.PID(), again.PID())
+	require.EqualValues(t, 1, j.restarted())
+}
