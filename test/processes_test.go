@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -83,6 +84,10 @@ func TestKilledJob(t *testing.T) {
 	require.Eventually(t, func() bool { return metric(t, at[0], "millrace_job_failed", lmsInstance) == 1 }, time.Minute, 10*time.Millisecond)
 	require.InDelta(t, 1, metric(t, at[0], "millrace_job_restarts_total", lmsInstance), 0)
 	require.Regexp(t, `FAILED.*\n?.*signal: killed; its log is .*/processes/`+lmsInstance+"/log", output(t, "app", "list", "--data-dir", data))
+	sick, err := exec.Command(millrace, "doctor", "--data-dir", data).CombinedOutput()
+	require.Error(t, err)
+	require.Regexp(t, `(?m)^BAD   job `+lmsInstance+` has failed: .*signal: killed`, string(sick))
+	require.Contains(t, string(sick), "ok    job "+rawInstance+" is RUNNING")
 	require.Zero(t, processOf(t, data, lmsInstance))
 	require.Equal(t, raw, processOf(t, data, rawInstance))
 	output(t, "app", "recover", "ingest-etl-edgenuity-lms-job", "unversioned", "--data-dir", data)
@@ -102,7 +107,8 @@ func TestProcessesEndWithTheirLog(t *testing.T) {
 	require.Positive(t, processOf(t, data, lmsInstance))
 	require.NoError(t, s.cmd.Process.Kill())
 	require.Error(t, <-s.done)
-	require.Eventually(t, func() bool { return processOf(t, data, lmsInstance) == 0 && processOf(t, data, rawInstance) == 0 }, time.Minute, 10*time.Millisecond)
+	output(t, "backup", data+".copy", "--data-dir", data) // waits until its files change no more
+	require.Zero(t, processOf(t, data, lmsInstance)+processOf(t, data, rawInstance))
 }
 
 // The jobs of a server with a log and an index elsewhere run on without it, and the next one adopts them: the same processes, which it can stop.
@@ -133,6 +139,11 @@ func TestProcessesAreAdopted(t *testing.T) {
 	require.Zero(t, processOf(t, data, lmsInstance))
 	require.NoError(t, s.cmd.Process.Kill())
 	require.Error(t, <-s.done)
+
+	said, err := exec.Command(millrace, "backup", filepath.Join(dir, "copy"), "--data-dir", data).CombinedOutput()
+	require.Error(t, err, "its files change")
+	require.Contains(t, string(said), "job "+rawInstance+" still runs")
+	require.NoDirExists(t, filepath.Join(dir, "copy"))
 
 	// Another setting is another process: it stops the one that is there first.
 	s, at = startServe(t, append(args, "--job-memory", "150")...)

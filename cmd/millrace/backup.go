@@ -60,7 +60,7 @@ be there.`,
 		if _, err := readDataDir(dataDirFlag(cmd)); err != nil { // not made for this
 			return err
 		}
-		dir, err := openDataDir(dataDirFlag(cmd))
+		dir, err := openStillDataDir(cmd.Context(), dataDirFlag(cmd))
 		if err != nil {
 			return err
 		}
@@ -122,7 +122,7 @@ there. Start it with the flags that the one before was used with.`,
 }
 
 // leftOut are files of a data directory that are of the process that uses it.
-var leftOut = []string{"lock", "running.json"}
+var leftOut = []string{"lock", "running.json", processesDir}
 
 // makeBackup copies a data directory.
 func makeBackup(ctx context.Context, dir *dataDir, to string) (b backup, err error) {
@@ -150,8 +150,14 @@ func makeBackup(ctx context.Context, dir *dataDir, to string) (b backup, err err
 			return err
 		}
 		rel, err := filepath.Rel(source, path)
-		if err != nil || slices.Contains(leftOut, rel) {
+		if err != nil {
 			return err
+		}
+		if slices.Contains(leftOut, rel) {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
 		}
 		info, err := d.Info()
 		if err != nil {

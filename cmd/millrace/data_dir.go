@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,9 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"millrace/control/local"
 	"millrace/engine"
 )
 
@@ -92,6 +95,21 @@ func openDataDir(path string) (*dataDir, error) {
 	}
 	if err := d.checkHead(true); err != nil {
 		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// jobsEnd is how long jobs may take to end that ran in a process of before.
+const jobsEnd = 5 * time.Second
+
+// openStillDataDir is openDataDir for what changes or copies files of jobs: none of them runs, also not one whose 'millrace serve' was killed.
+func openStillDataDir(ctx context.Context, path string) (*dataDir, error) {
+	d, err := openDataDir(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := local.AwaitEnd(ctx, d.join(processesDir), jobsEnd); err != nil {
+		return nil, errors.Join(fmt.Errorf("data directory %s: job %w; start 'millrace serve' as it was, which takes it over, stop that, and try again", path, err), d.Close())
 	}
 	return d, nil
 }

@@ -16,15 +16,23 @@ var errDiskFull = errors.New("nothing that was acknowledged is lost: free some s
 
 // checkDisk returns an error when the disk of the data directory is nearly full.
 func (d *dataDir) checkDisk() error {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(d.path, &st); err != nil {
-		return fmt.Errorf("look for free space in %s: %w", d.path, err)
+	free, err := d.free()
+	if err != nil {
+		return err
 	}
-	free := st.Bavail * uint64(st.Bsize) //nolint:gosec // a block size is positive
 	if free < minFree {
 		return fmt.Errorf("the disk of data directory %s is full but for %d MB, and %d MB are needed; %w", d.path, free>>20, minFree>>20, errDiskFull)
 	}
 	return nil
+}
+
+// free is how many bytes the disk of the data directory has left.
+func (d *dataDir) free() (uint64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(d.path, &st); err != nil {
+		return 0, fmt.Errorf("look for free space in %s: %w", d.path, err)
+	}
+	return st.Bavail * uint64(st.Bsize), nil //nolint:gosec // a block size is positive
 }
 
 // watchDisk returns an error as soon as the disk is nearly full, and nil when ctx ends.

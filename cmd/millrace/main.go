@@ -116,7 +116,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		demoCommand(), serveCommand(), readyCommand(), versionCommand(), configCommand(), appCommand(), keyCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
-		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), backupCommand(), restoreCommand(), forgetCommand(), benchCommand(), runCommand(),
+		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), backupCommand(), restoreCommand(), forgetCommand(), benchCommand(), logsCommand(), topCommand(), doctorCommand(), runCommand(),
 	)
 	return root
 }

@@ -3,10 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -23,22 +19,12 @@ func readyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		req, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, "http://"+c.Listen+"/readyz", http.NoBody)
+		said, err := c.askReady(cmd.Context())
+		if errors.Is(err, errNotReady) {
+			return errors.New(said)
+		}
 		if err != nil {
 			return err
-		}
-		res, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
-		if err != nil {
-			return fmt.Errorf("ask process %d, which uses the data directory: %w", c.PID, err)
-		}
-		defer func() { _ = res.Body.Close() }() // it was only read
-		text, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
-		if err != nil {
-			return fmt.Errorf("ask process %d, which uses the data directory: %w", c.PID, err)
-		}
-		said := strings.TrimSpace(string(text))
-		if res.StatusCode != http.StatusOK {
-			return errors.New(said)
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), said)
 		return nil

@@ -12,6 +12,9 @@ import (
 // runCommandName is how a process of this program is told that it is to run a job.
 const runCommandName = "run"
 
+// processesDir is the folder of a data directory that has one for the process of each job.
+const processesDir = "processes"
+
 // runCommand is the process of a job. Only serve and its like start it.
 func runCommand() *cobra.Command {
 	return &cobra.Command{

@@ -297,7 +297,7 @@ The state that a job had is kept beside it, in jobs/<instance>.old, until the ne
 		if _, err := readDataDir(dataDirFlag(cmd)); err != nil {
 			return err
 		}
-		dir, err := openDataDir(dataDirFlag(cmd))
+		dir, err := openStillDataDir(cmd.Context(), dataDirFlag(cmd))
 		if err != nil {
 			return err
 		}

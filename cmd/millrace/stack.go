@@ -304,7 +304,7 @@ func (s *stack) openProcesses() error {
 	}
 	s.executable = fmt.Sprintf("%s %d bytes of %s", version, info.Size(), info.ModTime().UTC().Format(time.RFC3339Nano))
 	s.processes = local.New(local.Config{
-		Dir: s.cfg.dir.join("processes"), Command: []string{name, runCommandName}, Tied: len(s.cfg.brokers) == 0 || s.cfg.indexURL == "",
+		Dir: s.cfg.dir.join(processesDir), Command: []string{name, runCommandName}, Tied: len(s.cfg.brokers) == 0 || s.cfg.indexURL == "",
 		Output: s.cfg.jobOutput, Logger: s.cfg.logger,
 	})
 	return nil

@@ -214,11 +214,14 @@ func TestAdoption(t *testing.T) {
 	<-first.Ended()
 	require.NoError(t, same.Err())
 
+	require.ErrorContains(t, local.AwaitEnd(t.Context(), dir, time.Millisecond), "a still runs")
 	adopted := start(supervisor(t, dir, nil), script{Name: "two"})
 	require.Equal(t, other.PID(), adopted.PID())
 	require.NoError(t, syscall.Kill(adopted.PID(), syscall.SIGKILL))
 	require.ErrorContains(t, adopted.Err(), "it was killed", "nobody tells how a process ended that is not a child")
 	require.ErrorContains(t, other.Err(), "signal: killed")
+	require.NoError(t, local.AwaitEnd(t.Context(), dir, time.Minute))
+	require.NoError(t, local.AwaitEnd(t.Context(), filepath.Join(dir, "none"), time.Minute))
 
 	stray := start(before, script{Name: "three"})
 	require.NoError(t, after.Strays(func(id string) bool { return id == "a" }))

@@ -198,6 +198,50 @@ func (s *Supervisor) Strays(runs func(id string) bool) error {
 	return nil
 }
 
+// AwaitEnd waits until no process runs a job of a folder of jobs, for a while at most: those that were tied to a supervisor end a moment after it. The
+// error names one that runs on.
+func AwaitEnd(ctx context.Context, dir string, longest time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		runs, err := anyRuns(dir)
+		if err != nil || runs == "" {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s still runs, without the process that started it", runs)
+		}
+	}
+}
+
+// anyRuns is a job of a folder of jobs that a process runs; empty when there is none.
+func anyRuns(dir string) (string, error) {
+	folders, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	for _, f := range folders {
+		lock, err := takeLock(filepath.Join(dir, f.Name()))
+		if errors.Is(err, errHeld) {
+			return f.Name(), nil
+		}
+		if err != nil {
+			return "", err
+		}
+		if err := lock.Close(); err != nil {
+			return "", err
+		}
+	}
+	return "", nil
+}
+
 // Forget removes the folder of a job that has no process.
 func (s *Supervisor) Forget(id string) error { return os.RemoveAll(s.dir(id)) }
 
