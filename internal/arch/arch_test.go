@@ -107,7 +107,7 @@ var layers = []struct {
 	{"delivery", []string{"delivery", "lake", "plan", "record", "internal"}, "reports read what sinks wrote, as anybody could; the lake says which files that is"},
 	{"forget", []string{"forget", "plan", "record"}, "what is of a person is a question about bytes and rows, wherever they are"},
 	{"sim", []string{"sim", "record", "caliper", "internal"}, "the simulator posts over HTTP like a sensor: it must not know the inside"},
-	{"artifact", []string{"", "control/local", "eventlog", "lake", "plan", "internal"}, "the process of a job wires what that job needs, and knows no app and no control plane"},
+	{"artifact", []string{"", "control/local", "etl", "eventlog", "lake", "plan", "internal"}, "the process of a job wires what that job needs; apps are given to it, and it knows no control plane"},
 	{"control", []string{"control", "plan", "record", "internal"}, "the control plane starts jobs and does not know how they run"},
 	{"web", []string{"web", "control", "internal"}, "a page has no private back door: its values come in by functions"},
 	{"apps", []string{"", "apps", "etl", "process", "caliper"}, "apps are what users write: they get by with the public API"},
