@@ -119,4 +119,23 @@ var migrations = []string{
 	// Jobs may have more of the machine than others: memory in MB. 0 is as all jobs have.
 	`ALTER TABLE instances ADD COLUMN parallelism INTEGER NOT NULL DEFAULT 0;
 	ALTER TABLE instances ADD COLUMN memory INTEGER NOT NULL DEFAULT 0`,
+
+	// Versions of apps that were pushed, which of them is deployed, and what keeps them from being.
+	`CREATE TABLE artifacts (
+		app TEXT NOT NULL,
+		version TEXT NOT NULL,
+		pushed INTEGER NOT NULL,
+		doc TEXT NOT NULL, -- Artifact, as JSON
+		PRIMARY KEY (app, version)
+	) STRICT;
+	CREATE TABLE deploys (
+		id INTEGER PRIMARY KEY,
+		app TEXT NOT NULL,
+		doc TEXT NOT NULL -- Deploy, as JSON
+	) STRICT;
+	CREATE INDEX deploys_of ON deploys (app);
+	CREATE TABLE blockers (
+		id INTEGER PRIMARY KEY,
+		doc TEXT NOT NULL -- Blocker, as JSON
+	) STRICT`,
 }

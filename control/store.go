@@ -22,6 +22,7 @@ type Store struct {
 	Instances *Instances
 	Runs      *Runs
 	Audit     *Audit
+	Deploys   *Deploys
 }
 
 // Open opens the file at path, brings it up to this program's schema, and makes it when there is none, for its owner alone. What it was before
@@ -49,7 +50,7 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(openError(path, err), db.Close())
 	}
-	s := &Store{db: db, Keys: newKeys(db), Tokens: newTokens(db), Instances: &Instances{db}, Runs: &Runs{db}, Audit: &Audit{db}}
+	s := &Store{db: db, Keys: newKeys(db), Tokens: newTokens(db), Instances: &Instances{db}, Runs: &Runs{db}, Audit: &Audit{db}, Deploys: &Deploys{db}}
 	return s, nil
 }
 

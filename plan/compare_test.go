@@ -207,3 +207,29 @@ func TestParseAvro(t *testing.T) {
 	_, err = plan.ParseAvro([]byte(`{"name":"X","fields":[{"name":"a","type":"float"}]}`))
 	require.EqualError(t, err, `read Avro schema of X: column a has the unknown type "float"`)
 }
+
+// A sketch is described as what it is a sketch of.
+func TestSketch(t *testing.T) {
+	t.Parallel()
+	text, err := json.Marshal(parsePlan(t, `app a 1.0.0
+reads EDGENUITY_LMS
+stage course key=entity format=2
+stateless map
+table quiz id:string score:double? at:timestamp day=at
+join quiz course course event.object.@id wait=24h correct=1h else=drop
+counter table.quiz.rows
+removed old`).Describe())
+	require.NoError(t, err)
+	var d plan.Description
+	require.NoError(t, json.Unmarshal(text, &d))
+	sketch, err := d.Sketch()
+	require.NoError(t, err)
+	again, err := json.Marshal(sketch.Describe())
+	require.NoError(t, err)
+	require.JSONEq(t, string(text), string(again))
+	require.Panics(t, func() { sketch.Stages[0].Keyed(plan.Clock{}, nil, nil) })
+
+	d.Stages[0].To = []string{"nowhere"}
+	_, err = d.Sketch()
+	require.ErrorContains(t, err, `there is no stage "nowhere"`)
+}

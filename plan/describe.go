@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 )
 
 // Description is a plan without its functions: what describe prints, a console draws and an upgrade compares.
@@ -83,6 +85,78 @@ func (p *Plan) Describe() Description {
 		d.Tables = append(d.Tables, td)
 	}
 	return d
+}
+
+// Sketch returns a plan that is described as d, for those who compare plans and read what their jobs wrote. It cannot be run.
+func (d Description) Sketch() (*Plan, error) {
+	p := &Plan{App: d.App, Version: d.Version, Doc: d.Description, SourceTypes: d.SourceTypes, Counters: d.Counters, Renamed: d.Renamed, Removed: d.Removed}
+	stages := map[string]int{}
+	for i, s := range d.Stages {
+		stages[s.Name] = i
+	}
+	indices := func(names []string) (to []int, err error) {
+		for _, name := range names {
+			i, ok := stages[name]
+			if !ok {
+				return nil, fmt.Errorf("plan of %s %s: there is no stage %q", d.App, d.Version, name)
+			}
+			to = append(to, i)
+		}
+		return to, nil
+	}
+	var err error
+	if p.ReadTo, err = indices(d.ReadTo); err != nil {
+		return nil, err
+	}
+	for _, s := range d.Stages {
+		stage := Stage{Name: s.Name, Doc: s.Doc, Key: s.Key, Format: s.Format}
+		if stage.To, err = indices(s.To); err != nil {
+			return nil, err
+		}
+		if s.Keyed {
+			stage.Keyed = func(Clock, []*Key, *Output) { panic("a sketch of a plan is run") }
+		} else {
+			stage.Stateless = func([]Element, *Output) { panic("a sketch of a plan is run") }
+		}
+		p.Stages = append(p.Stages, stage)
+	}
+	for _, t := range d.Tables {
+		table, err := t.sketch(stages)
+		if err != nil {
+			return nil, fmt.Errorf("plan of %s %s: table %s: %w", d.App, d.Version, t.Name, err)
+		}
+		p.Tables = append(p.Tables, table)
+	}
+	return p, nil
+}
+
+func (t TableDescription) sketch(stages map[string]int) (table Table, err error) {
+	table = Table{Name: t.Name, Doc: t.Doc, Reads: t.Reads, AppendOnly: t.AppendOnly}
+	if table.Schema, err = ParseAvro(t.Schema); err != nil {
+		return table, err
+	}
+	for _, text := range t.Partition {
+		transform, column, ok := strings.Cut(strings.TrimSuffix(text, ")"), "(")
+		if !ok || Transform(transform) != Identity && Transform(transform) != Day {
+			return table, fmt.Errorf("there is no partitioning %q", text)
+		}
+		table.Partition = append(table.Partition, PartitionField{Column: column, Transform: Transform(transform)})
+	}
+	for _, j := range t.Joins {
+		stage, ok := stages[j.Stage]
+		if !ok {
+			return table, fmt.Errorf("there is no stage %q", j.Stage)
+		}
+		join := Join{Field: j.Field, Stage: stage, Record: j.Record, Else: j.Else}
+		if join.WaitFor, err = time.ParseDuration(j.WaitFor); err != nil {
+			return table, err
+		}
+		if join.CorrectFor, err = time.ParseDuration(j.CorrectFor); err != nil {
+			return table, err
+		}
+		table.Joins = append(table.Joins, join)
+	}
+	return table, nil
 }
 
 // Table returns the table of that name, and whether there is one.
