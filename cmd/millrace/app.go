@@ -85,6 +85,11 @@ func (c client) doWith(ctx context.Context, method, path string, header http.Hea
 		return err
 	}
 	maps.Copy(req.Header, header)
+	return c.answer(req, into)
+}
+
+// answer does a request and decodes its answer.
+func (c client) answer(req *http.Request, into any) error {
 	req.Header.Set("Authorization", "Bearer "+c.Token)
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -100,7 +105,7 @@ func (c client) doWith(ctx context.Context, method, path string, header http.Hea
 	}
 	var p api.Problem
 	if json.Unmarshal(answer, &p) != nil || p.Detail == "" {
-		return fmt.Errorf("process %d answers %s with %s", c.PID, path, res.Status)
+		return fmt.Errorf("process %d answers %s with %s", c.PID, req.URL.Path, res.Status)
 	}
 	return problemError{p}
 }

@@ -256,7 +256,7 @@ func (d *demo) show(ctx context.Context, s *stack, sender *sim.Sender, p *pace) 
 		serving := s.serving()
 		raw, job := s.raw.Progress(), serving.Progress()
 		waiting := int64(0)
-		for _, t := range serving.plan.Tables {
+		for _, t := range serving.program().plan.Tables {
 			waiting += job.Counters["table."+t.Name+".waiting"]
 		}
 		line.show("%s in the district: %d items sent, %s, %d in the lake, %d rows, %d waiting, %d to read",

@@ -257,7 +257,7 @@ func (s *stack) eraseRaw(ctx context.Context, people *forget.People) (n int64, h
 		}
 	}()
 	var tables []*lake.Table
-	for _, t := range s.raw.plan.Tables {
+	for _, t := range s.raw.program().plan.Tables {
 		table, err := s.lake.Lookup(ctx, lake.Name{Namespace: ingest.Namespace, Table: t.Name})
 		if err != nil {
 			return n, nil, err

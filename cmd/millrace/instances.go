@@ -123,7 +123,7 @@ func (s *stack) addJob(i control.Instance) (*stackJob, error) {
 	if err != nil || a.line != i.Line {
 		return nil, fmt.Errorf("instance %s of %s is of an app that this program (%s) does not have; use the version that started it", i.DataVersion, i.Line, version)
 	}
-	p, err := a.plan()
+	p, err := s.program(context.Background(), i.Program, i.Version)
 	if err != nil {
 		return nil, err
 	}
@@ -139,27 +139,29 @@ func (s *stack) addJob(i control.Instance) (*stackJob, error) {
 }
 
 // newJob makes the job of an instance. Only that of the raw lake has no index.
-func (s *stack) newJob(p *plan.Plan, i control.Instance) *stackJob {
+func (s *stack) newJob(p program, i control.Instance) *stackJob {
 	j := &stackJob{
 		instance: millrace.Instance{Program: i.Program, Account: i.Account, Env: i.Env, DataVersion: i.DataVersion},
-		plan:     p, seed: i.Seed, life: i.State, resources: s.cfg.resources(i.Resources),
+		what:     p, seed: i.Seed, life: i.State, resources: s.cfg.resources(i.Resources),
 	}
 	id := j.instance.UniqueID()
 	spec := artifact.Spec{
-		Instance: j.instance, Version: p.Version, Build: s.executable,
-		Dir: s.cfg.dir.join("jobs", id), Savepoints: s.cfg.dir.join(savepointsDir, id), Seed: i.Seed,
+		Instance: j.instance,
+		Dir:      s.cfg.dir.join("jobs", id), Savepoints: s.cfg.dir.join(savepointsDir, id), Seed: i.Seed,
 		Brokers: s.brokers, Lake: artifact.Lake{Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Catalog: s.cfg.catalog},
 		Flush:     s.cfg.flush,
 		LogFormat: s.cfg.logFormat, LogLevel: s.cfg.logLevel, Traces: s.cfg.tracing(),
 	}
-	if p.App == ingest.App {
+	if i.Line == rawLine {
 		spec.Namespace = ingest.Namespace
 	} else {
 		spec.IndexURL, spec.TableTopics = s.indexAddr, s.cfg.dir.head.TableTopics
 	}
-	j.start = func(ctx context.Context, gets control.Resources) (*local.Process, error) {
+	j.start = func(ctx context.Context, p program, gets control.Resources) (*local.Process, error) {
+		spec := spec
+		spec.Version, spec.Build = p.plan.Version, p.build
 		spec.Workers, spec.Memory = gets.Parallelism, jobShares(gets.Memory*1e6)
-		return s.processes.Start(ctx, id, spec)
+		return s.processes.Start(ctx, id, []string{p.executable, artifact.RunCommand}, spec)
 	}
 	return j
 }
@@ -256,6 +258,9 @@ func (s *stack) Apps(ctx context.Context) ([]api.App, error) {
 	}
 	var apps []api.App
 	for _, a := range s.apps {
+		if a, err = s.deployed(ctx, a); err != nil {
+			return nil, err
+		}
 		out := api.App{
 			Name: a.line.Program, Version: a.version, Description: a.descriptor.Description, Singleton: !a.descriptor.Versioned, SourceTypes: a.sourceTypes,
 			Descriptor: a.descriptor, Instances: []api.Instance{},
@@ -390,8 +395,8 @@ func (s *stack) Do(ctx context.Context, app, dataVersion string, ask api.Ask) (c
 		}
 	case control.Resume, control.Recover, control.Upgrade:
 		err = s.roomFor(j, j.gets().With(r.Resources))
-		if ask.Action == control.Upgrade {
-			r.Version = j.plan.Version
+		if err == nil && ask.Action == control.Upgrade {
+			r.Version, err = s.store.Deploys.Deployed(ctx, app, a.version)
 		}
 	case control.Delete:
 		if len(s.versions()) == 1 {
@@ -409,7 +414,10 @@ func (s *stack) Do(ctx context.Context, app, dataVersion string, ask api.Ask) (c
 
 // doStart begins to make a data version.
 func (s *stack) doStart(ctx context.Context, a app, r control.Request, seed *api.Seed) (control.Operation, error) {
-	var err error
+	a, err := s.deployed(ctx, a)
+	if err != nil {
+		return control.Operation{}, err
+	}
 	if r.Seed, err = s.seedRange(ctx, a, seed); err != nil {
 		return control.Operation{}, err
 	}
@@ -651,6 +659,6 @@ func (s *stack) assertServing(ctx context.Context) error {
 // names is what changes the index's names of an instance.
 func (s *stack) names(j *stackJob) (*elastic.Sink, error) {
 	return elastic.New(elastic.Config{
-		URLs: []string{s.indexAddr}, Plan: j.plan, Account: j.instance.Account, Env: j.instance.Env, DataVersion: j.instance.DataVersion, Logger: s.cfg.logger,
+		URLs: []string{s.indexAddr}, Plan: j.program().plan, Account: j.instance.Account, Env: j.instance.Env, DataVersion: j.instance.DataVersion, Logger: s.cfg.logger,
 	})
 }

@@ -21,11 +21,11 @@ import (
 // or could not be opened.
 type stackJob struct {
 	instance millrace.Instance
-	plan     *plan.Plan
 	seed     *plan.SeedRange
-	start    func(context.Context, control.Resources) (*local.Process, error)
+	start    func(context.Context, program, control.Resources) (*local.Process, error)
 
 	mu        sync.Mutex
+	what      program                 // what its process runs, from its next start on
 	resources control.Resources       // of its process, from its next start on
 	process   *local.Process          // nil while it is closed
 	last      engine.Progress         // as it was known last
@@ -41,7 +41,7 @@ type stackJob struct {
 
 // open opens the job again, or for the first time.
 func (j *stackJob) open(ctx context.Context) error {
-	process, err := j.start(ctx, j.gets())
+	process, err := j.start(ctx, j.program(), j.gets())
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err = err; err == nil {
@@ -55,6 +55,22 @@ func (j *stackJob) gets() control.Resources {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.resources
+}
+
+// program is what the job's process runs, from its next start on.
+func (j *stackJob) program() program {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.what
+}
+
+// take gives the job another program, and reports whether it is another one.
+func (j *stackJob) take(p program) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	is := p.build != j.what.build || p.plan.Version != j.what.plan.Version
+	j.what = p
+	return is
 }
 
 // end ends the job's run, when there is one. The job stays open.
@@ -180,7 +196,7 @@ func (j *stackJob) run(ctx context.Context, budget local.Budget, w watcher) {
 }
 
 func (j *stackJob) openAgain(ctx context.Context) error {
-	process, err := j.start(ctx, j.gets())
+	process, err := j.start(ctx, j.program(), j.gets())
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err == nil {

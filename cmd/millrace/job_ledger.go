@@ -122,7 +122,7 @@ func (s *stack) keepLedgers(ctx context.Context) error {
 // Ledger implements api.Service: it counts the targets of an instance's job now.
 func (s *stack) Ledger(ctx context.Context, app, dataVersion string) (api.Ledger, error) {
 	j := s.raw
-	if app != s.raw.plan.App {
+	if app != s.raw.program().plan.App {
 		var err error
 		if j, err = s.find(app, dataVersion); err != nil {
 			return api.Ledger{}, err

@@ -172,7 +172,7 @@ func (a *auditor) versions(ctx context.Context) error {
 		if j == a.s.serving() {
 			served = a.l.made
 		}
-		if r := j.seed; r == nil || r.From.IsZero() && r.To.IsZero() && len(r.Envs) == 0 && len(r.SourceTypes) == len(j.plan.SourceTypes) {
+		if r := j.seed; r == nil || r.From.IsZero() && r.To.IsZero() && len(r.Envs) == 0 && len(r.SourceTypes) == len(j.program().plan.SourceTypes) {
 			a.whole = append(a.whole, wholeVersion{label, a.records})
 		}
 	}
@@ -189,7 +189,7 @@ func (a *auditor) rawLake(ctx context.Context) error {
 	}
 	positions, distinct := map[int64]*roaring64.Bitmap{}, int64(0)
 	var counts [3]int64
-	for i, t := range a.s.raw.plan.Tables {
+	for i, t := range a.s.raw.program().plan.Tables {
 		table, err := a.verified(ctx, ingest.Namespace, t)
 		if err != nil {
 			return err
@@ -245,7 +245,7 @@ func (a *auditor) tables(ctx context.Context) error {
 	a.l.Duplicates = c["duplicates"]
 	a.l.equal("read = events + entities + filtered + rejects + unreadable + replayed",
 		c["read"], c["events"]+c["entities"]+c["filtered"]+c["rejects"]+c["unreadable"]+c["replayed"])
-	for _, t := range slices.Backward(a.etl.plan.Tables) { // dead letters are the last: the others are compared with them
+	for _, t := range slices.Backward(a.etl.program().plan.Tables) { // dead letters are the last: the others are compared with them
 		if _, err := a.verified(ctx, a.etl.instance.Namespace(), t); err != nil {
 			return err
 		}

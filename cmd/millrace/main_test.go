@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"millrace/apps/lms"
+	"millrace/artifact"
 	"millrace/etl"
 )
 
@@ -15,7 +16,7 @@ const withoutQuiz = "MILLRACE_TEST_WITHOUT_QUIZ"
 
 // TestMain runs the tests, or a job of one of them: the stacks of tests start processes of the program that they are in.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == runCommandName {
+	if len(os.Args) > 1 && os.Args[1] == artifact.RunCommand {
 		if os.Getenv(withoutQuiz) != "" {
 			giveUpQuiz()
 		}

@@ -33,8 +33,8 @@ const (
 	// leastCollected is what the Go part of the stack's own process needs, in bytes.
 	leastCollected = 70e6
 
-	// program is what code and constants take once most of them have been used. Processes share it.
-	program = 126e6
+	// codeSize is what code and constants take once most of them have been used. Processes share it.
+	codeSize = 126e6
 
 	// process is what each process takes for itself before it has done anything.
 	process = 20e6
@@ -53,7 +53,7 @@ type shares struct {
 // keep, and for garbage: a collector that gets little of a busy machine ends long after it was due.
 func divide(memory, jobs int64) shares {
 	s := shares{index: memory / 15, fetch: int32(min(memory/600, 8<<20))}
-	own := memory - program - jobs
+	own := memory - codeSize - jobs
 	s.collected = own - own/4 - process - 2*s.index // DuckDB has as much again beside its buffers
 	return s
 }

@@ -85,7 +85,7 @@ func (m *jobMetrics) Collect(ch chan<- prometheus.Metric) {
 
 // job sends what is known of a job that may not even be open.
 func (m *jobMetrics) job(c jobSeries, serving bool) {
-	c.gauge(m.info, 1, jobName(c.j), c.j.plan.App, c.j.plan.Version, c.j.instance.DataVersion)
+	c.gauge(m.info, 1, jobName(c.j), c.j.program().plan.App, c.j.program().plan.Version, c.j.instance.DataVersion)
 	now := c.j.state()
 	for _, state := range control.States {
 		c.gauge(m.state, truth(state == now), string(state))
@@ -98,7 +98,7 @@ func (m *jobMetrics) job(c jobSeries, serving bool) {
 
 // counters sends what the job's plan counts.
 func (m *jobMetrics) counters(c jobSeries, p engine.Progress) {
-	for _, name := range c.j.plan.Counters {
+	for _, name := range c.j.program().plan.Counters {
 		n := p.Counters[name]
 		rest, ok := strings.CutPrefix(name, "table.")
 		if !ok {
@@ -157,7 +157,7 @@ func (m *jobMetrics) talk(c jobSeries, p engine.Progress) {
 
 // jobName is a job's name in the talk's queries, where that of the singleton which fills the raw lake begins with global-ingest.
 func jobName(j *stackJob) string {
-	if j.plan.App == ingest.App {
+	if j.program().plan.App == ingest.App {
 		return "global-ingest-" + j.instance.DataVersion
 	}
 	return j.instance.UniqueID()

@@ -150,7 +150,7 @@ func TestLedgerOfEachJob(t *testing.T) {
 		t.Fatalf("no account %s in %+v", account, l)
 		return nil
 	}
-	for _, i := range [][2]string{{s.raw.plan.App, millrace.Unversioned}, {etlLine.Program, millrace.Unversioned}, {etlLine.Program, made.DataVersion}} {
+	for _, i := range [][2]string{{s.raw.program().plan.App, millrace.Unversioned}, {etlLine.Program, millrace.Unversioned}, {etlLine.Program, made.DataVersion}} {
 		l, err := s.Ledger(t.Context(), i[0], i[1])
 		require.NoError(t, err)
 		require.NotNil(t, l.Balanced, "%+v", l)
@@ -158,7 +158,7 @@ func TestLedgerOfEachJob(t *testing.T) {
 		require.Empty(t, l.Problems)
 		require.Positive(t, l.Epoch)
 	}
-	l, err := s.Ledger(t.Context(), s.raw.plan.App, millrace.Unversioned)
+	l, err := s.Ledger(t.Context(), s.raw.program().plan.App, millrace.Unversioned)
 	require.NoError(t, err)
 	require.EqualValues(t, 3, parts(l, "log to lake")["rejects"], "two more than the collector knew of: no JSON, and no type")
 	require.EqualValues(t, 6, parts(l, "log to lake")[""])
@@ -170,7 +170,7 @@ func TestLedgerOfEachJob(t *testing.T) {
 	require.EqualValues(t, 1, parts(l, "log to tables")["rejects"])
 	require.EqualValues(t, 1, parts(l, "records of quiz_submission")["waiting"])
 	require.EqualValues(t, 1, parts(l, "records of activity_view")["rows"])
-	_, err = s.Ledger(t.Context(), s.raw.plan.App, made.DataVersion)
+	_, err = s.Ledger(t.Context(), s.raw.program().plan.App, made.DataVersion)
 	require.ErrorIs(t, err, control.ErrUnknownInstance)
 	_, err = s.Ledger(t.Context(), "none", made.DataVersion)
 	require.ErrorIs(t, err, api.ErrNotFound)

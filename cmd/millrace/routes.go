@@ -29,7 +29,7 @@ func (s *stack) routes() []access.Route {
 		{Pattern: auditPath, Least: control.Admin, Named: true, Handler: http.HandlerFunc(s.serveAudit)},
 		{Pattern: profilePath, Least: control.Admin, Named: true, Handler: s.profiles()},
 	}
-	for _, path := range []string{api.Path, api.Path + "/", api.OperationsPath + "/"} {
+	for _, path := range []string{api.Path, api.Path + "/", api.OperationsPath + "/", api.ArtifactsPath, api.BlockersPath, api.BlockersPath + "/"} {
 		all = append(all,
 			access.Route{Pattern: "GET " + path, Least: control.Viewer, Handler: s.operators},
 			access.Route{Pattern: path, Least: control.Operator, Named: true, Handler: s.operators})

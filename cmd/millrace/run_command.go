@@ -9,16 +9,13 @@ import (
 	"millrace/plan"
 )
 
-// runCommandName is how a process of this program is told that it is to run a job.
-const runCommandName = "run"
-
 // processesDir is the folder of a data directory that has one for the process of each job.
 const processesDir = "processes"
 
 // runCommand is the process of a job. Only serve and its like start it.
 func runCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: runCommandName + " DIR", Hidden: true, Args: exactArgs("the folder of a job's process"),
+		Use: artifact.RunCommand + " DIR", Hidden: true, Args: exactArgs("the folder of a job's process"),
 		RunE: func(cmd *cobra.Command, args []string) error { return artifact.Run(cmd.Context(), args[0], planOf) },
 	}
 }

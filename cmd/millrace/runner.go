@@ -38,15 +38,19 @@ func (r runner) job(i control.Instance) (*stackJob, error) {
 }
 
 // Check implements control.Runner.
-func (r runner) Check(_ context.Context, i control.Instance, version string) error {
+func (r runner) Check(ctx context.Context, i control.Instance, version string) error {
 	j, err := r.job(i)
 	if err != nil {
 		return err
 	}
-	if version != j.plan.Version {
-		return fmt.Errorf("this program has version %s of %s, and no other", j.plan.Version, j.plan.App)
+	p, err := r.s.program(ctx, i.Program, version)
+	if err != nil {
+		return err
 	}
-	return engine.CheckPlan(nil, r.s.jobDir(j), j.instance.UniqueID(), j.plan)
+	if p.plan.Version != version {
+		return fmt.Errorf("version %s of %s was not pushed, and this program has %s", version, i.Program, p.plan.Version)
+	}
+	return engine.CheckPlan(nil, r.s.jobDir(j), j.instance.UniqueID(), p.plan)
 }
 
 // Run implements control.Runner.
@@ -56,9 +60,13 @@ func (r runner) Run(ctx context.Context, i control.Instance) (version string, er
 		return "", err
 	}
 	if j.runs() {
-		return j.plan.Version, nil
+		return j.program().plan.Version, nil
 	}
-	if j.ran() { // it is opened from what is stored
+	p, err := r.s.program(ctx, i.Program, i.Version)
+	if err != nil {
+		return "", err
+	}
+	if other := j.take(p); j.ran() || other { // it is opened from what is stored, by what it is to run
 		if err := j.close(); err != nil {
 			r.s.cfg.logger.Warn("job not closed cleanly", "instance", j.instance.UniqueID(), "error", err)
 		}
@@ -67,7 +75,7 @@ func (r runner) Run(ctx context.Context, i control.Instance) (version string, er
 		return "", err
 	}
 	r.s.runJob(r.s.workingContext(), j)
-	return j.plan.Version, nil
+	return j.program().plan.Version, nil
 }
 
 // open opens a job, unless it is open.

@@ -119,7 +119,8 @@ type stack struct {
 	log        *eventlog.Log
 	brokers    []string // of log
 	processes  *local.Supervisor
-	executable string // tells this program from others
+	executable string // this program
+	build      string // tells it from others
 	store      *control.Store
 	collector  *collect.Collector
 	lake       *lake.Lake
@@ -302,9 +303,10 @@ func (s *stack) openProcesses() error {
 	if err != nil {
 		return fmt.Errorf("find this program, to run jobs with: %w", err)
 	}
-	s.executable = fmt.Sprintf("%s %d bytes of %s", version, info.Size(), info.ModTime().UTC().Format(time.RFC3339Nano))
+	s.executable = name
+	s.build = fmt.Sprintf("%s %d bytes of %s", version, info.Size(), info.ModTime().UTC().Format(time.RFC3339Nano))
 	s.processes = local.New(local.Config{
-		Dir: s.cfg.dir.join(processesDir), Command: []string{name, runCommandName}, Tied: len(s.cfg.brokers) == 0 || s.cfg.indexURL == "",
+		Dir: s.cfg.dir.join(processesDir), Tied: len(s.cfg.brokers) == 0 || s.cfg.indexURL == "",
 		Output: s.cfg.jobOutput, Logger: s.cfg.logger,
 	})
 	return nil

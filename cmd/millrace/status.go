@@ -124,7 +124,7 @@ func (s *stack) tablesOf(ctx context.Context, j *stackJob, named func(table stri
 	if err != nil {
 		problem("Dead letters", err)
 	}
-	for _, t := range j.plan.Tables {
+	for _, t := range j.program().plan.Tables {
 		row := web.Table{Name: t.Name}
 		totals, err := s.index.Totals(ctx, named(t.Name))
 		switch {
@@ -168,11 +168,11 @@ func (s *stack) deadLettersByTable(ctx context.Context, index string) (map[strin
 // newestRows are the rows of a table that were made last, as text.
 func (s *stack) newestRows(ctx context.Context, table string, n int) ([]string, [][]string, error) {
 	serving := s.serving()
-	i, ok := serving.plan.Table(table)
+	i, ok := serving.program().plan.Table(table)
 	if !ok {
 		return nil, nil, fmt.Errorf("table %s: %w", table, web.ErrNotFound)
 	}
-	t := serving.plan.Tables[i]
+	t := serving.program().plan.Tables[i]
 	columns := columnNames(t)
 	rows, err := s.index.Newest(ctx, table, n)
 	if errors.Is(err, delivery.ErrNotFound) {

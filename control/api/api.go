@@ -7,6 +7,15 @@
 //	GET  /api/v1/apps/{app}/history                            who decided what: the newest hundred operations, or those before ?before=id
 //	GET  /api/v1/apps/{app}/instances/{version}/jobs           the runs of an instance, the newest first
 //	GET  /api/v1/apps/{app}/instances/{version}/ledger         where each record is that its job has read: Ledger
+//	GET  /api/v1/artifacts                                     the versions of apps that were pushed
+//	POST /api/v1/artifacts                                     push one: the file that 'millrace build' made
+//	GET  /api/v1/apps/{app}/deploys                            which versions were deployed, the newest first
+//	POST /api/v1/apps/{app}/deploys                            deploy one: DeployAsk
+//	POST /api/v1/apps/{app}/deploys/rollback                   deploy the one before: DeployAsk
+//	GET  /api/v1/apps/{app}/deploys/diff?version=              what that would change: Diff
+//	GET  /api/v1/blockers                                      what keeps versions from being deployed, or kept
+//	POST /api/v1/blockers                                      add one: BlockAsk
+//	POST /api/v1/blockers/{id}/lift                            end one: LiftAsk
 //	GET  /api/openapi.json                                     the description of the addresses below, as OpenAPI 3.1
 //	GET  /api/v1/events                                        what changes, as it does: Changed (text/event-stream)
 //	GET  /api/v1/operations/{id}                               how an operation is; ?wait=30s answers when it has ended, or after that time
@@ -14,7 +23,7 @@
 //	POST /api/v1/apps/{app}/instances/{version}/{action}       an action of the lifecycle: Ask
 //	POST /api/v1/apps/{app}/rollback                           make the version serve that did before: Ask
 //
-// A POST is answered with 202 and the operation that was begun: it is recorded, and will be carried out. One with an Idempotency-Key that was
+// A POST below /instances, and to /rollback, is answered with 202 and the operation that was begun: it is recorded, and will be carried out. One with an Idempotency-Key that was
 // used before is answered with the operation that it was used for.
 //
 // It keeps nothing and knows no job.
@@ -165,6 +174,8 @@ var (
 
 // Service does what requests ask for.
 type Service interface {
+	Deployments
+
 	Apps(ctx context.Context) ([]App, error)
 	History(ctx context.Context, app string, before int64) ([]control.Operation, error)
 	Jobs(ctx context.Context, app, dataVersion string) ([]control.Job, error)
@@ -362,7 +373,8 @@ func statusOf(err error) int {
 		return http.StatusBadRequest
 	case errors.Is(err, control.ErrNotAllowed):
 		return http.StatusForbidden
-	case errors.Is(err, ErrNotFound), errors.Is(err, control.ErrUnknownInstance), errors.Is(err, control.ErrUnknownOperation):
+	case errors.Is(err, ErrNotFound), errors.Is(err, control.ErrUnknownInstance), errors.Is(err, control.ErrUnknownOperation),
+		errors.Is(err, control.ErrUnknownArtifact), errors.Is(err, control.ErrUnknownBlocker):
 		return http.StatusNotFound
 	case errors.Is(err, control.ErrRefused), errors.Is(err, control.ErrInstanceExists):
 		return http.StatusConflict

@@ -49,6 +49,43 @@ func (s *service) Operation(ctx context.Context, id int64) (control.Operation, e
 	return control.Operation{ID: id, Began: deadline}, s.err
 }
 
+func (s *service) Artifacts(context.Context) ([]control.Artifact, error) {
+	return []control.Artifact{{App: "a"}}, s.err
+}
+
+func (s *service) Push(_ context.Context, from io.Reader, who string) (control.Artifact, error) {
+	b, err := io.ReadAll(from)
+	s.asked = append(s.asked, fmt.Sprintf("push %s %s", b, who))
+	return control.Artifact{App: "a", Version: "2"}, errors.Join(err, s.err)
+}
+
+func (s *service) Deploys(context.Context, string) ([]control.Deploy, error) {
+	return []control.Deploy{{ID: 3}}, s.err
+}
+
+func (s *service) Deploy(_ context.Context, app string, ask api.DeployAsk) (control.Deploy, error) {
+	s.asked = append(s.asked, fmt.Sprintf("deploy %s %+v", app, ask))
+	return control.Deploy{ID: 4}, s.err
+}
+
+func (s *service) Diff(_ context.Context, app, version string) (api.Diff, error) {
+	return api.Diff{App: app, To: version}, s.err
+}
+
+func (s *service) Blockers(context.Context) ([]control.Blocker, error) {
+	return []control.Blocker{{ID: 5}}, s.err
+}
+
+func (s *service) Block(_ context.Context, b control.Blocker) (control.Blocker, error) {
+	s.asked = append(s.asked, fmt.Sprintf("block %s %s %s", b.App, b.Reason, b.Who))
+	return b, s.err
+}
+
+func (s *service) Lift(_ context.Context, id int64, who string) (control.Blocker, error) {
+	s.asked = append(s.asked, fmt.Sprintf("lift %d %s", id, who))
+	return control.Blocker{ID: id}, s.err
+}
+
 const secret = "right"
 
 func serve(t *testing.T, s *service) func(method, path, token, body string) (int, string) {
@@ -180,4 +217,55 @@ func TestWhatTheServiceRefuses(t *testing.T) {
 		require.Equal(t, want, status)
 		require.Contains(t, body, err.Error())
 	}
+}
+
+// What is deployed is asked for by operators; past a blocker goes an admin alone.
+func TestDeploying(t *testing.T) {
+	t.Parallel()
+	s := &service{}
+	ask := serve(t, s)
+	for _, c := range []struct {
+		path, body string
+		status     int
+		asked      string
+	}{
+		{"/api/v1/artifacts?who=w", "bytes", 200, "push bytes w"},
+		{"/api/v1/apps/a/deploys", `{"version":"2","reason":"r","who":"w"}`, 200, "deploy a {Who:w Reason:r Version:2 Force:false}"},
+		{"/api/v1/apps/a/deploys", `{"version":"2","force":true,"reason":"r"}`, 200, "deploy a {Who:local Reason:r Version:2 Force:true}"},
+		{"/api/v1/apps/a/deploys/rollback", ``, 200, "deploy a {Who:local Reason: Version: Force:false}"},
+		{"/api/v1/blockers", `{"reason":"exam week","app":"a","until":"2030-01-01T00:00:00Z"}`, 200, "block a exam week local"},
+		{"/api/v1/blockers/5/lift", ``, 200, "lift 5 local"},
+		{"/api/v1/apps/a/deploys", `{}`, 400, ""},
+		{"/api/v1/apps/a/deploys", `{"version":"2","force":true}`, 400, ""},
+		{"/api/v1/apps/a/deploys/rollback", `{"version":"2"}`, 400, ""},
+		{"/api/v1/blockers", `{"reason":" "}`, 400, ""},
+		{"/api/v1/blockers/five/lift", ``, 404, ""},
+	} {
+		status, body := ask("POST", c.path, "", c.body)
+		require.Equal(t, 401, status, body)
+		require.Empty(t, s.asked)
+		status, body = ask("POST", c.path, secret, c.body)
+		require.Equal(t, c.status, status, "%s %s: %s", c.path, c.body, body)
+		if c.asked == "" {
+			require.Empty(t, s.asked)
+			continue
+		}
+		require.Equal(t, []string{c.asked}, s.asked)
+		s.asked = nil
+	}
+	require.Equal(t, "w admin push a 2: pushed ", s.audit[0])
+	require.Equal(t, "w admin deploy a 2: deploy 4", s.audit[1])
+}
+
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	was := control.Descriptor{Type: control.DataStreamApp, Description: "one", Versioned: true, EnabledSeedingTargets: []string{"a"}}
+	is := was
+	is.Description, is.EnabledSeedingTargets = "two", []string{"a", "b"}
+	all, err := api.Changes(was, was)
+	require.NoError(t, err)
+	require.Empty(t, all)
+	all, err = api.Changes(was, is)
+	require.NoError(t, err)
+	require.Equal(t, []api.FieldChange{{Field: "description", Was: "one", Is: "two"}, {Field: "enabledSeedingTargets", Was: []any{"a"}, Is: []any{"a", "b"}}}, all)
 }

@@ -22,7 +22,7 @@ type endpoint struct {
 	method, path string
 	summary      string
 	query        []parameter
-	body         reflect.Type // of the request; nil: it has none
+	body         reflect.Type // of the request; nil: it has none, or for a POST bytes
 	status       int          // of the answer when it succeeds
 	answer       reflect.Type
 	serve        func(*http.Request) (any, error)
@@ -45,7 +45,7 @@ func (h *handler) endpoints() []endpoint {
 			serve: func(r *http.Request) (any, error) { return h.do(r, action(r)) },
 		}
 	}
-	return []endpoint{
+	return append(h.deploying(), []endpoint{
 		reads(Path, "The apps with their instances", []App{}, func(r *http.Request) (any, error) { return h.Service.Apps(r.Context()) }),
 		reads(Path+"/{app}/history", "Who decided what: the newest hundred operations, or those before another one", []control.Operation{}, h.history,
 			parameter{"before", "id of an operation", &jsonschema.Schema{Type: "integer"}}),
@@ -60,12 +60,16 @@ func (h *handler) endpoints() []endpoint {
 		begins(Path+"/{app}/instances", "Start a data version", func(*http.Request) control.Action { return control.Start }),
 		begins(Path+"/{app}/instances/{version}/{action}", "Do something with an instance: "+actions(), func(r *http.Request) control.Action { return control.Action(r.PathValue("action")) }),
 		begins(Path+"/{app}/rollback", "Make the data version serve that did before", func(*http.Request) control.Action { return control.Rollback }),
-	}
+	}...)
+}
+
+func stringSchema(example string) *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Examples: []any{example}}
 }
 
 // inPath describes the wildcards of paths.
 var inPath = map[string]string{
-	"app": "name of an app", "version": "a data version, such as 20180827174235, or unversioned", "action": "one of: " + actions(), "id": "of an operation",
+	"app": "name of an app", "version": "a data version, such as 20180827174235, or unversioned", "action": "one of: " + actions(), "id": "of an operation, or of a blocker",
 }
 
 var wildcard = regexp.MustCompile(`\{(\w+)\}`)
@@ -86,17 +90,24 @@ func spec(endpoints []endpoint) ([]byte, error) {
 		for _, p := range e.query {
 			parameters = append(parameters, object{"name": p.name, "in": "query", "description": p.about, "schema": p.schema})
 		}
-		if e.body != nil {
+		if e.method == http.MethodPost {
+			described["security"] = []object{{"token": []string{}}}
+		}
+		if e.body == nil && e.method == http.MethodPost {
+			described["requestBody"] = object{"required": true, "content": object{"application/octet-stream": object{}}}
+		}
+		if e.body == reflect.TypeFor[Ask]() {
 			parameters = append(parameters, object{
 				"name": "Idempotency-Key", "in": "header", "schema": object{"type": "string"},
 				"description": "names the request: one that was used before means the operation that it was used for",
 			})
+		}
+		if e.body != nil {
 			body, err := refer(e.body, components)
 			if err != nil {
 				return nil, err
 			}
 			described["requestBody"] = object{"content": object{"application/json": object{"schema": body}}}
-			described["security"] = []object{{"token": []string{}}}
 		}
 		if parameters != nil {
 			described["parameters"] = parameters

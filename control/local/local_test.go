@@ -91,9 +91,7 @@ func (j *scripted) Close() error {
 
 func supervisor(t *testing.T, dir string, change func(*local.Config)) *local.Supervisor {
 	t.Helper()
-	self, err := os.Executable()
-	require.NoError(t, err)
-	cfg := local.Config{Dir: dir, Command: []string{self, "job"}, Grace: 5 * time.Second}
+	cfg := local.Config{Dir: dir, Grace: 5 * time.Second}
 	if change != nil {
 		change(&cfg)
 	}
@@ -102,11 +100,18 @@ func supervisor(t *testing.T, dir string, change func(*local.Config)) *local.Sup
 	return s
 }
 
+func command(t *testing.T) []string {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	return []string{self, "job"}
+}
+
 func TestProcess(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 40)) // too long for a socket
 	s := supervisor(t, dir, nil)
-	p, err := s.Start(t.Context(), "a", script{Name: "one"})
+	p, err := s.Start(t.Context(), "a", command(t), script{Name: "one"})
 	require.NoError(t, err)
 	runs := func() (n int) {
 		var progress map[string]int
@@ -159,7 +164,7 @@ func TestEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, err := supervisor(t, t.TempDir(), nil).Start(t.Context(), "a", test.script)
+			p, err := supervisor(t, t.TempDir(), nil).Start(t.Context(), "a", command(t), test.script)
 			if !test.onStart {
 				require.NoError(t, err)
 				if err := p.Run(t.Context()); err != nil { // it may end so fast
@@ -182,12 +187,12 @@ func TestEnds(t *testing.T) {
 func TestProcessThatIgnoresStop(t *testing.T) {
 	t.Parallel()
 	s := supervisor(t, t.TempDir(), func(c *local.Config) { c.Grace = 100 * time.Millisecond })
-	p, err := s.Start(t.Context(), "a", script{Run: "ignore"})
+	p, err := s.Start(t.Context(), "a", command(t), script{Run: "ignore"})
 	require.NoError(t, err)
 	require.NoError(t, p.Run(t.Context()))
 	require.ErrorContains(t, p.Close(), "did not end in 100ms, and was killed")
 	require.ErrorContains(t, p.Err(), "it did not end when it was told to")
-	again, err := s.Start(t.Context(), "a", script{})
+	again, err := s.Start(t.Context(), "a", command(t), script{})
 	require.NoError(t, err, "nothing holds the job any more")
 	require.NoError(t, again.Kill())
 }
@@ -198,7 +203,7 @@ func TestAdoption(t *testing.T) {
 	dir := t.TempDir()
 	before := supervisor(t, dir, nil)
 	start := func(s *local.Supervisor, spec script) *local.Process {
-		p, err := s.Start(t.Context(), "a", spec)
+		p, err := s.Start(t.Context(), "a", command(t), spec)
 		require.NoError(t, err)
 		require.NoError(t, p.Run(t.Context()))
 		return p
@@ -236,7 +241,7 @@ func TestAdoption(t *testing.T) {
 func TestNoSecondProcess(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	p, err := supervisor(t, dir, nil).Start(t.Context(), "a", script{})
+	p, err := supervisor(t, dir, nil).Start(t.Context(), "a", command(t), script{})
 	require.NoError(t, err)
 	require.NoError(t, syscall.Kill(p.PID(), syscall.SIGSTOP))
 	require.Eventually(t, func() bool { // it does not answer any more
@@ -244,7 +249,7 @@ func TestNoSecondProcess(t *testing.T) {
 		defer cancel()
 		return p.Progress(ctx, new(any)) != nil
 	}, time.Minute, time.Millisecond)
-	again, err := supervisor(t, dir, func(c *local.Config) { c.Grace = 100 * time.Millisecond }).Start(t.Context(), "a", script{})
+	again, err := supervisor(t, dir, func(c *local.Config) { c.Grace = 100 * time.Millisecond }).Start(t.Context(), "a", command(t), script{})
 	require.NoError(t, err)
 	require.NotEqual(t, p.PID(), again.PID())
 	require.ErrorContains(t, p.Err(), "signal: killed")

@@ -16,13 +16,10 @@ import (
 	"time"
 )
 
-// Config says how a supervisor runs processes. Dir and Command are required.
+// Config says how a supervisor runs processes. Dir is required.
 type Config struct {
 	// Dir has a folder for each job.
 	Dir string
-
-	// Command is the executable and its arguments, to which the job's folder is added.
-	Command []string
 
 	// Tied processes end when this one does.
 	Tied bool
@@ -56,9 +53,9 @@ func (s *Supervisor) LogFile(id string) string { return LogFile(s.dir(id)) }
 
 func (s *Supervisor) dir(id string) string { return filepath.Join(s.cfg.Dir, id) }
 
-// Start returns the process of a job, which has opened it. A process of the job that was there before is adopted when it was started with the
+// Start returns the process of a job, which has opened it: command is its executable with arguments, to which the job's folder is added. A process of the job that was there before is adopted when it was started with the
 // same spec, and ended when it was not. The error is an *EndError when the process ended before it had opened the job.
-func (s *Supervisor) Start(ctx context.Context, id string, spec any) (*Process, error) {
+func (s *Supervisor) Start(ctx context.Context, id string, command []string, spec any) (*Process, error) {
 	text, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {
 		return nil, err
@@ -78,7 +75,7 @@ func (s *Supervisor) Start(ctx context.Context, id string, spec any) (*Process, 
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.spawn(ctx, id, lock, text)
+	p, err := s.spawn(ctx, id, lock, command, text)
 	if err != nil {
 		return nil, fmt.Errorf("start the process of job %s: %w", id, err)
 	}
@@ -246,7 +243,7 @@ func anyRuns(dir string) (string, error) {
 func (s *Supervisor) Forget(id string) error { return os.RemoveAll(s.dir(id)) }
 
 // spawn starts a process, which takes over the lock, and returns when it answers.
-func (s *Supervisor) spawn(ctx context.Context, id string, lock *os.File, spec []byte) (_ *Process, err error) {
+func (s *Supervisor) spawn(ctx context.Context, id string, lock *os.File, command []string, spec []byte) (_ *Process, err error) {
 	dir := s.dir(id)
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	if err := remove(filepath.Join(dir, endFile), filepath.Join(dir, processFile)); err != nil {
@@ -271,7 +268,7 @@ func (s *Supervisor) spawn(ctx context.Context, id string, lock *os.File, spec [
 		return nil, errors.Join(err, says.Close())
 	}
 	began := sizeOf(LogFile(dir))
-	cmd := exec.Command(s.cfg.Command[0], append(s.cfg.Command[1:len(s.cfg.Command):len(s.cfg.Command)], dir)...) //nolint:gosec,noctx // an executable of ours, which outlives whatever asked for it
+	cmd := exec.Command(command[0], append(command[1:len(command):len(command)], dir)...) //nolint:gosec,noctx // an executable of ours, which outlives whatever asked for it
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.ExtraFiles = []*os.File{lock, says, tied}

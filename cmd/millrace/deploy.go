@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"millrace/control"
+	"millrace/control/api"
+)
+
+func buildPushCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "push FILE",
+		Short: "Hand an artifact over, so that it can be deployed",
+		Long: `Hand an artifact over to the process that uses the data directory, so that it can be deployed. It is asked what app it holds. A version that was pushed stays what it is: another
+executable needs another version.`,
+		Args: exactArgs("the file that 'millrace build' made"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient(cmd)
+			if err != nil {
+				return err
+			}
+			f, err := os.Open(args[0])
+			if err != nil {
+				return fmt.Errorf("push %s: %w", args[0], cause(err))
+			}
+			defer f.Close()
+			var a control.Artifact
+			if err := c.send(cmd.Context(), api.ArtifactsPath+"?"+url.Values{"who": {whoAmI()}}.Encode(), f, &a); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", a.App, a.Version)
+			return nil
+		},
+	}
+}
+
+// send posts bytes.
+func (c client) send(ctx context.Context, path string, from io.Reader, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+c.Listen+path, from)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	return c.answer(req, into)
+}
+
+func buildListCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List the artifacts that were pushed, the newest first", Args: exactArgs()}
+	output := outputFlag(cmd, "table", "json")
+	cmd.RunE = shows(output, func([]string) string { return api.ArtifactsPath }, func(out io.Writer, all []control.Artifact) error {
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "APP\tVERSION\tCOMMIT\tBUILT\tPUSHED\tBY\tSIZE\tSHA256")
+		for _, a := range all {
+			commit := a.Commit[:min(12, len(a.Commit))]
+			if a.Modified {
+				commit += " and changes"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%.1f MB\t%.12s\n", a.App, a.Version, commit, a.Built.Format(time.RFC3339), a.Pushed.Format(time.RFC3339), a.PushedBy, float64(a.Bytes)/1e6, a.SHA256)
+		}
+		return w.Flush()
+	})
+	return cmd
+}
+
+const appArg = "the name of an app; 'millrace app list' lists them"
+
+func deployCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "deploy",
+		Short: "Which version of an app is deployed: what is started or upgraded is that one",
+		Long: `Which version of an app is deployed. What is started or upgraded from then on is that version; what runs goes on as it does until 'millrace app upgrade'. At first it is the version that
+this program has. 'millrace build push' hands over others.`,
+		Args: unknownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(deployNewCommand(), deployDiffCommand(), deployListCommand(), deployRollbackCommand())
+	return cmd
+}
+
+// deployFlags adds what a deploy can be asked with.
+func deployFlags(cmd *cobra.Command) *api.DeployAsk {
+	ask := &api.DeployAsk{Who: whoAmI()}
+	cmd.Flags().StringVar(&ask.Reason, "reason", "", "why, for the history")
+	cmd.Flags().BoolVar(&ask.Force, "force", false, "also when a blocker is against it; needs --reason, and an admin")
+	return ask
+}
+
+func doDeploy(cmd *cobra.Command, path string, ask *api.DeployAsk) error {
+	c, err := newClient(cmd)
+	if err != nil {
+		return err
+	}
+	var d control.Deploy
+	if err := c.do(cmd.Context(), http.MethodPost, path, ask, &d); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s is deployed, where %s was; 'millrace app upgrade' moves instances to it\n", d.App, d.Version, d.Before)
+	return err
+}
+
+func deployNewCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "new APP VERSION",
+		Short: "Deploy a version of an app",
+		Long:  "Deploy a version of an app: what is started or upgraded from then on is that one. 'millrace deploy diff' says beforehand what that changes.",
+		Args:  exactArgs(appArg, "a version; 'millrace build list' lists them"),
+	}
+	ask := deployFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ask.Version = args[1]
+		return doDeploy(cmd, pathOf(args[0], "deploys"), ask)
+	}
+	return cmd
+}
+
+func deployRollbackCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rollback APP",
+		Short: "Deploy the version that was deployed before",
+		Args:  exactArgs(appArg),
+	}
+	ask := deployFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return doDeploy(cmd, pathOf(args[0], "deploys", "rollback"), ask)
+	}
+	return cmd
+}
+
+func deployListCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "list APP", Short: "List which versions of an app were deployed, the newest first", Args: exactArgs(appArg)}
+	output := outputFlag(cmd, "table", "json")
+	cmd.RunE = shows(output, func(args []string) string { return pathOf(args[0], "deploys") }, func(out io.Writer, all []control.Deploy) error {
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "ID\tTIME\tVERSION\tBEFORE\tWHO\tWHAT\tREASON")
+		for _, d := range all {
+			what := "deploy"
+			if d.Rollback {
+				what = "rollback"
+			}
+			if len(d.Past) > 0 {
+				what += " past blockers"
+			}
+			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.At.Format(time.RFC3339), d.Version, d.Before, d.Who, what, d.Reason)
+		}
+		return w.Flush()
+	})
+	return cmd
+}
+
+func deployDiffCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "diff APP VERSION",
+		Short: "Say what deploying a version would change, and which data versions could go on as it",
+		Long: `Say what deploying a version would change: descriptor, tables, joins; and which data versions could be upgraded to it in place. Of one that runs, that is said as if all its stages had
+state. The exit code is 1 when one could not.`,
+		Args: exactArgs(appArg, "a version; 'millrace build list' lists them"),
+	}
+	output := outputFlag(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		format, err := output()
+		if err != nil {
+			return err
+		}
+		c, err := newClient(cmd)
+		if err != nil {
+			return err
+		}
+		var d api.Diff
+		if err := c.do(cmd.Context(), http.MethodGet, pathOf(args[0], "deploys", "diff")+"?"+url.Values{"version": {args[1]}}.Encode(), nil, &d); err != nil {
+			return err
+		}
+		if format == "json" {
+			err = printJSON(cmd, d)
+		} else {
+			_, err = io.WriteString(cmd.OutOrStdout(), deployDiffText(d))
+		}
+		n := 0
+		for _, v := range d.Instances {
+			if len(v.Refused) > 0 {
+				n++
+			}
+		}
+		if err == nil && n > 0 {
+			err = fmt.Errorf("%d of %d data versions cannot go on as %s: start a new one, with seeding", n, len(d.Instances), d.To)
+		}
+		return err
+	}
+	return cmd
+}
+
+func deployDiffText(d api.Diff) string {
+	var b strings.Builder
+	b.WriteString(comparisonText(d.Plan))
+	for _, c := range d.Descriptor {
+		was, _ := json.Marshal(c.Was) // it came as JSON
+		is, _ := json.Marshal(c.Is)
+		fmt.Fprintf(&b, "\ndescriptor  %s: %s ─▶ %s\n", c.Field, was, is)
+	}
+	for _, v := range d.Instances {
+		verdict := "in place: yes"
+		if len(v.Refused) > 0 {
+			verdict = "in place: no: " + strings.Join(v.Refused, "; ")
+		}
+		fmt.Fprintf(&b, "\n%s, which runs %s, %s: upgrade %s\n", v.DataVersion, v.Version, v.State, verdict)
+	}
+	return b.String()
+}
+
+func blockerCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "blocker",
+		Short: "What keeps versions from being deployed for a time",
+		Args:  unknownCommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(blockerAddCommand(), blockerLiftCommand(), blockerListCommand())
+	return cmd
+}
+
+func blockerAddCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "add", Short: "Keep versions from being deployed, and print the blocker's number", Args: exactArgs()}
+	ask := api.BlockAsk{Who: whoAmI()}
+	cmd.Flags().StringVar(&ask.App, "app", "", "only those of this app; default: all")
+	cmd.Flags().StringVar(&ask.Reason, "reason", "", "why, which is shown to whoever it stops")
+	lasts := cmd.Flags().Duration("for", 0, "end by itself after this time, such as 72h; default: when it is lifted")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *lasts < 0 {
+			return usagef("--for %s: want a positive duration such as 72h", *lasts)
+		}
+		if *lasts > 0 {
+			ask.Until = time.Now().Add(*lasts).UTC().Truncate(time.Second)
+		}
+		c, err := newClient(cmd)
+		if err != nil {
+			return err
+		}
+		var b control.Blocker
+		if err := c.do(cmd.Context(), http.MethodPost, api.BlockersPath, ask, &b); err != nil {
+			return err
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), b.ID)
+		return nil
+	}
+	return cmd
+}
+
+func blockerLiftCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "lift NUMBER", Short: "End a blocker", Args: exactArgs("the number of a blocker; 'millrace blocker list' lists them"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient(cmd)
+			if err != nil {
+				return err
+			}
+			var b control.Blocker
+			if err := c.do(cmd.Context(), http.MethodPost, api.BlockersPath+"/"+url.PathEscape(args[0])+"/lift", api.LiftAsk{Who: whoAmI()}, &b); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "blocker %d is lifted\n", b.ID)
+			return nil
+		},
+	}
+}
+
+func blockerListCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List blockers, the newest first", Args: exactArgs()}
+	output := outputFlag(cmd, "table", "json")
+	cmd.RunE = shows(output, func([]string) string { return api.BlockersPath }, func(out io.Writer, all []control.Blocker) error {
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "NUMBER\tAPP\tFROM\tUNTIL\tWHO\tREASON")
+		for _, b := range all {
+			app, until := b.App, "it is lifted"
+			if app == "" {
+				app = "all"
+			}
+			if !b.Until.IsZero() {
+				until = b.Until.Format(time.RFC3339)
+			}
+			if !b.Lifted.IsZero() {
+				until = b.Lifted.Format(time.RFC3339) + ", lifted by " + b.LiftedBy
+			}
+			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", b.ID, app, b.From.Format(time.RFC3339), until, b.Who, b.Reason)
+		}
+		return w.Flush()
+	})
+	return cmd
+}

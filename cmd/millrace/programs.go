@@ -1,0 +1,291 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"strings"
+
+	"millrace/artifact"
+	"millrace/control"
+	"millrace/control/api"
+	"millrace/engine"
+	"millrace/plan"
+)
+
+// artifactsDir is the folder of a data directory with the artifacts that were pushed: APP/VERSION, each as artifact.Unpack makes it.
+const artifactsDir = "artifacts"
+
+// program is a version of an app, and what runs its jobs: this program itself, or the executable of an artifact.
+type program struct {
+	plan       *plan.Plan // of an artifact it is a sketch
+	executable string     // whose command artifact.RunCommand is a job's process
+	build      string     // tells it from others
+}
+
+// program returns a version of an app that can be run, the empty one of which is the one that is deployed. What was not pushed is this
+// program's own: it has one version, which goes on with what its older ones began.
+func (s *stack) program(ctx context.Context, name, version string) (program, error) {
+	a, err := s.app(name)
+	if err != nil {
+		return program{}, err
+	}
+	if version == "" {
+		if version, err = s.store.Deploys.Deployed(ctx, name, a.version); err != nil {
+			return program{}, err
+		}
+	}
+	pushed, err := s.store.Deploys.Artifact(ctx, name, version)
+	if errors.Is(err, control.ErrUnknownArtifact) {
+		p, err := a.plan()
+		return program{p, s.executable, s.build}, err
+	}
+	if err != nil {
+		return program{}, err
+	}
+	p, err := pushed.Plan.Sketch()
+	return program{p, artifact.Executable(s.cfg.dir.join(artifactsDir, name, version)), pushed.SHA256}, err
+}
+
+// deployed is an app as its deployed version says that it is.
+func (s *stack) deployed(ctx context.Context, a app) (app, error) {
+	version, err := s.store.Deploys.Deployed(ctx, a.line.Program, a.version)
+	if err != nil {
+		return a, err
+	}
+	pushed, err := s.store.Deploys.Artifact(ctx, a.line.Program, version)
+	switch {
+	case errors.Is(err, control.ErrUnknownArtifact):
+		return a, nil
+	case err == nil:
+		a.version, a.descriptor, a.sourceTypes = version, pushed.Descriptor, pushed.Plan.SourceTypes
+	}
+	return a, err
+}
+
+// described is what is known of a version of an app: an artifact, or this program's own.
+func (s *stack) described(ctx context.Context, name, version string) (control.Descriptor, plan.Description, error) {
+	pushed, err := s.store.Deploys.Artifact(ctx, name, version)
+	if !errors.Is(err, control.ErrUnknownArtifact) {
+		return pushed.Descriptor, pushed.Plan, err
+	}
+	a, appErr := s.app(name)
+	if appErr != nil {
+		return control.Descriptor{}, plan.Description{}, appErr
+	}
+	if version != a.version {
+		return control.Descriptor{}, plan.Description{}, err
+	}
+	p, err := a.plan()
+	if err != nil {
+		return control.Descriptor{}, plan.Description{}, err
+	}
+	return a.descriptor, p.Describe(), nil
+}
+
+// Artifacts implements api.Deployments.
+func (s *stack) Artifacts(ctx context.Context) ([]control.Artifact, error) {
+	return s.store.Deploys.Artifacts(ctx)
+}
+
+// Push implements api.Deployments. The executable is asked what it holds: an artifact that lies, or that does not run here, is none.
+func (s *stack) Push(ctx context.Context, from io.Reader, who string) (a control.Artifact, err error) {
+	invalid := func(err error) (control.Artifact, error) { return a, fmt.Errorf("%w: %w", api.ErrInvalid, err) }
+	if err := s.cfg.dir.checkDisk(); err != nil {
+		return a, err
+	}
+	if err := os.MkdirAll(s.cfg.dir.join(artifactsDir), 0o700); err != nil {
+		return a, err
+	}
+	work, err := os.MkdirTemp(s.cfg.dir.join(artifactsDir), ".pushed-")
+	if err != nil {
+		return a, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	dir := work + "/artifact"
+	m, err := artifact.Unpack(from, dir, runtime.GOOS+"/"+runtime.GOARCH)
+	if errors.Is(err, artifact.ErrBad) {
+		return invalid(err)
+	}
+	if err != nil {
+		return a, err
+	}
+	says, err := artifact.Describe(ctx, artifact.Executable(dir))
+	if err != nil {
+		return invalid(err)
+	}
+	a = control.Artifact{
+		App: m.App, Version: m.Version, Platform: m.Platform, SHA256: m.SHA256, Bytes: m.Bytes, Commit: m.Commit, Modified: m.Modified, Built: m.Built,
+		PushedBy: who, Plan: says.Plan,
+	}
+	if says.Plan.App != m.App || says.Plan.Version != m.Version {
+		return invalid(fmt.Errorf("its executable holds %s %s, and it says that it is %s %s: build it again", says.Plan.App, says.Plan.Version, m.App, m.Version))
+	}
+	if a.Descriptor, err = control.ParseDescriptor("descriptor.json", says.Descriptor); err != nil {
+		return invalid(err)
+	}
+	if err := s.mayPush(a); err != nil {
+		return a, err
+	}
+	return a, s.keep(ctx, &a, dir)
+}
+
+// mayPush returns an error when an artifact is not of this stack.
+func (s *stack) mayPush(a control.Artifact) error {
+	own, err := s.app(a.App)
+	if err != nil {
+		return fmt.Errorf("%w: this stack runs versions of its own apps, and has none called %s", control.ErrRefused, a.App)
+	}
+	switch {
+	case a.App == rawLine.Program:
+		return fmt.Errorf("%w: %s is the program's own", control.ErrRefused, a.App)
+	case a.Version == own.version:
+		return fmt.Errorf("%w: version %s of %s is the program's own; give this one a version of its own", control.ErrRefused, a.Version, a.App)
+	}
+	_, err = a.Plan.Sketch()
+	return err
+}
+
+// keep gives an unpacked artifact its place, and records it.
+func (s *stack) keep(ctx context.Context, a *control.Artifact, dir string) error {
+	to := s.cfg.dir.join(artifactsDir, a.App, a.Version)
+	if err := os.MkdirAll(s.cfg.dir.join(artifactsDir, a.App), 0o700); err != nil {
+		return err
+	}
+	pushed, err := s.store.Deploys.Artifact(ctx, a.App, a.Version)
+	if errors.Is(err, control.ErrUnknownArtifact) {
+		err = os.RemoveAll(to) // of a push that was killed
+	} else if err == nil && pushed.SHA256 != a.SHA256 {
+		_, err = s.store.Deploys.Push(ctx, *a) // says why not
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(dir, to); err != nil && !errors.Is(err, fs.ErrExist) { // it is there: the same one
+		return err
+	}
+	*a, err = s.store.Deploys.Push(ctx, *a)
+	return err
+}
+
+// Deploys implements api.Deployments.
+func (s *stack) Deploys(ctx context.Context, app string) ([]control.Deploy, error) {
+	a, err := s.app(app)
+	if err != nil {
+		return nil, err
+	}
+	return s.store.Deploys.List(ctx, a.line.Program)
+}
+
+// Deploy implements api.Deployments.
+func (s *stack) Deploy(ctx context.Context, app string, ask api.DeployAsk) (control.Deploy, error) {
+	a, err := s.app(app)
+	if err != nil {
+		return control.Deploy{}, err
+	}
+	c := control.Choice{App: app, Version: ask.Version, By: control.By{Who: ask.Who, Reason: ask.Reason}, Shipped: a.version, Past: ask.Force}
+	if ask.Version == "" {
+		return s.store.Deploys.Rollback(ctx, c)
+	}
+	return s.store.Deploys.Deploy(ctx, c)
+}
+
+// Diff implements api.Deployments.
+func (s *stack) Diff(ctx context.Context, app, version string) (d api.Diff, err error) {
+	a, err := s.app(app)
+	if err != nil {
+		return d, err
+	}
+	d = api.Diff{App: app, To: version, Instances: []api.Verdict{}}
+	if d.From, err = s.store.Deploys.Deployed(ctx, app, a.version); err != nil {
+		return d, err
+	}
+	wasDescriptor, was, err := s.described(ctx, app, d.From)
+	if err != nil {
+		return d, err
+	}
+	isDescriptor, is, err := s.described(ctx, app, version)
+	if err != nil {
+		return d, err
+	}
+	if d.Descriptor, err = api.Changes(wasDescriptor, isDescriptor); err != nil {
+		return d, err
+	}
+	d.Plan = plan.Compare(was, is, nil)
+	all, err := s.store.Instances.List(ctx)
+	if err != nil {
+		return d, err
+	}
+	for _, in := range all {
+		if in.Program != app || in.Version == version {
+			continue
+		}
+		v, err := s.verdict(ctx, in, is)
+		if err != nil {
+			return d, err
+		}
+		d.Instances = append(d.Instances, v)
+	}
+	return d, nil
+}
+
+// verdict says whether an instance can go on as another plan: by its state when its job does not run, else by the plan that it runs, as if all stages had state.
+func (s *stack) verdict(ctx context.Context, in control.Instance, is plan.Description) (v api.Verdict, err error) {
+	v = api.Verdict{DataVersion: in.DataVersion, Version: in.Version, State: string(in.State), Refused: []string{}}
+	var c plan.Comparison
+	j, ok := s.jobOf(in)
+	open := false
+	if ok {
+		_, open = j.opened()
+	}
+	if ok && !open {
+		sketch, err := is.Sketch()
+		if err != nil {
+			return v, err
+		}
+		c, err = engine.ComparePlan(nil, s.jobDir(j), sketch)
+		if err != nil {
+			v.Refused = append(v.Refused, strings.SplitN(err.Error(), "\n", 2)[0])
+			return v, nil
+		}
+	} else {
+		_, was, err := s.described(ctx, in.Program, in.Version)
+		if errors.Is(err, control.ErrUnknownArtifact) && ok { // of an older program; it runs as this one
+			was, err = j.program().plan.Describe(), nil
+		}
+		if err != nil {
+			return v, err
+		}
+		c = plan.Compare(was, is, nil)
+	}
+	for _, change := range c.Changes {
+		if change.Refused {
+			v.Refused = append(v.Refused, change.What+": "+change.Meaning)
+		}
+	}
+	return v, nil
+}
+
+// Blockers implements api.Deployments.
+func (s *stack) Blockers(ctx context.Context) ([]control.Blocker, error) {
+	return s.store.Deploys.Blockers(ctx)
+}
+
+// Block implements api.Deployments.
+func (s *stack) Block(ctx context.Context, b control.Blocker) (control.Blocker, error) {
+	if b.App != "" {
+		if _, err := s.app(b.App); err != nil {
+			return b, err
+		}
+	}
+	return s.store.Deploys.Block(ctx, b)
+}
+
+// Lift implements api.Deployments.
+func (s *stack) Lift(ctx context.Context, id int64, who string) (control.Blocker, error) {
+	return s.store.Deploys.Lift(ctx, id, who)
+}
