@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"millrace/plan"
@@ -216,7 +217,7 @@ func (d *Deploys) decide(ctx context.Context, c Choice, version func(tx *sql.Tx,
 		return err
 	})
 	if err != nil {
-		return out, fmt.Errorf("deploy %s %s: %w", c.App, out.Version, err)
+		return out, fmt.Errorf("deploy %s: %w", strings.TrimSpace(c.App+" "+c.Version), err)
 	}
 	return out, nil
 }

@@ -2,11 +2,13 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -63,6 +65,12 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PATH", filepath.Dir(millrace)+string(os.PathListSeparator)+env.Getenv("PATH"))
 			examples, err := filepath.Abs(filepath.Join("..", "docs", "examples"))
 			env.Setenv("EXAMPLES", examples)
+			env.Setenv("SOURCE", filepath.Dir(filepath.Dir(examples)))
+			for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPROXY", "GOSUMDB", "GOFLAGS"} { // for scripts that build an app
+				out, goErr := exec.Command("go", "env", name).Output()
+				err = errors.Join(err, goErr)
+				env.Setenv(name, strings.TrimSpace(string(out)))
+			}
 			return err
 		},
 		Cmds: commands,

@@ -46,17 +46,13 @@ func buildArtifact(cmd *cobra.Command, dir, out string) (name string, err error)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	executable := filepath.Join(work, "app")
-	compile := exec.CommandContext(cmd.Context(), "go", "build", "-trimpath", "-o", executable, ".")
-	compile.Dir = dir
-	compile.Stderr = cmd.ErrOrStderr()
-	if err := compile.Run(); err != nil {
-		if errors.Is(err, exec.ErrNotFound) {
-			return "", errors.New("there is no Go to build with: install it from https://go.dev/dl/")
-		}
-		return "", fmt.Errorf("build %s: %w", dir, err)
-	}
-	if info, err := os.Stat(executable); err != nil || info.IsDir() {
+	if name, err := runGo(cmd, dir, "list", "-f", "{{.Name}}", "."); err != nil {
+		return "", err
+	} else if name != "main" {
 		return "", fmt.Errorf("%s has no main package: 'millrace new' makes a project that has", dir)
+	}
+	if _, err := runGo(cmd, dir, "build", "-trimpath", "-o", executable, "."); err != nil {
+		return "", err
 	}
 	packed := filepath.Join(work, "artifact")
 	f, err := os.Create(packed)
@@ -74,6 +70,20 @@ func buildArtifact(cmd *cobra.Command, dir, out string) (name string, err error)
 		out = fmt.Sprintf("%s-%s-%s.tar.gz", m.App, m.Version, strings.ReplaceAll(m.Platform, "/", "-"))
 	}
 	return out, moveFile(packed, out)
+}
+
+// runGo runs Go in a project and returns what it prints.
+func runGo(cmd *cobra.Command, dir string, args ...string) (string, error) {
+	run := exec.CommandContext(cmd.Context(), "go", args...)
+	run.Dir, run.Stderr = dir, cmd.ErrOrStderr()
+	out, err := run.Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", errors.New("there is no Go to build with: install it from https://go.dev/dl/")
+	}
+	if err != nil {
+		return "", fmt.Errorf("go %s in %s: %w", args[0], dir, err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // moveFile gives a file another name, also on another disk. Whoever has the name finds the whole file.

@@ -162,8 +162,8 @@ func deployDiffCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff APP VERSION",
 		Short: "Say what deploying a version would change, and which data versions could go on as it",
-		Long: `Say what deploying a version would change: descriptor, tables, joins; and which data versions could be upgraded to it in place. Of one that runs, that is said as if all its stages had
-state. The exit code is 1 when one could not.`,
+		Long: `Say what deploying a version would change: descriptor, tables, joins; and which data versions could be upgraded to it in place. The exit code is 1 when
+one could not.`,
 		Args: exactArgs(appArg, "a version; 'millrace build list' lists them"),
 	}
 	output := outputFlag(cmd, "text", "json")

@@ -64,6 +64,18 @@ func (j *stackJob) program() program {
 	return j.what
 }
 
+// compare says what it would mean for the job, which is open, to go on as another plan.
+func (j *stackJob) compare(is plan.Description) plan.Comparison {
+	stages := map[string]bool{} // whether they have state
+	for _, stage := range j.Progress().Stages {
+		stages[stage.Name] = stage.Keys > 0 || stage.Items > 0 || stage.ExpiringItems > 0
+	}
+	return plan.Compare(j.program().plan.Describe(), is, func(stage string) bool {
+		holds, known := stages[stage]
+		return holds || !known
+	})
+}
+
 // take gives the job another program, and reports whether it is another one.
 func (j *stackJob) take(p program) bool {
 	j.mu.Lock()

@@ -216,6 +216,10 @@ func (s *stack) Diff(ctx context.Context, app, version string) (d api.Diff, err 
 		return d, err
 	}
 	d.Plan = plan.Compare(was, is, nil)
+	sketch, err := is.Sketch()
+	if err != nil {
+		return d, err
+	}
 	all, err := s.store.Instances.List(ctx)
 	if err != nil {
 		return d, err
@@ -224,50 +228,35 @@ func (s *stack) Diff(ctx context.Context, app, version string) (d api.Diff, err 
 		if in.Program != app || in.Version == version {
 			continue
 		}
-		v, err := s.verdict(ctx, in, is)
-		if err != nil {
-			return d, err
-		}
-		d.Instances = append(d.Instances, v)
+		d.Instances = append(d.Instances, s.verdict(in, sketch))
 	}
 	return d, nil
 }
 
-// verdict says whether an instance can go on as another plan: by its state when its job does not run, else by the plan that it runs, as if all stages had state.
-func (s *stack) verdict(ctx context.Context, in control.Instance, is plan.Description) (v api.Verdict, err error) {
+// verdict says whether an instance can go on as another plan.
+func (s *stack) verdict(in control.Instance, is *plan.Plan) (v api.Verdict) {
 	v = api.Verdict{DataVersion: in.DataVersion, Version: in.Version, State: string(in.State), Refused: []string{}}
-	var c plan.Comparison
 	j, ok := s.jobOf(in)
-	open := false
-	if ok {
-		_, open = j.opened()
+	if !ok {
+		return v
 	}
-	if ok && !open {
-		sketch, err := is.Sketch()
-		if err != nil {
-			return v, err
-		}
-		c, err = engine.ComparePlan(nil, s.jobDir(j), sketch)
-		if err != nil {
-			v.Refused = append(v.Refused, strings.SplitN(err.Error(), "\n", 2)[0])
-			return v, nil
-		}
+	v.State = string(j.state())
+	var c plan.Comparison
+	if _, open := j.opened(); open {
+		c = j.compare(is.Describe())
 	} else {
-		_, was, err := s.described(ctx, in.Program, in.Version)
-		if errors.Is(err, control.ErrUnknownArtifact) && ok { // of an older program; it runs as this one
-			was, err = j.program().plan.Describe(), nil
+		var err error
+		if c, err = engine.ComparePlan(nil, s.jobDir(j), is); err != nil {
+			line, _, _ := strings.Cut(err.Error(), "\n")
+			v.Refused = append(v.Refused, line)
 		}
-		if err != nil {
-			return v, err
-		}
-		c = plan.Compare(was, is, nil)
 	}
 	for _, change := range c.Changes {
 		if change.Refused {
 			v.Refused = append(v.Refused, change.What+": "+change.Meaning)
 		}
 	}
-	return v, nil
+	return v
 }
 
 // Blockers implements api.Deployments.

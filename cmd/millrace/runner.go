@@ -50,6 +50,9 @@ func (r runner) Check(ctx context.Context, i control.Instance, version string) e
 	if p.plan.Version != version {
 		return fmt.Errorf("version %s of %s was not pushed, and this program has %s", version, i.Program, p.plan.Version)
 	}
+	if _, open := j.opened(); open {
+		return j.compare(p.plan.Describe()).Err() // its state is its process's; the new one looks there again
+	}
 	return engine.CheckPlan(nil, r.s.jobDir(j), j.instance.UniqueID(), p.plan)
 }
 
