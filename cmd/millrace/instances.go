@@ -472,8 +472,8 @@ func (s *stack) runJob(ctx context.Context, j *stackJob) {
 				return
 			}
 			j.setRestarts(restarts)
-			s.shown(j)
 		},
+		again: func() { s.shown(j) },
 		fails: func(err error, again int, wait time.Duration) {
 			s.cfg.logger.Error("job failed, and is started again", "instance", id, "error", err, "restart", again, "of", s.cfg.restarts, "wait", wait)
 			s.shown(j)

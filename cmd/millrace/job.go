@@ -159,6 +159,7 @@ func (j *stackJob) runs() bool {
 type watcher struct {
 	begins func()                                         // it is about to run, for the first time or again
 	fails  func(err error, again int, wait time.Duration) // it failed, and is started again after a time
+	again  func()                                         // it runs again
 	ends   func(error)                                    // it has ended: as it was told to, or of what it failed for good
 }
 
@@ -188,8 +189,8 @@ func (j *stackJob) run(ctx context.Context, budget local.Budget, w watcher) {
 			case <-ctx.Done():
 				err = nil
 			case <-time.After(wait):
-				if err = j.openAgain(ctx); err == nil {
-					w.begins()
+				if err = j.openAgain(ctx, w.begins); err == nil {
+					w.again()
 					err = j.runOnce(ctx)
 				}
 			}
@@ -207,8 +208,12 @@ func (j *stackJob) run(ctx context.Context, budget local.Budget, w watcher) {
 	}()
 }
 
-func (j *stackJob) openAgain(ctx context.Context) error {
+// openAgain opens the job anew. begins is called before anybody sees that it is open.
+func (j *stackJob) openAgain(ctx context.Context, begins func()) error {
 	process, err := j.start(ctx, j.program(), j.gets())
+	if err == nil {
+		begins()
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err == nil {
