@@ -189,18 +189,6 @@ func Unpack(from io.Reader, dir, platform string) (m Manifest, err error) {
 // Executable is that of an artifact that is unpacked in a folder.
 func Executable(dir string) string { return filepath.Join(dir, executableName) }
 
-// ReadManifest reads that of an artifact that is unpacked in a folder.
-func ReadManifest(dir string) (m Manifest, err error) {
-	text, err := os.ReadFile(filepath.Join(dir, manifestName))
-	if err == nil {
-		err = json.Unmarshal(text, &m)
-	}
-	if err != nil {
-		err = fmt.Errorf("artifact %s: %w", dir, err)
-	}
-	return m, err
-}
-
 // next returns the next file of an artifact, which must have that name.
 func next(files *tar.Reader, name string, most int64) (io.Reader, error) {
 	h, err := files.Next()
