@@ -138,4 +138,21 @@ var migrations = []string{
 		id INTEGER PRIMARY KEY,
 		doc TEXT NOT NULL -- Blocker, as JSON
 	) STRICT`,
+
+	// People with passwords, and where they are signed in.
+	`CREATE TABLE users (
+		name TEXT PRIMARY KEY,
+		password TEXT NOT NULL, -- argon2id, in the PHC string format
+		role INTEGER NOT NULL,
+		created INTEGER NOT NULL,
+		signed_in INTEGER NOT NULL DEFAULT 0, -- the last time
+		disabled INTEGER NOT NULL DEFAULT 0
+	) STRICT;
+	CREATE TABLE sessions (
+		id TEXT PRIMARY KEY,
+		hash BLOB NOT NULL UNIQUE,
+		user TEXT NOT NULL REFERENCES users (name) ON DELETE CASCADE,
+		began INTEGER NOT NULL,
+		used INTEGER NOT NULL
+	) STRICT`,
 }

@@ -134,6 +134,13 @@ func (s *secrets[T]) forget(id string) {
 	}
 }
 
+// forgetAll ends what is kept in memory.
+func (s *secrets[T]) forgetAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all, s.asked = nil, time.Time{}
+}
+
 // setHash is the hash that a row has.
 func (h *hashed[T]) setHash(id string, hash []byte) error {
 	if copy(h.hash[:], hash) != sha256.Size {

@@ -23,6 +23,7 @@ type Store struct {
 	Runs      *Runs
 	Audit     *Audit
 	Deploys   *Deploys
+	Users     *Users
 }
 
 // Open opens the file at path, brings it up to this program's schema, and makes it when there is none, for its owner alone. What it was before
@@ -50,7 +51,7 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(openError(path, err), db.Close())
 	}
-	s := &Store{db: db, Keys: newKeys(db), Tokens: newTokens(db), Instances: &Instances{db}, Runs: &Runs{db}, Audit: &Audit{db}, Deploys: &Deploys{db}}
+	s := &Store{db: db, Keys: newKeys(db), Tokens: newTokens(db), Instances: &Instances{db}, Runs: &Runs{db}, Audit: &Audit{db}, Deploys: &Deploys{db}, Users: newUsers(db)}
 	return s, nil
 }
 

@@ -25,7 +25,7 @@ type site struct {
 	hashed    map[string]string             // hashed name by plain name
 }
 
-var pages = []string{"overview", "table", "error"}
+var pages = []string{"overview", "table", "error", "login", "setup", "account"}
 
 // contentTypes are those of the assets, given here because the machine's own list may lack one.
 var contentTypes = map[string]string{

@@ -220,6 +220,7 @@ func TestBrowserThemes(t *testing.T) {
 	}
 	broken := newServer(t, bad.config())
 
+	people, signedIn := newServer(t, withAccounts("")(p)), newServer(t, withAccounts("ann")(p))
 	for _, theme := range []string{"light", "dark"} {
 		for _, c := range []struct {
 			name, target  string
@@ -232,6 +233,9 @@ func TestBrowserThemes(t *testing.T) {
 			{"empty", "/", empty, 1280, 1200},
 			{"bad", "/", broken, 1280, 1700},
 			{"error", "/tables/nope", full, 1280, 400},
+			{"login", "/login", people, 1280, 500},
+			{"setup-phone", "/setup?token=good", people, 390, 700},
+			{"account", "/account", signedIn, 1280, 700},
 		} {
 			srv := httptest.NewServer(c.server)
 			var width int64

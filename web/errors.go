@@ -44,7 +44,7 @@ func (s *Server) serveError(w http.ResponseWriter, r *http.Request, err error) {
 	data := struct {
 		layout
 		Heading, Message, Advice string
-	}{layout{Title: title, Version: s.version()}, title, err.Error(), advice}
+	}{s.frame(r, title), title, err.Error(), advice}
 	site, serr := s.site()
 	var body []byte
 	if serr == nil {

@@ -28,6 +28,9 @@ type layout struct {
 	Title   string
 	Version string
 	Events  string // address of the page's stream; empty for a page that does not live
+
+	Accounts bool   // people sign in
+	Who      string // is signed in; empty: nobody
 }
 
 // overviewPage is the page at /: is anything wrong, is it moving, how fresh is the data.
@@ -90,6 +93,7 @@ func (r reading) Uptime() *float64 {
 func (s *Server) serveOverview(w http.ResponseWriter, r *http.Request) error {
 	page := s.overview(r.Context(), r.URL.Query().Get("table"))
 	page.Events = "/events?topics=" + url.QueryEscape("overview:"+page.Table)
+	s.signs(r, &page.layout)
 	site, err := s.site()
 	if err != nil {
 		return err

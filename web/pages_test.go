@@ -3,7 +3,9 @@ package web_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"millrace/control"
+	"millrace/control/access"
 	"millrace/web"
 )
 
@@ -43,6 +47,11 @@ func TestPages(t *testing.T) {
 		{"table_unread", "/tables/quiz_submission", http.StatusOK, func(p *pipeline) web.Config { p.unread = errDisk; return p.config() }, 0},
 		{"table_error", "/tables/quiz_submission", http.StatusInternalServerError, func(p *pipeline) web.Config { return web.Config{Status: failing, Now: p.now} }, 0},
 		{"error_not_found", "/tables/nope", http.StatusNotFound, (*pipeline).config, 0},
+		{"login", "/login?next=/tables/quiz_submission", http.StatusOK, withAccounts(""), 0},
+		{"setup", "/setup?token=good", http.StatusOK, withAccounts(""), 0},
+		{"setup_used", "/setup?token=used", http.StatusNotFound, withAccounts(""), 0},
+		{"account", "/account", http.StatusOK, withAccounts("ann"), 0},
+		{"overview_signed_in", "/", http.StatusOK, withAccounts("ann"), 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -216,4 +225,70 @@ func TestNewNeedsStatus(t *testing.T) {
 	require.ErrorContains(t, err, "Config.Status")
 	_, err = web.New(web.Config{Status: newPipeline(time.Now).status, Dev: t.TempDir()})
 	require.ErrorContains(t, err, "load the console's pages")
+}
+
+// people is accounts of one who is signed in, or of nobody. It says what it is told to.
+type people struct {
+	who string
+	err error
+}
+
+func withAccounts(who string) func(p *pipeline) web.Config {
+	return func(p *pipeline) web.Config {
+		cfg := p.config()
+		cfg.Accounts = people{who: who}
+		return cfg
+	}
+}
+
+func (a people) SignIn(*http.Request, string, string) (string, error) { return "secret", a.err }
+func (a people) SignOut(context.Context, string) error                { return a.err }
+func (a people) SetPassword(*http.Request, string, string, string) error {
+	return a.err
+}
+func (a people) Setup(token string) bool                           { return token == "good" }
+func (a people) SetUp(*http.Request, string, string, string) error { return a.err }
+
+func (a people) Who(context.Context, string) (access.Principal, bool) {
+	return access.Principal{Name: a.who, Role: control.Operator}, a.who != ""
+}
+
+// What is wrong with a form is said beside it, and what was typed is kept, but for passwords.
+func TestForms(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		path, form string
+		err        error
+		status     int
+		says       string
+	}{
+		{"/login", "name=ann&password=secret&next=/tables/quiz", control.ErrWrongPassword, 401, "Wrong name or password."},
+		{"/login", "name=ann&password=secret&next=/tables/quiz", web.Wait(29 * time.Second), 429, "Too many tries; try again in 30 s."},
+		{"/login", "name=ann&password=secret&next=/tables/quiz", errDisk, 500, "input/output error"},
+		{"/login", "name=%zz", nil, 400, "the form"},
+		{"/login", "name=ann&password=" + strings.Repeat("x", 20_000), nil, 400, "request body too large"},
+		{"/setup", "token=good&name=ann&password=secret&again=secret", fmt.Errorf("add user ann: %w: a password has 10 characters or more", control.ErrRefused), 422, "A password has 10 characters or more."},
+		{"/setup", "token=good&name=ann&password=secret&again=other", nil, 422, "The two passwords are not the same."},
+		{"/setup", "token=used&name=ann&password=secret&again=secret", nil, 404, "the link was used"},
+		{"/account", "old=secret&password=secret2&again=secret2", control.ErrWrongPassword, 401, "That is not your password."},
+	} {
+		p := newPipeline(func() time.Time { return noon })
+		cfg := p.config()
+		cfg.Accounts = people{who: "ann", err: c.err}
+		s := newServer(t, cfg)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, c.path, strings.NewReader(c.form))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Accept", "text/html")
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		require.Equal(t, c.status, w.Code, "%s %s: %s", c.path, c.form, w.Body)
+		require.Contains(t, w.Body.String(), c.says, "%s %s", c.path, c.err)
+		require.NotContains(t, w.Body.String(), "secret")
+		require.Empty(t, w.Result().Cookies()) //nolint:bodyclose // it has none
+		if c.status == 401 && c.path == "/login" {
+			require.Contains(t, w.Body.String(), `value="ann"`)
+			require.Contains(t, w.Body.String(), `value="/tables/quiz"`)
+		}
+		require.Equal(t, c.status == 429, w.Header().Get("Retry-After") != "")
+	}
 }

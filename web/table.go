@@ -47,6 +47,7 @@ func (s *Server) serveTable(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	page.Events = "/events?topics=" + url.QueryEscape("table:"+page.Table.Name)
+	s.signs(r, &page.layout)
 	site, err := s.site()
 	if err != nil {
 		return err

@@ -11,7 +11,9 @@
 //	GET /api/v1/lake/stats  what the raw lake holds, as JSON; ?source_type=, account=, env=, from= and to= choose
 //	GET /healthz, /readyz   200 while the process lives; 200 when it can work, else 503 with the reason
 //
-// It does not sign anybody in and changes nothing: whoever can reach the listener can read.
+//	GET /login, /account    forms of people who sign in; /setup for the first of them; POST /logout
+//
+// Who may see a page is decided before it: the pages change nothing but who is signed in, and passwords.
 package web
 
 import (
@@ -24,6 +26,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"millrace/control/access"
 )
 
 // csp lets a page use what this server serves, and nothing else: no inline script or style, no other host, no frame.
@@ -48,6 +52,9 @@ type Config struct {
 
 	// Ready says why the process cannot work yet; nil when it can. Default: always ready.
 	Ready func(context.Context) error
+
+	Accounts Accounts       // people who sign in; default: nobody does, and there are no pages for it
+	Cookies  access.Cookies // that sessions are in
 
 	Logger *slog.Logger     // default: none
 	Now    func() time.Time // default: time.Now
@@ -124,6 +131,9 @@ func New(cfg Config) (*Server, error) {
 	handle("GET /api/v1/lake/stats", s.serveLakeStats)
 	handle("GET /healthz", func(w http.ResponseWriter, _ *http.Request) error { return text(w, http.StatusOK, "ok") })
 	handle("GET /readyz", s.serveReady)
+	if s.cfg.Accounts != nil {
+		s.accountsPages(handle)
+	}
 	handle("GET /", func(_ http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("%w: %s", ErrNotFound, r.URL.Path)
 	})

@@ -115,7 +115,7 @@ func rootCommand() *cobra.Command {
 		return err
 	}
 	root.AddCommand(
-		demoCommand(), serveCommand(), readyCommand(), versionCommand(), configCommand(), appCommand(), newCommand(), buildCommand(), deployCommand(), blockerCommand(), keyCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
+		demoCommand(), serveCommand(), readyCommand(), versionCommand(), configCommand(), appCommand(), newCommand(), buildCommand(), deployCommand(), blockerCommand(), keyCommand(), userCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
 		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), backupCommand(), restoreCommand(), forgetCommand(), benchCommand(), logsCommand(), topCommand(), doctorCommand(), runCommand(),
 	)
 	return root

@@ -29,7 +29,7 @@ const (
 // prefixes are the paths that a collector may have, and taken are those that the console serves.
 var (
 	prefixes = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
-	taken    = regexp.MustCompile(`^/(api|assets|debug|events|healthz|iceberg|metrics|readyz|tables)(/|$)`)
+	taken    = regexp.MustCompile(`^/(api|assets|debug|events|healthz|iceberg|login|logout|account|setup|metrics|readyz|tables)(/|$)`)
 )
 
 func serveCommand() *cobra.Command {
@@ -42,6 +42,11 @@ func serveCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return withStack(cmd, *cfg, slog.LevelInfo, func(ctx context.Context, s *stack) error {
 			fmt.Fprintf(cmd.ErrOrStderr(), "millrace: console %s, collector %s, log %s, index %s\n", s.url(), s.collectorURL(), s.logAddr, s.indexAddr)
+			if link, err := s.setupLink(ctx); err != nil {
+				return err
+			} else if link != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "millrace: nobody has an account yet: %s makes the first admin's, once, as long as this process runs\n", link)
+			}
 			ended, said := make(chan struct{}), make(chan struct{})
 			go func() {
 				defer close(said)

@@ -127,6 +127,7 @@ type stack struct {
 	index      *delivery.Index
 	catalog    *catalog.Catalog
 	console    *web.Server
+	accounts   *accounts
 	apps       []app
 	plane      *control.Plane
 	events     api.Events
@@ -205,7 +206,9 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err != nil {
 		return s, err
 	}
+	s.accounts = newAccounts(s.store)
 	s.console, err = web.New(web.Config{
+		Accounts: s.accounts, Cookies: s.cookies(),
 		Status: s.status, Rows: s.newestRows, DeadLetters: s.deadLetters, LakeStats: s.lakeStats, Ready: s.ready, Logger: cfg.logger,
 	})
 	if err != nil {
@@ -470,9 +473,24 @@ func (s *stack) Close() error {
 	return errors.Join(errs...)
 }
 
+// cookies are secure when browsers reach the console by TLS, which may be that of something before it.
+func (s *stack) cookies() access.Cookies {
+	return access.Cookies{Secure: s.tls != nil || s.cfg.insecure}
+}
+
+// setupLink is the address at which the first admin is made; empty when there is a user.
+func (s *stack) setupLink(ctx context.Context) (string, error) {
+	all, err := s.store.Users.List(ctx)
+	if err != nil || len(all) > 0 {
+		return "", err
+	}
+	s.accounts.token = rand.Text()
+	return s.url() + "/setup?token=" + s.accounts.token, nil
+}
+
 // server answers the stack's routes.
 func (s *stack) server(anonymous control.Role) *http.Server {
-	who := access.Config{Find: s.who, Anonymous: anonymous, Logger: s.cfg.logger}
+	who := access.Config{Find: s.who, Session: s.accounts.session, Cookies: s.cookies(), Anonymous: anonymous, Logger: s.cfg.logger}
 	server := &http.Server{Handler: who.Mux(s.routes()), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	server.RegisterOnShutdown(s.events.End)
 	return server

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"millrace/control"
@@ -57,6 +58,10 @@ type Config struct {
 	// Find returns whose secret it is. The error matches ErrUnknown when it is nobody's.
 	Find func(ctx context.Context, secret string) (Principal, error)
 
+	// Session returns who is signed in with a session's secret. The error matches ErrUnknown when it is nobody's. Default: nobody is.
+	Session func(ctx context.Context, secret string) (Principal, error)
+	Cookies Cookies // that sessions' secrets are in
+
 	Anonymous control.Role // of who shows no secret; 0: they may do nothing
 
 	Logger *slog.Logger // default: none
@@ -91,7 +96,14 @@ func (c Config) guard(route Route) http.Handler {
 		}
 		secret := shown(r)
 		p := Principal{Name: "anonymous", Role: c.Anonymous}
-		if secret != "" {
+		if secret == "" {
+			var err error
+			if p, secret, err = c.signedIn(r); err != nil {
+				c.Logger.Error("who asks could not be found out", "path", r.URL.Path, "error", err)
+				refuse(w, http.StatusInternalServerError, "who asks could not be found out; the log says why")
+				return
+			}
+		} else {
 			var err error
 			if p, err = c.Find(r.Context(), secret); errors.Is(err, ErrUnknown) {
 				refuse(w, http.StatusUnauthorized, "the token is unknown: it was revoked, has expired, or is no token; 'millrace token add' makes one")
@@ -103,6 +115,8 @@ func (c Config) guard(route Route) http.Handler {
 			}
 		}
 		switch {
+		case secret == "" && (route.Named || p.Role < route.Least) && c.Session != nil && isPage(r):
+			http.Redirect(w, r, SignInPath+"?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
 		case secret == "" && (route.Named || p.Role < route.Least):
 			refuse(w, http.StatusUnauthorized, fmt.Sprintf("this takes a token of the role %s or more, in Authorization: Bearer …, or as the password of a browser; 'millrace token add --role %s' makes one",
 				route.Least, route.Least))

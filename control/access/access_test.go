@@ -4,9 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -94,5 +98,111 @@ func TestIsLoopback(t *testing.T) {
 		"127.0.0.1:1": true, "127.8.0.1:1": true, "[::1]:1": true, "localhost:1": true, "0.0.0.0:1": false, ":1": false, "10.0.0.1:1": false, "example.edu:1": false, "127.0.0.1": false,
 	} {
 		require.Equal(t, want, access.IsLoopback(address), address)
+	}
+}
+
+// Who is signed in needs no token. A page that they may not see without sends people to sign in, and programs do not notice.
+func TestSessions(t *testing.T) {
+	t.Parallel()
+	for _, secure := range []bool{false, true} {
+		cookies := access.Cookies{Secure: secure}
+		mux := access.Config{
+			Find: func(context.Context, string) (access.Principal, error) {
+				return access.Principal{}, access.ErrUnknown
+			},
+			Session: func(_ context.Context, secret string) (access.Principal, error) {
+				if secret != "ann's" {
+					return access.Principal{}, access.ErrUnknown
+				}
+				return access.Principal{Name: "ann", Role: control.Operator}, nil
+			},
+			Cookies: cookies,
+		}.Mux([]access.Route{{Pattern: "/", Least: control.Analyst, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write([]byte(access.From(r.Context()).Name))
+		})}})
+		ask := func(method, secret, accept, site string) *httptest.ResponseRecorder {
+			r := httptest.NewRequestWithContext(t.Context(), method, "/tables/quiz?n=1", http.NoBody)
+			if secret != "" {
+				w := httptest.NewRecorder()
+				cookies.Begin(w, secret, control.LongestSession)
+				set := w.Result().Cookies()[0] //nolint:bodyclose // it has none
+				require.True(t, set.HttpOnly)
+				require.Equal(t, secure, set.Secure)
+				require.Equal(t, http.SameSiteLaxMode, set.SameSite)
+				r.AddCookie(set)
+			}
+			r.Header.Set("Accept", accept)
+			if site != "" {
+				r.Header.Set("Sec-Fetch-Site", site)
+			}
+			w := httptest.NewRecorder()
+			mux.ServeHTTP(w, r)
+			return w
+		}
+		w := ask("GET", "ann's", "text/html", "")
+		require.Equal(t, 200, w.Code)
+		require.Equal(t, "ann", w.Body.String())
+		require.Equal(t, 403, ask("POST", "ann's", "", "cross-site").Code, "a page of another site cannot use the session")
+		for _, secret := range []string{"", "ended"} {
+			w = ask("GET", secret, "text/html,*/*", "")
+			require.Equal(t, 303, w.Code)
+			require.Equal(t, "/login?next=%2Ftables%2Fquiz%3Fn%3D1", w.Header().Get("Location"))
+			require.Equal(t, 401, ask("GET", secret, "application/json", "").Code)
+			require.Equal(t, 401, ask("POST", secret, "text/html", "").Code)
+		}
+		w = httptest.NewRecorder()
+		cookies.End(w)
+		require.Negative(t, w.Result().Cookies()[0].MaxAge) //nolint:bodyclose // it has none
+	}
+}
+
+func TestNext(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"/tables/quiz?n=1": "/tables/quiz?n=1", "/": "/", "": "/", "tables": "/", "//evil.example": "/", "/\\evil.example": "/", "https://evil.example/": "/", "javascript:alert(1)": "/",
+		"/%2F/evil.example": "/", "/\t/evil.example": "/", "///evil.example": "/", "/x#y": "/x", "/.//evil.example": "/",
+	} {
+		require.Equal(t, want, access.Next(text), "%q", text)
+	}
+}
+
+func FuzzNext(f *testing.F) {
+	for _, text := range []string{"/a?b=c", "//evil.example", "/\\evil", "/..//evil", "http:/x"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		base, err := url.Parse("https://millrace.example/login")
+		require.NoError(t, err)
+		to, err := base.Parse(access.Next(text))
+		require.NoError(t, err)
+		require.Equal(t, "millrace.example", to.Host, "%q", text)
+		require.NotContains(t, access.Next(text), "\\")
+		require.False(t, strings.HasPrefix(access.Next(text), "//"), "%q", text)
+	})
+}
+
+func TestLimit(t *testing.T) {
+	t.Parallel()
+	l := access.Limit{Tries: 3, Every: 10 * time.Second}
+	now := time.Date(2018, 8, 27, 17, 42, 35, 0, time.UTC)
+	for range 3 {
+		require.Zero(t, l.Take(now, "ann", "10.0.0.1"))
+	}
+	require.Equal(t, 10*time.Second, l.Take(now, "ann", "10.0.0.2"), "another address does not help")
+	require.Equal(t, 10*time.Second, l.Take(now, "ben", "10.0.0.1"), "nor another name")
+	require.Zero(t, l.Take(now, "ben", "10.0.0.2"))
+	now = now.Add(4 * time.Second)
+	require.Equal(t, 6*time.Second, l.Take(now, "ann"))
+	l.Give("ann")
+	require.Zero(t, l.Take(now, "ann"), "who could sign in is not counted")
+	now = now.Add(time.Minute)
+	for range 3 {
+		require.Zero(t, l.Take(now, "ann"))
+	}
+	for i := range 30_000 { // it does not grow, and refuses nobody for that
+		require.Zero(t, l.Take(now, fmt.Sprint("somebody", i)))
+	}
+	for address, want := range map[string]string{"10.0.0.1:99": "10.0.0.1", "[2001:db8::1:2:3:4]:99": "2001:db8::", "@": "@"} {
+		require.Equal(t, want, access.Address(&http.Request{RemoteAddr: address}))
 	}
 }
