@@ -377,11 +377,19 @@ func (j *stackJob) state() control.State {
 	return life
 }
 
-// gather adds the metrics of the open job.
+// gather adds the metrics of the open job. Those of a process that does not answer are not there, and those of the others are.
 func (j *stackJob) gather(ctx context.Context, to prometheus.Gatherers) prometheus.Gatherers {
 	process, open := j.opened()
 	if !open {
 		return to
 	}
-	return append(to, prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return process.Gather(ctx) }))
+	return append(to, prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		ctx, cancel := context.WithTimeout(ctx, answersWithin)
+		defer cancel()
+		families, err := process.Gather(ctx)
+		if err != nil {
+			return nil, nil //nolint:nilerr // the job's state says that something is wrong
+		}
+		return families, nil
+	}))
 }

@@ -143,6 +143,22 @@ func TestProcess(t *testing.T) {
 	said, err := os.ReadFile(s.LogFile("a"))
 	require.NoError(t, err)
 	require.Equal(t, "opens one\n", string(said))
+
+	// Its socket has a folder among temporary files, which goes with it, or with the next process when it was killed.
+	for range 2 {
+		p, err = s.Start(t.Context(), "a", command(t), script{})
+		require.NoError(t, err)
+		require.FileExists(t, p.Socket)
+		require.Greater(t, len(dir), 100)
+		before := p.Socket
+		require.NoError(t, p.Kill())
+		p, err = s.Start(t.Context(), "a", command(t), script{})
+		require.NoError(t, err)
+		require.NoDirExists(t, filepath.Dir(before))
+		before = p.Socket
+		require.NoError(t, p.Close())
+		require.NoDirExists(t, filepath.Dir(before))
+	}
 }
 
 func TestEnds(t *testing.T) {

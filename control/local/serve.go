@@ -100,7 +100,7 @@ func serve(ctx context.Context, dir string, ready io.WriteCloser, open func(cont
 	var answering sync.WaitGroup
 	answering.Go(func() { _ = answers.Serve(l) }) // it ends when it is closed
 	defer func() {
-		err = errors.Join(err, remove(socket), answers.Close())
+		err = errors.Join(err, removeSocket(dir, socket), answers.Close())
 		answering.Wait()
 	}()
 	if err := writeJSON(filepath.Join(dir, processFile), whereabouts{os.Getpid(), socket}); err != nil {
@@ -208,21 +208,26 @@ func (s *server) failed() <-chan struct{} {
 	return failed
 }
 
+// removeSocket removes the socket of a folder, and the folder that it has of its own.
+func removeSocket(dir, socket string) error {
+	if socket == "" || filepath.Dir(socket) == dir {
+		return remove(filepath.Join(dir, socketName))
+	}
+	return remove(socket, filepath.Dir(socket))
+}
+
 // maxSocket is how long the name of a socket can be on every system.
 const maxSocket = 100
 
 // listen opens the socket of a folder. Where its name would be too long for one, it has a folder of its own among temporary files.
 func listen(dir string) (socket string, l net.Listener, err error) {
-	socket = filepath.Join(dir, "socket")
+	socket = filepath.Join(dir, socketName)
 	if len(socket) > maxSocket {
 		short, err := os.MkdirTemp("", "millrace-")
 		if err != nil {
 			return "", nil, err
 		}
-		socket = filepath.Join(short, "socket")
-	}
-	if err := remove(socket); err != nil { // of a process that was killed
-		return "", nil, err
+		socket = filepath.Join(short, socketName)
 	}
 	l, err = net.Listen("unix", socket)
 	if err != nil {

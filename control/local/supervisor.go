@@ -246,7 +246,9 @@ func (s *Supervisor) Forget(id string) error { return os.RemoveAll(s.dir(id)) }
 func (s *Supervisor) spawn(ctx context.Context, id string, lock *os.File, command []string, spec []byte) (_ *Process, err error) {
 	dir := s.dir(id)
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	if err := remove(filepath.Join(dir, endFile), filepath.Join(dir, processFile)); err != nil {
+	var before whereabouts                                 // of one that was killed, perhaps
+	_ = readJSON(filepath.Join(dir, processFile), &before) // it may not be there, or not be whole after a power cut
+	if err := errors.Join(removeSocket(dir, before.Socket), remove(filepath.Join(dir, endFile), filepath.Join(dir, processFile))); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(dir, specFile), spec, 0o600); err != nil {
