@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
 
 	"millrace/control"
 	"millrace/control/api"
@@ -158,7 +159,7 @@ const dataVersionArg = "a data version; 'millrace app list' lists them"
 
 func appListCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List apps and their data versions", Args: exactArgs()}
-	output := outputFlag(cmd, "table", "json")
+	output := outputFlag(cmd, "table", "json", "yaml")
 	cmd.RunE = shows(output, func([]string) string { return api.Path }, func(out io.Writer, apps []api.App) error {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "APP\tDATA VERSION\tSTATE\tREAD\tROWS\tTO READ\tSERVING")
@@ -194,10 +195,37 @@ func shows[T any](output func() (string, error), path func(args []string) string
 		if err := c.do(cmd.Context(), http.MethodGet, path(args), nil, &got); err != nil {
 			return err
 		}
-		if format == "json" {
+		switch format {
+		case "json":
 			return printJSON(cmd, got)
+		case "yaml":
+			return printYAML(cmd, got)
 		}
 		return text(cmd.OutOrStdout(), got)
+	}
+}
+
+// printYAML prints what printJSON would, as YAML.
+func printYAML(cmd *cobra.Command, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var node yaml.Node // of YAML, which JSON is: names stay in their order
+	if err := yaml.Unmarshal(text, &node); err != nil {
+		return err
+	}
+	inBlocks(&node)
+	e := yaml.NewEncoder(cmd.OutOrStdout())
+	e.SetIndent(2)
+	return errors.Join(e.Encode(&node), e.Close())
+}
+
+// inBlocks takes the braces and quotes of JSON from a node.
+func inBlocks(n *yaml.Node) {
+	n.Style = 0
+	for _, below := range n.Content {
+		inBlocks(below)
 	}
 }
 
@@ -473,7 +501,7 @@ func appHistoryCommand() *cobra.Command {
 		Short: "List who decided what about an app's data versions, the newest first",
 		Args:  exactArgs("the name of an app; 'millrace app list' lists them"),
 	}
-	output := outputFlag(cmd, "table", "json")
+	output := outputFlag(cmd, "table", "json", "yaml")
 	before := cmd.Flags().Int64("before", 0, "list those before this operation; default: the newest")
 	path := func(args []string) string {
 		path := pathOf(args[0], "history")
@@ -504,7 +532,7 @@ func appOperationCommand() *cobra.Command {
 		Short: "Show one operation, with its steps and how long each took",
 		Args:  exactArgs("the id of an operation; 'millrace app history' lists them"),
 	}
-	output := outputFlag(cmd, "text", "json")
+	output := outputFlag(cmd, "text", "json", "yaml")
 	path := func(args []string) string { return api.OperationsPath + "/" + url.PathEscape(args[0]) }
 	cmd.RunE = shows(output, path, func(out io.Writer, op control.Operation) error {
 		fmt.Fprintf(out, "%s %s of %s, by %s at %s: %s\n", op.Action, op.DataVersion, op.Line, op.Who, op.Began.Format(time.RFC3339), op.State)
@@ -533,7 +561,7 @@ func appJobsCommand() *cobra.Command {
 		Short: "List the runs of a data version, the newest first: what each began from, and of what it ended",
 		Args:  exactArgs("the name of an app; 'millrace app list' lists them", dataVersionArg),
 	}
-	output := outputFlag(cmd, "table", "json")
+	output := outputFlag(cmd, "table", "json", "yaml")
 	path := func(args []string) string { return pathOf(args[0], "instances", args[1], "jobs") }
 	cmd.RunE = shows(output, path, func(out io.Writer, all []control.Job) error {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

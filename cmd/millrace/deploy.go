@@ -57,7 +57,7 @@ func (c client) send(ctx context.Context, path string, from io.Reader, into any)
 
 func buildListCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List the artifacts that were pushed, the newest first", Args: exactArgs()}
-	output := outputFlag(cmd, "table", "json")
+	output := outputFlag(cmd, "table", "json", "yaml")
 	cmd.RunE = shows(output, func([]string) string { return api.ArtifactsPath }, func(out io.Writer, all []control.Artifact) error {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "APP\tVERSION\tCOMMIT\tBUILT\tPUSHED\tBY\tSIZE\tSHA256")
@@ -89,14 +89,15 @@ this program has. 'millrace build push' hands over others.`,
 }
 
 // deployFlags adds what a deploy can be asked with.
-func deployFlags(cmd *cobra.Command) *api.DeployAsk {
-	ask := &api.DeployAsk{Who: whoAmI()}
+func deployFlags(cmd *cobra.Command) (ask *api.DeployAsk, upgrade *bool) {
+	ask = &api.DeployAsk{Who: whoAmI()}
 	cmd.Flags().StringVar(&ask.Reason, "reason", "", "why, for the history")
 	cmd.Flags().BoolVar(&ask.Force, "force", false, "also when a blocker is against it; needs --reason, and an admin")
-	return ask
+	return ask, cmd.Flags().Bool("upgrade", false, "upgrade the data versions that run, one after another")
 }
 
-func doDeploy(cmd *cobra.Command, path string, ask *api.DeployAsk) error {
+// doDeploy deploys, and upgrades the data versions that run when it is asked to.
+func doDeploy(cmd *cobra.Command, path string, ask *api.DeployAsk, upgrade bool) error {
 	c, err := newClient(cmd)
 	if err != nil {
 		return err
@@ -105,21 +106,50 @@ func doDeploy(cmd *cobra.Command, path string, ask *api.DeployAsk) error {
 	if err := c.do(cmd.Context(), http.MethodPost, path, ask, &d); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s is deployed, where %s was; 'millrace app upgrade' moves instances to it\n", d.App, d.Version, d.Before)
-	return err
+	fmt.Fprintf(cmd.OutOrStdout(), "%s %s is deployed, where %s was\n", d.App, d.Version, d.Before)
+	if upgrade {
+		return c.upgradeAll(cmd, d, ask.Reason)
+	}
+	fmt.Fprintln(cmd.ErrOrStderr(), "millrace: what runs goes on as it does; 'millrace app upgrade' moves it")
+	return nil
+}
+
+// upgradeAll upgrades the data versions of an app that run, one after another, and stops at the first that cannot be.
+func (c client) upgradeAll(cmd *cobra.Command, d control.Deploy, reason string) error {
+	var apps []api.App
+	if err := c.do(cmd.Context(), http.MethodGet, api.Path, nil, &apps); err != nil {
+		return err
+	}
+	for _, a := range apps {
+		for _, i := range a.Instances {
+			if a.Name != d.App || i.Version == d.Version || i.State != string(control.Running) && i.State != string(control.Seeding) {
+				continue
+			}
+			op, err := c.ask(cmd.Context(), pathOf(a.Name, "instances", i.DataVersion, string(control.Upgrade)), api.Ask{Who: whoAmI(), Reason: reason})
+			if err == nil {
+				_, err = c.untilEnded(cmd.Context(), op, 0)
+			}
+			if err != nil {
+				return fmt.Errorf("upgrade %s: %w; data versions after it were not upgraded", i.DataVersion, err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s runs %s\n", i.DataVersion, d.Version)
+		}
+	}
+	return nil
 }
 
 func deployNewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "new APP VERSION",
 		Short: "Deploy a version of an app",
-		Long:  "Deploy a version of an app: what is started or upgraded from then on is that one. 'millrace deploy diff' says beforehand what that changes.",
-		Args:  exactArgs(appArg, "a version; 'millrace build list' lists them"),
+		Long: `Deploy a version of an app: what is started or upgraded from then on is that one. 'millrace deploy diff' says beforehand what that changes. With --upgrade the data versions that run
+are moved to it, one after another, each with a savepoint, and back when it fails; the first that cannot be ends that.`,
+		Args: exactArgs(appArg, "a version; 'millrace build list' lists them"),
 	}
-	ask := deployFlags(cmd)
+	ask, upgrade := deployFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ask.Version = args[1]
-		return doDeploy(cmd, pathOf(args[0], "deploys"), ask)
+		return doDeploy(cmd, pathOf(args[0], "deploys"), ask, *upgrade)
 	}
 	return cmd
 }
@@ -130,16 +160,16 @@ func deployRollbackCommand() *cobra.Command {
 		Short: "Deploy the version that was deployed before",
 		Args:  exactArgs(appArg),
 	}
-	ask := deployFlags(cmd)
+	ask, upgrade := deployFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return doDeploy(cmd, pathOf(args[0], "deploys", "rollback"), ask)
+		return doDeploy(cmd, pathOf(args[0], "deploys", "rollback"), ask, *upgrade)
 	}
 	return cmd
 }
 
 func deployListCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "list APP", Short: "List which versions of an app were deployed, the newest first", Args: exactArgs(appArg)}
-	output := outputFlag(cmd, "table", "json")
+	output := outputFlag(cmd, "table", "json", "yaml")
 	cmd.RunE = shows(output, func(args []string) string { return pathOf(args[0], "deploys") }, func(out io.Writer, all []control.Deploy) error {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "ID\tTIME\tVERSION\tBEFORE\tWHO\tWHAT\tREASON")
@@ -275,7 +305,7 @@ func blockerLiftCommand() *cobra.Command {
 
 func blockerListCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List blockers, the newest first", Args: exactArgs()}
-	output := outputFlag(cmd, "table", "json")
+	output := outputFlag(cmd, "table", "json", "yaml")
 	cmd.RunE = shows(output, func([]string) string { return api.BlockersPath }, func(out io.Writer, all []control.Blocker) error {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "NUMBER\tAPP\tFROM\tUNTIL\tWHO\tREASON")

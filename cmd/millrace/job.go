@@ -114,23 +114,25 @@ func (j *stackJob) close() error {
 // kill ends the job at once, whatever it does.
 func (j *stackJob) kill() error {
 	j.mu.Lock()
-	process, stop := j.process, j.stop
+	stop := j.stop
 	j.mu.Unlock()
 	if stop != nil {
 		stop(errKilled) // it is not started again
 	}
-	if process != nil {
-		if err := process.Kill(); err != nil {
-			return err
-		}
-	}
+	err := j.killProcess() // what its run waits for
 	j.end()
+	return errors.Join(err, j.killProcess()) // one that was just started again
+}
+
+func (j *stackJob) killProcess() error {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.process == process {
-		j.process, j.since = nil, time.Time{}
+	process := j.process
+	j.process, j.since = nil, time.Time{}
+	j.mu.Unlock()
+	if process == nil {
+		return nil
 	}
-	return nil
+	return process.Kill()
 }
 
 // ran reports whether the job that is open has had a run.
@@ -189,9 +191,12 @@ func (j *stackJob) run(ctx context.Context, budget local.Budget, w watcher) {
 			case <-ctx.Done():
 				err = nil
 			case <-time.After(wait):
-				if err = j.openAgain(ctx, w.begins); err == nil {
+				switch err = j.openAgain(ctx, w.begins); {
+				case err == nil:
 					w.again()
 					err = j.runOnce(ctx)
+				case ctx.Err() != nil:
+					err = nil // it was told to end meanwhile
 				}
 			}
 		}

@@ -267,3 +267,23 @@ func TestWatchSeesAProcessEnd(t *testing.T) {
 	require.NotEqual(t, process.PID(), again.PID())
 	require.EqualValues(t, 1, j.restarted())
 }
+
+// What is told to stop while it is about to be started again does not fail: it is suspended, and goes on.
+func TestSuspendBetweenRestarts(t *testing.T) {
+	t.Parallel()
+	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
+	defer stop()
+	j := s.serving()
+	process, open := j.opened()
+	require.True(t, open)
+	require.NoError(t, syscall.Kill(process.PID(), syscall.SIGKILL))
+	require.Eventually(t, func() bool { return j.state() == control.Restarting }, time.Minute, time.Millisecond)
+	require.ErrorContains(t, j.trouble(), "signal: killed")
+	s.done(t, control.Suspend, millrace.Unversioned)
+	require.Equal(t, control.Suspended, j.state())
+	require.NoError(t, j.trouble())
+	_, open = j.opened()
+	require.False(t, open)
+	s.done(t, control.Resume, millrace.Unversioned)
+	require.Equal(t, control.Running, j.state())
+}
