@@ -40,13 +40,14 @@ type Spec struct {
 	Namespace  string          `json:"namespace,omitempty"`
 	Seed       *plan.SeedRange `json:"seed,omitempty"`
 
-	Brokers     []string      `json:"brokers"`
-	IndexURL    string        `json:"index_url,omitempty"`
-	Lake        Lake          `json:"lake"`
-	TableTopics bool          `json:"table_topics,omitempty"`
-	Flush       time.Duration `json:"flush_ns"`
-	Workers     int           `json:"workers,omitempty"`
-	Memory      Memory        `json:"memory"`
+	Brokers     []string          `json:"brokers"`
+	Security    eventlog.Security `json:"security,omitzero"` // of the brokers
+	IndexURL    string            `json:"index_url,omitempty"`
+	Lake        Lake              `json:"lake"`
+	TableTopics bool              `json:"table_topics,omitempty"`
+	Flush       time.Duration     `json:"flush_ns"`
+	Workers     int               `json:"workers,omitempty"`
+	Memory      Memory            `json:"memory"`
 
 	LogFormat string         `json:"log_format,omitempty"` // text or json; default text
 	LogLevel  slog.Level     `json:"log_level"`
@@ -73,11 +74,19 @@ type Memory struct {
 	Bulk      int   `json:"bulk"`
 }
 
-// The variables that say who asks an Iceberg REST catalogue. Secrets are no flags: other users of the machine can read those.
+// The variables that say who asks an Iceberg REST catalogue, or Kafka. Secrets are no flags: other users of the machine can read those.
 const (
 	TokenVariable      = "MILLRACE_LAKE_TOKEN"      // a bearer token
 	CredentialVariable = "MILLRACE_LAKE_CREDENTIAL" // client id:client secret
+
+	PasswordVariable = "MILLRACE_KAFKA_SASL_PASSWORD" // of the username for Kafka
 )
+
+// WithPassword is s with the password that the environment says.
+func WithPassword(s eventlog.Security) eventlog.Security {
+	s.Password = os.Getenv(PasswordVariable)
+	return s
+}
 
 // WithSecrets is r with who asks, as the environment says.
 func WithSecrets(r lake.REST) lake.REST {
@@ -150,7 +159,7 @@ func (s Spec) open(ctx context.Context, p *plan.Plan, abort func(error)) (_ loca
 		return nil, nil, err
 	}
 	j.close = append(j.close, endTraces)
-	log, err := eventlog.Open(ctx, eventlog.Config{Brokers: s.Brokers, FetchBytes: s.Memory.Fetch, Logger: logger, Registerer: own})
+	log, err := eventlog.Open(ctx, eventlog.Config{Brokers: s.Brokers, Security: WithPassword(s.Security), FetchBytes: s.Memory.Fetch, Logger: logger, Registerer: own})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -33,6 +33,7 @@ const connectTimeout = 15 * time.Second
 // Config says where the log is. Brokers is required.
 type Config struct {
 	Brokers    []string // addresses, host:port, of one or more brokers of the cluster
+	Security   Security // how they want to be talked to; default: in plain text
 	Topic      string   // default: ingest-prime
 	Partitions int32    // of the topic when Open makes it; an existing one keeps its own; default 4
 
@@ -76,6 +77,7 @@ func (c Config) validate() error {
 // Log is one topic of a Kafka cluster. It is safe for concurrent use.
 type Log struct {
 	cfg        Config
+	security   []kgo.Opt // of every client
 	client     *kgo.Client
 	admin      *kadm.Client
 	partitions []int32
@@ -90,7 +92,11 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	l := &Log{cfg: cfg, metrics: newMetrics(cfg.Registerer)}
+	security, err := cfg.Security.options()
+	if err != nil {
+		return nil, fmt.Errorf("log at %s: %w", strings.Join(cfg.Brokers, ", "), err)
+	}
+	l := &Log{cfg: cfg, security: security, metrics: newMetrics(cfg.Registerer)}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	if err := l.prepare(ctx); err != nil {
@@ -115,14 +121,14 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 // prepare sees that the cluster answers and that the topic is there, and learns the topic's partitions and limits.
 // It uses a client of its own, because the producer's batch size follows from what it learns.
 func (l *Log) prepare(ctx context.Context) error {
-	first, err := kgo.NewClient(kgo.SeedBrokers(l.cfg.Brokers...), kgo.ClientID("millrace")) // its error says what the broker may want
+	first, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(l.cfg.Brokers...), kgo.ClientID("millrace")}, l.security...)...) // its error says what the broker may want
 	if err != nil {
 		return fmt.Errorf("log at %s: %w; give another address", l.address(), err)
 	}
 	err = first.Ping(ctx)
 	first.Close()
 	if err != nil {
-		return fmt.Errorf("log at %s: %w; is the broker running? if it is elsewhere, give another address", l.address(), err)
+		return fmt.Errorf("log at %s: %w; is the broker running%s? if it is elsewhere, give another address", l.address(), err, l.cfg.Security.question())
 	}
 	client, err := kgo.NewClient(append(l.clientOptions(), kgo.WithLogger(nil))...) // what it would warn of is in the error
 	if err != nil {
@@ -211,14 +217,14 @@ func (l *Log) topicLimit(ctx context.Context, admin *kadm.Client, name string) i
 }
 
 func (l *Log) clientOptions() []kgo.Opt {
-	return []kgo.Opt{
+	return append([]kgo.Opt{
 		kgo.SeedBrokers(l.cfg.Brokers...),
 		kgo.ClientID("millrace"),
 		kgo.WithLogger(clientLogger{l.cfg.Logger}),
 		kgo.DefaultProduceTopic(l.cfg.Topic),
 		kgo.MetadataMinAge(250 * time.Millisecond), // how soon a restarted broker is noticed
 		kgo.AlwaysRetryEOF(),                       // a broker that starts or stops; that it wants TLS or SASL, Open's first request finds out
-	}
+	}, l.security...)
 }
 
 func (l *Log) address() string { return strings.Join(l.cfg.Brokers, ", ") }

@@ -16,6 +16,7 @@ import (
 
 	"millrace/control/local"
 	"millrace/engine"
+	"millrace/eventlog"
 )
 
 // dataFormat is the format of a data directory as a whole: which parts it has and where. The parts have formats of their own.
@@ -69,7 +70,9 @@ type running struct {
 	Listen string `json:"listen"`
 	Log    string `json:"log"`
 	Index  string `json:"index"`
-	Token  string `json:"token"` // of who may change what runs
+
+	Security eventlog.Security `json:"security,omitzero"` // of the log
+	Token    string            `json:"token"`             // of who may change what runs
 }
 
 var errInUse = errors.New("in use")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/artifact"
 	"millrace/control/api"
 	"millrace/eventlog"
 	"millrace/forget"
@@ -138,7 +139,7 @@ func (c *certificate) left() (n int64) {
 
 // lookRunning looks while a process uses the data directory.
 func (c *certificate) lookRunning(ctx context.Context, r running, l *lake.Lake, people *forget.People) (err error) {
-	log, err := eventlog.Open(ctx, eventlog.Config{Brokers: []string{r.Log}})
+	log, err := eventlog.Open(ctx, eventlog.Config{Brokers: []string{r.Log}, Security: artifact.WithPassword(r.Security)})
 	if err != nil {
 		return err
 	}

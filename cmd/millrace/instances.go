@@ -148,7 +148,7 @@ func (s *stack) newJob(p program, i control.Instance) *stackJob {
 	spec := artifact.Spec{
 		Instance: j.instance,
 		Dir:      s.cfg.dir.join("jobs", id), Savepoints: s.cfg.dir.join(savepointsDir, id), Seed: i.Seed,
-		Brokers: s.brokers, Lake: artifact.Lake{Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Catalog: s.cfg.catalog},
+		Brokers: s.brokers, Security: s.cfg.security, Lake: artifact.Lake{Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Catalog: s.cfg.catalog},
 		Flush:     s.cfg.flush,
 		LogFormat: s.cfg.logFormat, LogLevel: s.cfg.logLevel, Traces: s.cfg.tracing(),
 	}

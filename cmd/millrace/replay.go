@@ -10,6 +10,7 @@ import (
 
 	"millrace"
 	"millrace/apps/lms"
+	"millrace/artifact"
 	"millrace/eventlog"
 	"millrace/lake"
 )
@@ -66,7 +67,7 @@ lists them. Replaying twice changes nothing.`,
 
 // replayRunning appends to the log of the process that uses the data directory.
 func replayRunning(ctx context.Context, r running, which millrace.ReplayConfig, l *lake.Lake) (n int, err error) {
-	log, err := eventlog.Open(ctx, eventlog.Config{Brokers: []string{r.Log}})
+	log, err := eventlog.Open(ctx, eventlog.Config{Brokers: []string{r.Log}, Security: artifact.WithPassword(r.Security)})
 	if err != nil {
 		return 0, err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"millrace/artifact"
 	"millrace/control"
+	"millrace/eventlog"
 	"millrace/lake"
 )
 
@@ -92,6 +93,12 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 // serverFlags adds the flags that name servers to use in place of embedded ones.
 func serverFlags(cmd *cobra.Command, cfg *stackConfig) {
 	cmd.Flags().StringSliceVar(&cfg.brokers, "brokers", nil, "Kafka brokers to use in place of the embedded one")
+	cmd.Flags().StringVar(&cfg.security.Protocol, "kafka-security-protocol", "", "how those brokers are talked to: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; default: PLAINTEXT")
+	cmd.Flags().StringVar(&cfg.security.Mechanism, "kafka-sasl-mechanism", "", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
+	cmd.Flags().StringVar(&cfg.security.Username, "kafka-sasl-username", "", "who asks them. The password is said by $"+artifact.PasswordVariable)
+	cmd.Flags().StringVar(&cfg.security.CA, "kafka-ssl-ca", "", "file with the authorities of their certificates, PEM; default: those of the system")
+	cmd.Flags().StringVar(&cfg.security.Cert, "kafka-ssl-cert", "", "file with the certificate that is shown to them, PEM")
+	cmd.Flags().StringVar(&cfg.security.Key, "kafka-ssl-key", "", "file with its key, PEM")
 	cmd.Flags().StringVar(&cfg.indexURL, "index-url", "", "URL of an Elasticsearch or OpenSearch to use in place of the embedded index")
 	cmd.Flags().StringVar(&cfg.warehouse, "lake", "", "s3://bucket/prefix to keep the lake's files in, in place of the data directory; the first run decides")
 	cmd.Flags().StringVar(&cfg.s3.Endpoint, "s3-endpoint", "", "URL of the S3 server; default: $AWS_ENDPOINT_URL_S3, else the last run's, else that of AWS")
@@ -147,6 +154,9 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	if err := artifact.WithSecrets(cfg.catalog).Check(); err != nil {
 		return usagef("--lake-catalog: %w", err)
 	}
+	if err := cfg.checkKafka(); err != nil {
+		return err
+	}
 	if cfg.s3.Endpoint == "" {
 		cfg.s3.Endpoint = os.Getenv("AWS_ENDPOINT_URL_S3")
 	}
@@ -195,4 +205,16 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	defer func() { err = errors.Join(err, s.Close()) }()
 	s.divideMemory()
 	return fn(cmd.Context(), s)
+}
+
+// checkKafka returns an error unless it is said how brokers are talked to, or that there are none.
+func (c stackConfig) checkKafka() error {
+	switch err := artifact.WithPassword(c.security).Check(); {
+	case c.security == (eventlog.Security{}):
+	case len(c.brokers) == 0:
+		return usagef("--kafka-… say how the brokers of --brokers are talked to, and there are none")
+	case err != nil:
+		return usagef("--kafka-…: %w; the password is in $%s", err, artifact.PasswordVariable)
+	}
+	return nil
 }

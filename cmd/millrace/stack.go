@@ -44,27 +44,28 @@ import (
 // stackConfig says what a stack is made of.
 type stackConfig struct {
 	dir         *dataDir
-	listen      string        // of collector and console
-	tlsCert     string        // file of listen's certificate; empty: it has no TLS
-	tlsKey      string        // file of the certificate's key
-	insecure    bool          // listen may be an address that other machines reach, without TLS
-	anonymous   *control.Role // of who shows no token; nil: analyst on a loopback address, else nobody
-	prefix      string        // path of the collector
-	logListen   string        // of the embedded broker
-	indexListen string        // of the embedded index
-	brokers     []string      // of a real cluster; empty: the embedded broker
-	indexURL    string        // of a real index; empty: the embedded one
-	warehouse   string        // of the lake; empty: where it is, for a new one in the data directory
-	s3          lake.S3       // how an s3:// warehouse is reached
-	catalog     lake.REST     // that lists the lake's tables; zero: the one that did, for a new lake one in the data directory
-	flush       time.Duration // of the lake
-	memory      int64         // MB that this process and those of the jobs may hold
-	jobMemory   int64         // MB of them for each job
-	tableTopics bool          // whether the ETL job's tables go to topics of the log too
-	logFormat   string        // text or json; empty: text
-	traces      string        // URL of what takes traces; empty: there are none
-	traceShare  float64       // of the traces that is kept
-	restarts    int           // of a job that fails, within ten minutes; the one after that is not done
+	listen      string            // of collector and console
+	tlsCert     string            // file of listen's certificate; empty: it has no TLS
+	tlsKey      string            // file of the certificate's key
+	insecure    bool              // listen may be an address that other machines reach, without TLS
+	anonymous   *control.Role     // of who shows no token; nil: analyst on a loopback address, else nobody
+	prefix      string            // path of the collector
+	logListen   string            // of the embedded broker
+	indexListen string            // of the embedded index
+	brokers     []string          // of a real cluster; empty: the embedded broker
+	security    eventlog.Security // of brokers
+	indexURL    string            // of a real index; empty: the embedded one
+	warehouse   string            // of the lake; empty: where it is, for a new one in the data directory
+	s3          lake.S3           // how an s3:// warehouse is reached
+	catalog     lake.REST         // that lists the lake's tables; zero: the one that did, for a new lake one in the data directory
+	flush       time.Duration     // of the lake
+	memory      int64             // MB that this process and those of the jobs may hold
+	jobMemory   int64             // MB of them for each job
+	tableTopics bool              // whether the ETL job's tables go to topics of the log too
+	logFormat   string            // text or json; empty: text
+	traces      string            // URL of what takes traces; empty: there are none
+	traceShare  float64           // of the traces that is kept
+	restarts    int               // of a job that fails, within ten minutes; the one after that is not done
 	logger      *slog.Logger
 	logLevel    slog.Level // of logger, and of the jobs' processes
 	jobOutput   io.Writer  // for what the jobs' processes say; nil: their logs have it alone
@@ -215,7 +216,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	return s, writeJSON(cfg.dir.join("running.json"), running{
-		PID: os.Getpid(), Listen: s.local.Addr().String(), Log: s.logAddr, Index: s.indexAddr, Token: s.secret,
+		PID: os.Getpid(), Listen: s.local.Addr().String(), Log: s.logAddr, Index: s.indexAddr, Token: s.secret, Security: s.cfg.security,
 	})
 }
 
@@ -251,7 +252,7 @@ func (s *stack) openLog(ctx context.Context) (err error) {
 		brokers = []string{b.Addr()}
 	}
 	s.logAddr, s.brokers = brokers[0], brokers
-	if s.log, err = eventlog.Open(ctx, eventlog.Config{Brokers: brokers, FetchBytes: s.cfg.shares().fetch, Logger: s.cfg.logger, Registerer: s.registry}); err != nil {
+	if s.log, err = eventlog.Open(ctx, eventlog.Config{Brokers: brokers, Security: artifact.WithPassword(s.cfg.security), FetchBytes: s.cfg.shares().fetch, Logger: s.cfg.logger, Registerer: s.registry}); err != nil {
 		if len(s.cfg.brokers) > 0 {
 			err = fmt.Errorf("--brokers %s: %w", strings.Join(brokers, ","), err)
 		}
