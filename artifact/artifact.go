@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"runtime/debug"
 	"time"
@@ -81,6 +82,27 @@ const (
 
 	PasswordVariable = "MILLRACE_KAFKA_SASL_PASSWORD" // of the username for Kafka
 )
+
+// IndexVariable has the URL of the index for processes of jobs, when there is a password in it.
+const IndexVariable = "MILLRACE_INDEX_URL"
+
+// WithoutUser is a URL without who asks.
+func WithoutUser(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.User == nil {
+		return text
+	}
+	u.User = nil
+	return u.String()
+}
+
+// index is the URL of the index, with who asks when the environment says that.
+func (s Spec) index() string {
+	if text := os.Getenv(IndexVariable); text != "" && WithoutUser(text) == s.IndexURL {
+		return text
+	}
+	return s.IndexURL
+}
 
 // WithPassword is s with the password that the environment says.
 func WithPassword(s eventlog.Security) eventlog.Security {
@@ -172,7 +194,7 @@ func (s Spec) open(ctx context.Context, p *plan.Plan, abort func(error)) (_ loca
 	}
 	j.close = append(j.close, tables.Close)
 	j.Job, err = millrace.OpenJob(ctx, millrace.JobConfig{
-		Instance: s.Instance, Plan: p, Dir: s.Dir, Log: log, Lake: tables, Namespace: s.Namespace, IndexURL: s.IndexURL, BulkBytes: s.Memory.Bulk,
+		Instance: s.Instance, Plan: p, Dir: s.Dir, Log: log, Lake: tables, Namespace: s.Namespace, IndexURL: s.index(), BulkBytes: s.Memory.Bulk,
 		Seed: s.Seed, TableTopics: s.TableTopics, Flush: s.Flush, FlushBytes: s.Memory.Flush, Savepoints: s.Savepoints,
 		Workers: s.Workers, EpochBytes: s.Memory.Epoch, CacheBytes: s.Memory.Cache, MemTableBytes: s.Memory.MemTable,
 		Logger: logger, Registerer: registry, Tracer: tracer,

@@ -155,7 +155,7 @@ func (s *stack) newJob(p program, i control.Instance) *stackJob {
 	if i.Line == rawLine {
 		spec.Namespace = ingest.Namespace
 	} else {
-		spec.IndexURL, spec.TableTopics = s.indexAddr, s.cfg.dir.head.TableTopics
+		spec.IndexURL, spec.TableTopics = artifact.WithoutUser(s.indexAddr), s.cfg.dir.head.TableTopics
 	}
 	j.start = func(ctx context.Context, p program, gets control.Resources) (*local.Process, error) {
 		spec := spec

@@ -297,6 +297,11 @@ func (s *stack) openLake(ctx context.Context) (*lake.Lake, error) {
 
 // openProcesses makes what runs the jobs' processes. They run this program as it is now, also when another one has taken its file meanwhile.
 func (s *stack) openProcesses() error {
+	if artifact.WithoutUser(s.indexAddr) != s.indexAddr { // it may have come by a flag; they have it from the environment
+		if err := os.Setenv(artifact.IndexVariable, s.indexAddr); err != nil {
+			return err
+		}
+	}
 	name := "/proc/self/exe" // the file that was started, whatever has its name by now
 	info, err := os.Stat(name)
 	if err != nil { // not on Linux
