@@ -29,7 +29,7 @@ const (
 	specFile    = "spec.json"    // what it was started with
 	processFile = "process.json" // where it answers
 	endFile     = "end.json"     // how it ended, unless it was killed
-	socketName  = "socket" // unless its name would be too long
+	socketName  = "socket"       // unless its name would be too long
 	logName     = "log"          // what it said; log.1 is what it said before
 )
 
