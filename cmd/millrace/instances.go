@@ -298,7 +298,7 @@ func (s *stack) Apps(ctx context.Context) ([]api.App, error) {
 func instanceStatus(j *stackJob, in control.Instance) api.Instance {
 	p := j.Progress()
 	i := api.Instance{
-		UniqueID: in.UniqueID(), DataVersion: in.DataVersion, Created: in.Created, Version: in.Version, State: string(j.state()), Error: in.Error,
+		UniqueID: in.UniqueID(), DataVersion: in.DataVersion, Created: in.Created, Version: in.Version, State: string(j.stateOf(p)), Error: in.Error,
 		Savepoint: in.Savepoint, Updated: in.Updated, UpdatedBy: in.UpdatedBy,
 		Read: p.Read, Rows: p.Rows, LagRecords: p.Lag, Epoch: p.Epoch, Published: published(p),
 	}
@@ -309,7 +309,7 @@ func instanceStatus(j *stackJob, in control.Instance) api.Instance {
 	}
 	if x := p.Seeding; x != nil {
 		i.Seeding = &api.Seeding{Rows: x.Rows, Read: x.Read, Kept: x.Kept, Done: x.Done}
-		if !x.Done && j.state() == control.Seeding {
+		if !x.Done && j.stateOf(p) == control.Seeding {
 			i.Seeding.RowsPerSecond = p.ReadRate
 			if p.ReadRate > 0 && x.Read > 0 { // the rate counts records that are kept
 				i.Seeding.RowsPerSecond = p.ReadRate * float64(x.Read) / float64(max(x.Kept, 1))
@@ -603,7 +603,7 @@ func (s *stack) caughtUp(ctx context.Context, j *stackJob) error {
 	for {
 		p, serving := j.Progress(), s.serving().Progress()
 		var why error
-		switch state := j.state(); {
+		switch state := j.stateOf(p); {
 		case state == control.Seeding:
 			return fmt.Errorf("%w: %s is seeding: it has read %d of %d rows of the lake%s", control.ErrRefused, j.instance.DataVersion, p.Seeding.Read, p.Seeding.Rows, force)
 		case state != control.Running:

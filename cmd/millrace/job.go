@@ -365,7 +365,10 @@ func (j *stackJob) restarted() int64 {
 }
 
 // state is the state that people see.
-func (j *stackJob) state() control.State {
+func (j *stackJob) state() control.State { return j.stateOf(j.Progress()) }
+
+// stateOf is that of a job that is so far.
+func (j *stackJob) stateOf(p engine.Progress) control.State {
 	j.mu.Lock()
 	life, failed, restarting := j.life, j.err != nil, j.again != nil
 	j.mu.Unlock()
@@ -376,7 +379,7 @@ func (j *stackJob) state() control.State {
 		return control.Restarting
 	case failed:
 		return control.Failed
-	case life == control.Running && j.Progress().Seeds():
+	case life == control.Running && p.Seeds():
 		return control.Seeding
 	}
 	return life

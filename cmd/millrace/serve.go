@@ -42,10 +42,12 @@ func serveCommand() *cobra.Command {
 	cfg := stackFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return withStack(cmd, *cfg, slog.LevelInfo, func(ctx context.Context, s *stack) error {
-			fmt.Fprintf(cmd.ErrOrStderr(), "millrace: console %s, collector %s, log %s, index %s\n", s.url(), s.collectorURL(), s.logAddr, s.indexAddr)
-			if link, err := s.setupLink(ctx); err != nil {
+			link, err := s.setupLink(context.WithoutCancel(ctx)) // who sees the next line may interrupt at once
+			if err != nil {
 				return err
-			} else if link != "" {
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "millrace: console %s, collector %s, log %s, index %s\n", s.url(), s.collectorURL(), s.logAddr, s.indexAddr)
+			if link != "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "millrace: nobody has an account yet: %s makes the first admin's, once, as long as this process runs\n", link)
 			}
 			ended, said := make(chan struct{}), make(chan struct{})
@@ -57,7 +59,7 @@ func serveCommand() *cobra.Command {
 				case <-ended:
 				}
 			}()
-			err := s.Run(ctx)
+			err = s.Run(ctx)
 			close(ended)
 			<-said
 			return err

@@ -79,7 +79,7 @@ func webJob(j *stackJob, p engine.Progress) web.Job {
 
 // jobState is a job's state in words.
 func jobState(j *stackJob, p engine.Progress) string {
-	state := string(j.state())
+	state := string(j.stateOf(p))
 	if state == string(control.Seeding) && p.Seeding.Rows > 0 {
 		state += fmt.Sprintf(" %d %%", 100*p.Seeding.Read/p.Seeding.Rows)
 	}
