@@ -37,7 +37,7 @@ func demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run everything on one machine, with a simulated school district",
-		Long: `Run collector, log, jobs, index, lake and console in one process, and a simulated school district that posts to the collector.
+		Long: `Run collector, log, jobs, index, lake and console on this machine, and a simulated school district that posts to the collector.
 A second run goes on from the data directory. Ctrl-C stops cleanly; with --for, before its time is over, there is no ledger then, and the
 exit code is 130.`,
 		Args: exactArgs(),

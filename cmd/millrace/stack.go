@@ -102,7 +102,7 @@ func (c stackConfig) parts() []part {
 	return parts
 }
 
-// stack is everything that runs in one process, each part reached by its protocol:
+// stack is everything that runs, each part reached by its protocol, the jobs in processes of their own:
 //
 //	sensor ─▶ collector ─▶ broker ─┬─▶ crusher-prime-job ─▶ lake: raw
 //	                               └─▶ ETL jobs ─▶ index, lake ◀─ console
