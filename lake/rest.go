@@ -189,6 +189,7 @@ func (c *restCatalogue) explain(err error) error {
 		err = address.Err // the request's URL is long
 		fallthrough
 	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		strings.Contains(err.Error(), "error decoding json payload: `"+io.ErrUnexpectedEOF.Error()), // an answer that was cut off: the client keeps the text alone
 		errors.Is(err, rest.ErrServerError), errors.Is(err, rest.ErrServiceUnavailable), errors.Is(err, rest.ErrCommitStateUnknown), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: catalogue %s: %w", ErrUnavailable, c.at.URI, err)
 	}

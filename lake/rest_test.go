@@ -54,6 +54,14 @@ func TestCatalogRefuses(t *testing.T) {
 		},
 		{"no catalogue", answer(200, "<html>"), nil, []string{"it answers, but not as an Iceberg REST catalogue does; give the address before its /v1/config"}},
 		{"no catalogue there", answer(404, "not found"), nil, []string{"not as an Iceberg REST catalogue does"}},
+		{"cut off", func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/config") {
+				answer(200, `{}`)(w, r)
+				return
+			}
+			w.Header().Set("Content-Length", "100")
+			_, _ = w.Write([]byte(`{"defaults":`))
+		}, nil, []string{"the lake's server is not available: catalogue ", "unexpected EOF"}},
 		{"busy", answer(503, ""), nil, []string{"the lake's server is not available: catalogue ", "start it, or give the address that it has"}},
 		{"busy behind a proxy", answer(502, "<html>"), nil, []string{"the lake's server is not available: catalogue ", ": 502 Bad Gateway: start it"}},
 		{"too much asked", answer(429, ""), nil, []string{"the lake's server is not available: catalogue ", ": 429 Too Many Requests: start it"}},
