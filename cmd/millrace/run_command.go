@@ -22,14 +22,13 @@ func runCommand() *cobra.Command {
 
 // planOf returns the plan of an app that this program holds.
 func planOf(name string) (*plan.Plan, error) {
-	all, err := apps()
+	byName, _, err := plans()
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range all {
-		if a.line.Program == name {
-			return a.plan()
-		}
+	p := byName[name]
+	if p == nil {
+		return nil, fmt.Errorf("this program (%s) has no app %s", version, name)
 	}
-	return nil, fmt.Errorf("this program (%s) has no app %s", version, name)
+	return p, nil
 }
