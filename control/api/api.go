@@ -300,17 +300,10 @@ func (h *handler) do(r *http.Request, action control.Action) (any, error) {
 		return nil, err
 	}
 	op, err := h.Service.Do(r.Context(), r.PathValue("app"), version, ask)
-	e := control.Entry{
-		Who: ask.Who, Role: who.Role.String(), Remote: r.RemoteAddr, Action: string(action), Subject: r.PathValue("app") + " " + cmp.Or(op.DataVersion, version), Reason: ask.Reason,
+	return op, h.audited(r, control.Entry{
+		Who: ask.Who, Action: string(action), Subject: r.PathValue("app") + " " + cmp.Or(op.DataVersion, version), Reason: ask.Reason,
 		Outcome: fmt.Sprintf("operation %d", op.ID),
-	}
-	if err != nil {
-		e.Outcome = err.Error()
-	}
-	if audit := h.Audit(context.WithoutCancel(r.Context()), e); audit != nil {
-		err = errors.Join(err, fmt.Errorf("what was begun is not in the audit log: %w", audit))
-	}
-	return op, err
+	}, err)
 }
 
 // actions names those that an instance can be asked for.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -133,7 +134,7 @@ func (h *handler) audited(r *http.Request, e control.Entry, err error) error {
 		e.Outcome = err.Error()
 	}
 	if audit := h.Audit(context.WithoutCancel(r.Context()), e); audit != nil {
-		return fmt.Errorf("what was done is not in the audit log: %w", audit)
+		err = errors.Join(err, fmt.Errorf("what was done is not in the audit log: %w", audit))
 	}
 	return err
 }
