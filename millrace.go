@@ -81,6 +81,8 @@ type JobConfig struct {
 	CacheBytes    int64 // block cache of the state
 	MemTableBytes int64 // memtable of the state
 
+	Corrections int64 // bytes of records, before compression, that are kept to be corrected; default that of engine
+
 	Logger     *slog.Logger          // default: discard
 	Registerer prometheus.Registerer // default: no metrics
 	Tracer     trace.Tracer          // default: no traces
@@ -148,7 +150,7 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 	j.Engine, err = engine.Open(ctx, engine.Config{
 		Dir: cfg.Dir, Plan: cfg.Plan, Instance: id, Job: cfg.Instance.Program, OnEpoch: j.release(cfg.Logger),
 		Source: jobSource{j.source}, Sinks: j.sinks, Savepoints: cfg.Savepoints,
-		Workers: cfg.Workers, MaxEpochBytes: int(cfg.EpochBytes), CacheBytes: cfg.CacheBytes, MemTableBytes: cfg.MemTableBytes,
+		Workers: cfg.Workers, MaxEpochBytes: int(cfg.EpochBytes), CacheBytes: cfg.CacheBytes, MemTableBytes: cfg.MemTableBytes, ExpiringLimit: cfg.Corrections,
 		Logger: cfg.Logger, Registerer: cfg.Registerer, Tracer: cfg.Tracer,
 	})
 	if err != nil {

@@ -49,6 +49,7 @@ type Spec struct {
 	Flush       time.Duration     `json:"flush_ns"`
 	Workers     int               `json:"workers,omitempty"`
 	Memory      Memory            `json:"memory"`
+	Corrections int64             `json:"corrections,omitempty"` // bytes, see engine.Config.ExpiringLimit
 
 	LogFormat string         `json:"log_format,omitempty"` // text or json; default text
 	LogLevel  slog.Level     `json:"log_level"`
@@ -196,7 +197,7 @@ func (s Spec) open(ctx context.Context, p *plan.Plan, abort func(error)) (_ loca
 	j.Job, err = millrace.OpenJob(ctx, millrace.JobConfig{
 		Instance: s.Instance, Plan: p, Dir: s.Dir, Log: log, Lake: tables, Namespace: s.Namespace, IndexURL: s.index(), BulkBytes: s.Memory.Bulk,
 		Seed: s.Seed, TableTopics: s.TableTopics, Flush: s.Flush, FlushBytes: s.Memory.Flush, Savepoints: s.Savepoints,
-		Workers: s.Workers, EpochBytes: s.Memory.Epoch, CacheBytes: s.Memory.Cache, MemTableBytes: s.Memory.MemTable,
+		Workers: s.Workers, EpochBytes: s.Memory.Epoch, Corrections: s.Corrections, CacheBytes: s.Memory.Cache, MemTableBytes: s.Memory.MemTable,
 		Logger: logger, Registerer: registry, Tracer: tracer,
 	})
 	if refused := (*plan.RefusedError)(nil); errors.As(err, &refused) {

@@ -59,6 +59,11 @@ type Config struct {
 	// OutboxLimit is how many bytes of unpublished rows make the engine stop reading until sinks catch up. Default 1 GiB.
 	OutboxLimit int64
 
+	// ExpiringLimit is how many bytes of list items that expire the state holds, in the stages' own encoding, before compression. Beyond
+	// it the oldest go before their time (see plan.Expiring): for etl, records whose rows are then no longer corrected. What one epoch
+	// appends may be on top of it. Default 16 GiB. A state of a format before 4 has no such limit.
+	ExpiringLimit int64
+
 	// DrainTimeout is how long a clean stop lets sinks publish what is committed. What is left is published at the next
 	// start. Default 10 s.
 	DrainTimeout time.Duration
@@ -94,6 +99,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxEpochBytes, 16<<20)
 	setDefault(&c.MaxEpochRecords, 1<<16)
 	setDefault(&c.OutboxLimit, 1<<30)
+	setDefault(&c.ExpiringLimit, 16<<30)
 	setDefault(&c.DrainTimeout, 10*time.Second)
 	setDefault(&c.Disorder, 10*time.Minute)
 	setDefault(&c.IdleAfter, time.Minute)
@@ -147,8 +153,8 @@ func (c Config) validate() error {
 	if c.KeyGroups < 1 || c.KeyGroups > 1<<15 {
 		bad("%d key groups: want 1 to 32768", c.KeyGroups)
 	}
-	if c.MaxEpoch < 0 || c.MaxEpochBytes < 1 || c.MaxEpochRecords < 1 || c.OutboxLimit < 1 {
-		bad("the bounds of an epoch and of the outbox must be positive")
+	if c.MaxEpoch < 0 || c.MaxEpochBytes < 1 || c.MaxEpochRecords < 1 || c.OutboxLimit < 1 || c.ExpiringLimit < 1 {
+		bad("the bounds of an epoch, of the outbox and of what expires must be positive")
 	}
 	names := map[string]bool{}
 	for _, s := range c.Sinks {

@@ -29,6 +29,9 @@ func (e *Engine) epoch(in *input, a *advance) error {
 
 	// Timers that are still to fire may find what expires after their instants.
 	gone := e.s.buckets.expire(min(clock.Processing, e.timers.next(plan.ProcessingTime)))
+	dropped, items := e.dropExpiring()
+	gone = append(gone, dropped...)
+	next.Dropped += items
 
 	e.leftover = false
 	var fired [][]firedTimer
@@ -103,6 +106,19 @@ func (e *Engine) epoch(in *input, a *advance) error {
 		e.c.Logger.Warn("slow epoch", "epoch", next.Epoch, "took", took, "commit", e.live.commitTime, "rows", len(res.rows))
 	}
 	return nil
+}
+
+// dropExpiring lets the oldest of what expires go when it is more than it may be.
+func (e *Engine) dropExpiring() (gone []expired, items int64) {
+	if e.s.id.Format < formatHeld {
+		return nil, 0
+	}
+	gone, items = e.s.buckets.drop(e.c.ExpiringLimit)
+	if items > 0 {
+		e.c.Logger.Warn("the records that may still be corrected are more than the limit: the oldest are not corrected any more; if they should be, give the job a higher limit",
+			"limit", e.c.ExpiringLimit, "items", items)
+	}
+	return gone, items
 }
 
 // take moves what the source brought into the record of the epoch.

@@ -43,7 +43,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 			run := func(c *oracletest.Case) error {
 				var j *oracleJob
 				err := c.Run(func(p *plan.Plan) oracletest.Runner {
-					j = startOracle(t, p, seed)
+					j = startOracle(t, p, seed, c.Drops())
 					return j
 				})
 				return errors.Join(err, j.end())
@@ -99,7 +99,7 @@ func (m *rewindable) Publish(_ context.Context, b sink.Batch) ([]sink.Rejected, 
 	return nil, nil
 }
 
-func startOracle(t *testing.T, p *plan.Plan, seed uint64) *oracleJob {
+func startOracle(t *testing.T, p *plan.Plan, seed uint64, drops bool) *oracleJob {
 	t.Helper()
 	j := &oracleJob{clock: plantest.NewClock(), rng: rand.New(rand.NewPCG(seed, 2))}
 	j.sink = &rewindable{memory: &memory{name: "memory"}}
@@ -107,6 +107,9 @@ func startOracle(t *testing.T, p *plan.Plan, seed uint64) *oracleJob {
 	c := config(t, newLog(), j.sink)
 	c.Plan, c.Now, c.FS = p, j.clock.Now, j.fs
 	c.Workers, c.KeyGroups, c.CacheBytes, c.MemTableBytes = 1+j.rng.IntN(8), 1+j.rng.IntN(200), 1<<10, 16<<10
+	if drops {
+		c.ExpiringLimit = 1 + j.rng.Int64N(20<<10)
+	}
 	j.runner = &runner{job: start(t, c), memory: j.sink.memory}
 	return j
 }

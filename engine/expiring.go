@@ -17,6 +17,9 @@ import (
 // List items that expire lie in buckets: stage │ instant │ key group │ key │ epoch. All of a bucket expire at its instant, and
 // go by one range deletion, unread. A bucket's instant is at most an eighth of the items' life later than what they asked for, so
 // that a key's items of one hour lie in about a dozen buckets.
+//
+// What all buckets hold is bounded: beyond Config.ExpiringLimit the oldest are dropped before their time, those of all stages that have
+// the same instant or an earlier one together. Items that must not go early have buckets of their own, at odd instants.
 
 // buckets knows the buckets of each stage that hold items, by instant. The loop changes it between steps.
 type buckets struct{ live map[uint16][]bucket }
@@ -30,10 +33,17 @@ type bucket struct {
 
 const expiringHeader = 13 // kind, stage id, instant, key group
 
-// bucketOf returns the instant of the bucket for items appended now that expire at until.
-func bucketOf(now, until int64) int64 {
-	grain := int64(1) << (bits.Len64(uint64(max((until-now)/8, 1<<20))) - 1) //nolint:gosec // positive
-	return (until + grain - 1) / grain * grain
+// heldBucket is the bit of a bucket's instant, which every grain leaves free, that says that its items must not go early.
+const heldBucket = 1
+
+// bucketOf returns the instant of the bucket for an item appended now.
+func bucketOf(now int64, x plan.Expiring) int64 {
+	grain := int64(1) << (bits.Len64(uint64(max((x.Until-now)/8, 1<<20))) - 1) //nolint:gosec // positive
+	at := (x.Until + grain - 1) / grain * grain
+	if x.Hold {
+		at |= heldBucket
+	}
+	return at
 }
 
 // appendBucket appends what the keys of a bucket begin with. Instants are positive, so bytes sort like numbers.
@@ -97,6 +107,42 @@ func (b *buckets) expire(now int64) (gone []expired) {
 		b.live[stage] = live[n:]
 	}
 	return gone
+}
+
+// drop returns the oldest buckets that must go for the rest to hold at most limit bytes, and forgets them, as expire does. It says how
+// many items that are.
+func (b *buckets) drop(limit int64) (gone []expired, items int64) {
+	total, byInstant := int64(0), map[int64]int64{}
+	for _, live := range b.live {
+		for _, x := range live {
+			total += x.bytes
+			if x.at&heldBucket == 0 {
+				byInstant[x.at] += x.bytes
+			}
+		}
+	}
+	if total <= limit {
+		return nil, 0
+	}
+	until := int64(0)
+	for _, at := range slices.Sorted(maps.Keys(byInstant)) {
+		if total <= limit {
+			break
+		}
+		total -= byInstant[at]
+		until = at
+	}
+	for _, stage := range b.stages() {
+		b.live[stage] = slices.DeleteFunc(b.live[stage], func(x bucket) bool {
+			goes := x.at <= until && x.at&heldBucket == 0
+			if goes {
+				gone = append(gone, expired{stage, x.at})
+				items += x.items
+			}
+			return goes
+		})
+	}
+	return gone, items
 }
 
 // size returns how much all buckets of a stage hold.
@@ -190,14 +236,14 @@ func (w *effects) expiring(stage uint16, k *keyed, b *buckets) {
 	}
 	// Most keys append one item; several of one bucket are one entry, as a key is written once an epoch.
 	for rest := k.AppendUntil; len(rest) > 0; {
-		at := bucketOf(w.now, rest[0].Until)
+		at := bucketOf(w.now, rest[0])
 		w.entry = w.entry[:0]
 		items, bytes := int64(0), int64(0)
 		var later []plan.Expiring // of rest, those for other buckets
 		for i := range rest {
 			switch {
 			case rest[i].Until <= w.now:
-			case bucketOf(w.now, rest[i].Until) == at:
+			case bucketOf(w.now, rest[i]) == at:
 				w.entry = appendList(w.entry, [][]byte{rest[i].Item})
 				items++
 				bytes += int64(len(rest[i].Item))

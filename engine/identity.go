@@ -18,10 +18,11 @@ import (
 // stateFormat is the version of everything under a job's directory that is made now. A directory keeps its format; one before
 // oldestFormat or after stateFormat is refused.
 const (
-	stateFormat  = 3
+	stateFormat  = 4
 	oldestFormat = 2
 
 	formatPacked = 3 // the first that packs what keys hold, see packer
+	formatHeld   = 4 // the first that knows items that must not go early, see plan.Expiring
 )
 
 // checkFormat refuses a format that this version does not read, of what, which lies in dir.

@@ -132,9 +132,9 @@ type gauges struct {
 	e   *Engine
 	all []*prometheus.Desc
 
-	epoch, lag, lagSeconds, outbox, state, watermark, backpressure, committed *prometheus.Desc
-	stageKeys, stageItems, stageBytes                                         *prometheus.Desc
-	sinkRows, sinkBytes, sinkEpochs, sinkSeconds, sinkRejected                *prometheus.Desc
+	epoch, lag, lagSeconds, outbox, state, watermark, backpressure, committed, dropped *prometheus.Desc
+	stageKeys, stageItems, stageBytes                                                  *prometheus.Desc
+	sinkRows, sinkBytes, sinkEpochs, sinkSeconds, sinkRejected                         *prometheus.Desc
 }
 
 func newGauges(e *Engine) *gauges {
@@ -155,7 +155,9 @@ func newGauges(e *Engine) *gauges {
 		watermark:    desc("watermark_seconds", "Event-time watermark, since 1970; 0 when there is none yet."),
 		backpressure: desc("backpressure", "1 while the outbox is over its limit: nothing is read."),
 		committed:    desc("commit_timestamp_seconds", "When an epoch was last committed, since 1970; absent when this process has committed none."),
-		stageKeys:    desc("stage_keys", "Keys that a stage has a value for.", "stage"),
+		dropped: desc("dropped_items",
+			"Items of lists that left before their time for the limit of what expires, since the job's first start: records that are no longer corrected."),
+		stageKeys: desc("stage_keys", "Keys that a stage has a value for.", "stage"),
 		stageItems: desc("stage_items",
 			"Items in a stage's lists, by what: items are records that wait, expiring ones may still be corrected.", "stage", "what"),
 		stageBytes:   desc("stage_bytes", "State of a stage, before compression, by what: values, items or expiring.", "stage", "what"),
@@ -196,6 +198,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	if !p.CommittedAt.IsZero() {
 		send(g.committed, float64(p.CommittedAt.UnixMicro())/1e6)
 	}
+	send(g.dropped, float64(p.Dropped))
 	for _, s := range p.Stages {
 		send(g.stageKeys, float64(s.Keys), s.Name)
 		send(g.stageItems, float64(s.Items), s.Name, "items")

@@ -30,6 +30,7 @@ type Progress struct {
 	Rows      int64 // rows put out
 	Collapsed int64 // rows left out for a higher revision in the same epoch
 	Fired     int64 // timers fired
+	Dropped   int64 // list items that left before their time, see Config.ExpiringLimit
 
 	Stages       []StageProgress // with state, in order of names
 	Sinks        []SinkProgress
@@ -153,7 +154,7 @@ func (r epochRecord) progress() Progress {
 	p := Progress{
 		Version: r.Version, Lineage: r.Lineage, Epoch: r.Epoch, Offsets: maps.Clone(r.Offsets), Seeding: r.Seeding,
 		Processing: r.Processing, Watermark: r.Watermark,
-		Read: r.Read, Skipped: r.Skipped, Rows: r.Rows, Collapsed: r.Collapsed, Fired: r.Fired,
+		Read: r.Read, Skipped: r.Skipped, Rows: r.Rows, Collapsed: r.Collapsed, Fired: r.Fired, Dropped: r.Dropped,
 		NextTimer: math.MaxInt64,
 	}
 	for _, t := range r.Newest {

@@ -39,7 +39,8 @@ type epochRecord struct {
 	Rows       int64            `json:"rows"`
 	Collapsed  int64            `json:"collapsed"`
 	Fired      int64            `json:"fired"`
-	Rejected   map[string]int64 `json:"rejected"` // by sink
+	Dropped    int64            `json:"dropped,omitempty"` // expiring items
+	Rejected   map[string]int64 `json:"rejected"`          // by sink
 
 	Sizes map[uint16]stageSize `json:"sizes"` // by the stage's id
 }

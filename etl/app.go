@@ -276,7 +276,7 @@ func (p *program) plan() *plan.Plan {
 	out.Stages = append(out.Stages, plan.Stage{
 		Name: "base", Doc: "keeps the events of records that may be corrected", To: to(p.mapStage), Keyed: p.base,
 		Key: "id", Format: fmt.Sprintf("documents %d", baseFormat),
-		ListTags: []uint8{tagRecord, tagFailed, tagExtend},
+		ListTags: []uint8{tagRecord, tagFailed, tagExtend, tagHold},
 	})
 	out.Stages = append(out.Stages, plan.Stage{Name: "map", Doc: "runs the app's Map", Stateless: p.mapRows})
 	out.Tables = append(out.Tables, plan.Table{
@@ -296,4 +296,5 @@ const (
 	tagWithdraw                  // a dead letter that goes: its record is replayed
 	tagKeep                      // the documents that a record began with
 	tagExtend                    // they are needed longer
+	tagHold                      // they are needed longer, whatever happens: the record waits
 )

@@ -17,7 +17,9 @@ import (
 //	join ── light record ──▶ join … ──▶ base ── whole record ──▶ map when it is corrected
 //
 // Base forgets documents by itself. Whoever makes a light record, or lets one wait, says until when they are needed; a light
-// record that passes prolongs them by the longest CorrectFor of its table.
+// record that passes prolongs them by the longest CorrectFor of its table. A runner may have to forget early (plan.Expiring): it then
+// forgets light records in lists no later than what base has for them, as they are listed no longer than that. One that waits is not
+// forgotten, and so base holds its documents.
 
 const baseFormat = 1
 
@@ -82,14 +84,17 @@ func (p *program) base(clock plan.Clock, keys []*plan.Key, out *plan.Output) {
 				have = old
 			}
 		}
-		until := have.until
+		until, hold := have.until, int64(0)
 		for i := range k.Inputs {
-			if in := &k.Inputs[i]; in.Tag == tagKeep || in.Tag == tagExtend {
+			switch in := &k.Inputs[i]; in.Tag {
+			case tagKeep, tagExtend:
 				told := keptOf(in)
 				until = max(until, told.until)
 				if have.docs == nil {
 					have = &kept{source: told.source, docs: told.docs}
 				}
+			case tagHold:
+				hold = max(hold, keptOf(in).until)
 			}
 		}
 		if have.docs == nil {
@@ -111,9 +116,13 @@ func (p *program) base(clock plan.Clock, keys []*plan.Key, out *plan.Output) {
 			}
 			until = max(until, clock.Processing+p.byName[f.table].correctFor.Microseconds())
 		}
-		if until > have.until {
+		if hold > 0 {
+			item := kept{hold, have.source, have.docs}
+			k.AppendUntil = append(k.AppendUntil, plan.Expiring{Item: item.Append(nil), Until: hold, Hold: true})
+		}
+		if until > max(have.until, hold) {
 			item := kept{until, have.source, have.docs}
-			k.AppendUntil = []plan.Expiring{{Item: item.Append(nil), Until: until}}
+			k.AppendUntil = append(k.AppendUntil, plan.Expiring{Item: item.Append(nil), Until: until})
 		}
 	}
 }
@@ -216,7 +225,8 @@ func (c *joinCall) keepBase(t *transformer, j *Join, f *flow) int64 {
 	return until
 }
 
-// extendBase tells base until when the documents of a light record are needed that does not pass there.
-func (p *program) extendBase(f *flow, until int64, out emitter) {
-	out.add(p.baseStage, plan.Element{Key: f.id[:], Time: f.eventTime, Tag: tagExtend, Message: &kept{until: until}})
+// extendBase tells base until when the documents of a light record are needed that does not pass there: tagExtend of one that is
+// listed, tagHold of one that waits.
+func (p *program) extendBase(f *flow, tag uint8, until int64, out emitter) {
+	out.add(p.baseStage, plan.Element{Key: f.id[:], Time: f.eventTime, Tag: tag, Message: &kept{until: until}})
 }

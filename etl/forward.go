@@ -72,7 +72,7 @@ func (p *program) forward(t *transformer, f *flow, s *scratch, out emitter, tag 
 			p.withdraw(t, f, out)
 			out.count(t.counters.dropped, 1)
 			if f.light { // it stays subscribed without passing base
-				p.extendBase(f, s.now+t.correctFor.Microseconds(), out)
+				p.extendBase(f, tagExtend, s.now+t.correctFor.Microseconds(), out)
 			}
 			return place{drop: step + 1}
 		case DeadLetter:

@@ -267,7 +267,7 @@ func (c *joinCall) wait(t *transformer, j *Join, it *pending, before place) {
 	}
 	it.place = place{}
 	if it.flow.light { // it may come to base when it has waited in vain, and be corrected after that
-		c.p.extendBase(it.flow, it.until+t.correctFor.Microseconds()+1, c.out)
+		c.p.extendBase(it.flow, tagHold, it.until+t.correctFor.Microseconds()+1, c.out)
 	}
 }
 
@@ -399,6 +399,9 @@ func (c *joinCall) giveUp(t *transformer, j *Join, it *pending) {
 		c.keepBase(t, j, it.flow)
 		c.out.add(c.p.mapStageOf(next), failed(next, failure{"join", []string{reason}}))
 	case Drop:
+		if it.flow.light { // it stays listed without passing base
+			c.p.extendBase(it.flow, tagExtend, c.now+t.correctFor.Microseconds(), c.out)
+		}
 		c.keepBase(t, j, it.flow)
 		it.dropFlag = true
 		c.out.count(t.counters.dropped, 1)

@@ -2,6 +2,7 @@ package etl_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -47,7 +48,12 @@ func run(c *oracletest.Case) (err error) {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return c.Run(inMemory)
+	drops := rand.New(rand.NewPCG(c.Seed, 3))
+	return c.Run(func(p *plan.Plan) oracletest.Runner {
+		j := inMemory(p)
+		j.Drop = func() int64 { return c.Drop(j.Now, drops) }
+		return j
+	})
 }
 
 // seeds returns the first and the last seed to run.
@@ -78,7 +84,7 @@ type memoryJob struct {
 	rows  []plan.Row
 }
 
-func inMemory(p *plan.Plan) oracletest.Runner {
+func inMemory(p *plan.Plan) *memoryJob {
 	j := &memoryJob{}
 	j.Job = etltest.New(j.watch(p))
 	return j

@@ -2,6 +2,7 @@ package etl_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -121,4 +122,38 @@ func TestRecordIsFetchedBackThroughAJoinWithoutCorrections(t *testing.T) {
 	require.Equal(t, "right", *ptr(only(t, j.Rows("links"))["ref"]))
 	require.Equal(t, int64(0), j.Counters["table.links.rows"], "its first revision went back before it was a row")
 	require.Equal(t, int64(1), j.Counters["table.links.corrections"])
+}
+
+// A corrected record that waits for another entity in vain, is dropped late, and is corrected after all: its event is still there.
+func TestCorrectedAfterALateDrop(t *testing.T) {
+	t.Parallel()
+	j := job(t, chain(etl.Events(caliper.OutcomeEvent), follow(0, "event.ref"), follow(1, "f0.ref").WaitFor(30*time.Minute).Else(etl.Drop)))
+	j.Feed(person("urn:a", "urn:b1", "", 8), person("urn:b1", "", "first", 8))
+	j.Feed(event(linkEvent))
+	j.Feed(person("urn:a", "urn:b2", "", 9)) // a better one, which leads to nobody
+	require.Empty(t, j.Rows("links"))
+	j.Now = j.Now.Add(3 * time.Hour) // nobody was there to drop it in time
+	j.Feed()
+	require.EqualValues(t, 1, j.Counters["table.links.dropped"])
+	j.Now = j.Now.Add(10 * time.Minute)
+	j.Feed(person("urn:b2", "", "second", 8))
+	require.Len(t, j.Rows("links"), 1)
+	require.Zero(t, j.Counters["table.links.dropped"])
+}
+
+// What is given up early for lack of space takes nothing with it that a waiting record needs.
+func TestWaitingOutlivesAnEarlyDrop(t *testing.T) {
+	t.Parallel()
+	j := job(t, chain(etl.Events(caliper.OutcomeEvent), follow(0, "event.ref"), follow(1, "f0.ref").WaitFor(30*time.Minute)))
+	j.Feed(person("urn:a", "urn:b1", "", 8), person("urn:b1", "", "first", 8))
+	j.Feed(event(linkEvent))
+	j.Feed(person("urn:a", "urn:b2", "", 9)) // a better one, which leads to nobody yet
+	require.Empty(t, j.Rows("links"))
+	j.Drop = func() int64 { return math.MaxInt64 }
+	j.Feed(person("urn:b2", "", "second", 8))
+	require.Len(t, j.Rows("links"), 1)
+	j.Feed(person("urn:a", "urn:b1", "", 10)) // the best, but the record is not listed any more
+	for _, row := range j.Rows("links") {
+		require.Equal(t, "second", row["ref"])
+	}
 }

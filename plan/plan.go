@@ -137,9 +137,13 @@ const MaxRev = 1<<54 - 1
 // A runner may be late with that, by an eighth of the item's life or more, so a stage must itself know which items it still minds.
 // It is never so early that a key whose timer was set for an instant before Until is called without the item, however late the
 // timer fires.
+//
+// A runner that is to hold no more than so much may let items go before their time, between epochs: of all stages alike, in order of
+// Until, an item with a later one and at least as long a life never before another. What is held is spared.
 type Expiring struct {
 	Item  []byte
 	Until int64 // processing time, in microseconds since 1970
+	Hold  bool  // the item must not go before its time
 }
 
 // Row is one revision of one row of a table.

@@ -149,7 +149,7 @@ func (s *stack) newJob(p program, i control.Instance) *stackJob {
 		Instance: j.instance,
 		Dir:      s.cfg.dir.join("jobs", id), Savepoints: s.cfg.dir.join(savepointsDir, id), Seed: i.Seed,
 		Brokers: s.brokers, Security: s.cfg.security, Lake: artifact.Lake{Dir: s.cfg.dir.join("lake"), Warehouse: s.cfg.warehouse, S3: s.cfg.s3, Catalog: s.cfg.catalog},
-		Flush:     s.cfg.flush,
+		Flush: s.cfg.flush, Corrections: s.cfg.corrections * 1e6,
 		LogFormat: s.cfg.logFormat, LogLevel: s.cfg.logLevel, Traces: s.cfg.tracing(),
 	}
 	if i.Line == rawLine {

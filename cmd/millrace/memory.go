@@ -30,6 +30,8 @@ const (
 	defaultJobMemory = 120  // MB
 	leastJobMemory   = 80
 
+	defaultCorrections = 16_384 // MB
+
 	// leastCollected is what the Go part of the stack's own process needs, in bytes.
 	leastCollected = 70e6
 

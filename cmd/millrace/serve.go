@@ -83,6 +83,7 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	f.DurationVar(&cfg.flush, "flush", time.Minute, "how long rows gather for one snapshot of the lake")
 	f.Int64Var(&cfg.memory, "memory", defaultMemory, "MB of memory that the process and those of its jobs may hold")
 	f.Int64Var(&cfg.jobMemory, "job-memory", defaultJobMemory, "MB of --memory for the process of each job; one that holds three times as much is ended, and started again")
+	f.Int64Var(&cfg.corrections, "job-corrections", defaultCorrections, "MB of records, before compression, that the state of each job may hold for CorrectFor alone; beyond it the oldest are not corrected any more")
 	f.IntVar(&cfg.restarts, "job-restarts", defaultRestarts, "how often a job that fails is started again by itself within ten minutes, before it is FAILED")
 	f.BoolVar(&cfg.tableTopics, "table-topics", false, "publish the tables to topics of the log too: table.<namespace>.<table>; the first run decides")
 	f.StringVar(&cfg.traces, "traces", "", "URL of an OpenTelemetry collector to send traces to, by OTLP over HTTP, such as http://127.0.0.1:4318; none are made without")
@@ -176,6 +177,9 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	}
 	if cfg.jobMemory < leastJobMemory {
 		return usagef("--job-memory %d: want %d MB or more", cfg.jobMemory, leastJobMemory)
+	}
+	if cfg.corrections < 1 {
+		return usagef("--job-corrections %d: want 1 MB or more", cfg.corrections)
 	}
 	if least := memoryFor(2 * cfg.jobMemory); cfg.memory < least {
 		return usagef("--memory %d: want %d MB or more", cfg.memory, least)

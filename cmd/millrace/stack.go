@@ -61,6 +61,7 @@ type stackConfig struct {
 	flush       time.Duration     // of the lake
 	memory      int64             // MB that this process and those of the jobs may hold
 	jobMemory   int64             // MB of them for each job
+	corrections int64             // MB of records that each job keeps to correct their rows
 	tableTopics bool              // whether the ETL job's tables go to topics of the log too
 	logFormat   string            // text or json; empty: text
 	traces      string            // URL of what takes traces; empty: there are none

@@ -20,6 +20,9 @@ type Job struct {
 	Now      time.Time // processing time; it moves by Advance
 	Counters map[string]int64
 
+	// Drop, when it is set, is asked before each epoch until when items that expire go before their time, see plan.Expiring.
+	Drop func() int64
+
 	stages []map[string]*state
 	rows   []map[string]plan.Row
 	offset int64
@@ -94,6 +97,9 @@ func (j *Job) epoch(items []record.Item) {
 	if next, ok := j.nextTimer(); ok {
 		expire = min(expire, next)
 	}
+	if j.Drop != nil {
+		j.drop(j.Drop())
+	}
 	for i, s := range p.Stages {
 		if s.Stateless != nil {
 			s.Stateless(encoded(out.Sent[i]), out)
@@ -111,6 +117,15 @@ func (j *Job) epoch(items []record.Item) {
 	for _, r := range out.Rows {
 		if old, ok := j.rows[r.Table][r.ID]; !ok || r.Rev >= old.Rev {
 			j.rows[r.Table][r.ID] = r
+		}
+	}
+}
+
+// drop lets the items that expire until then go, except what is held.
+func (j *Job) drop(until int64) {
+	for _, keys := range j.stages {
+		for _, s := range keys {
+			s.expiring = slices.DeleteFunc(s.expiring, func(x plan.Expiring) bool { return x.Until <= until && !x.Hold })
 		}
 	}
 }

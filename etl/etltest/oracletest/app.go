@@ -138,7 +138,7 @@ func pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
 func randomApp(r *rand.Rand, f family) app {
 	a := app{harvest: r.IntN(4) > 0}
 	for i := range 1 + r.IntN(3) {
-		t := table{name: fmt.Sprintf("t%d", i), entity: r.IntN(4) == 0}
+		t := table{name: fmt.Sprintf("t%d", i), entity: r.IntN(4) == 0 && f != short}
 		docs := []string{t.base()}
 		switch {
 		case t.entity:

@@ -61,10 +61,10 @@ func (c *Case) Run(start func(*plan.Plan) Runner) error {
 				items[k] = c.item(d)
 				came = append(came, arrival{items[k], phase})
 			}
-			if !j.Feed(s.advance, items...) && c.family == once {
+			if !j.Feed(s.advance, items...) && c.family.epochal() {
 				exact = false
 			}
-			if c.family == once {
+			if c.family.epochal() {
 				phase++
 			}
 		}
@@ -78,7 +78,7 @@ func (c *Case) Run(start func(*plan.Plan) Runner) error {
 		}
 		err := c.invariants(p, j, s.settle)
 		if err == nil && exact {
-			err = c.compare(p, j, model(c.app, came, s.settle, c.family == once))
+			err = c.compare(p, j, model(c.app, came, s.settle, c.family.epochal()))
 		}
 		if err != nil {
 			return fmt.Errorf("after step %d: %w", i+1, err)

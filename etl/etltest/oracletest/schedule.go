@@ -3,6 +3,7 @@ package oracletest
 import (
 	"fmt"
 	"iter"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -18,10 +19,14 @@ const (
 	within family = iota // everything arrives within every WaitFor and CorrectFor
 	phases               // phases lie further apart than those; inside one, WaitFor may pass, CorrectFor not
 	once                 // as within, but nothing is ever corrected: a join is made when it first can be, and each epoch is a phase
+	short                // as once, with joins that would correct, but nothing is kept for that from one epoch to the next
 	chaos                // anything goes: only the invariants are looked at, not the tables
 )
 
-func (f family) String() string { return [...]string{"within", "phases", "once", "chaos"}[f] }
+func (f family) String() string { return [...]string{"within", "phases", "once", "short", "chaos"}[f] }
+
+// epochal reports whether each epoch is a phase, in which joins are made once for all.
+func (f family) epochal() bool { return f == once || f == short }
 
 // Case is one universe of records, an app, and one schedule in which the records arrive.
 type Case struct {
@@ -52,7 +57,7 @@ const far = 20_000 * time.Hour
 func New(seed uint64, size int) *Case {
 	c := &Case{Seed: seed, IDs: map[string]string{}}
 	r := rand.New(rand.NewPCG(seed/3, uint64(size)))
-	c.family = pick(r, within, within, phases, phases, phases, once, chaos)
+	c.family = pick(r, within, within, phases, phases, phases, once, short, chaos)
 	c.app = randomApp(r, c.family)
 	c.items = randomItems(r, size)
 	c.schedule(rand.New(rand.NewPCG(seed, 1)))
@@ -61,6 +66,22 @@ func New(seed uint64, size int) *Case {
 
 // Timeless reports whether everything arrives within every WaitFor and CorrectFor, so that the final tables depend on the records alone.
 func (c *Case) Timeless() bool { return c.family == within }
+
+// Drop returns until when a runner is to let items that expire go before their time, before an epoch at the given instant; 0 for none.
+func (c *Case) Drop(now time.Time, r *rand.Rand) int64 {
+	switch c.family {
+	case short:
+		return math.MaxInt64
+	case chaos:
+		if r.IntN(3) == 0 {
+			return now.Add(pick(r, time.Minute, time.Hour, 2*time.Hour, 20*time.Hour, 1000*time.Hour, far)).UnixMicro()
+		}
+	}
+	return 0
+}
+
+// Drops reports whether a runner may let items that expire go before their time: the tables are not compared then.
+func (c *Case) Drops() bool { return c.family == short || c.family == chaos }
 
 func (c *Case) schedule(r *rand.Rand) {
 	count := 1
@@ -96,7 +117,7 @@ func (c *Case) schedule(r *rand.Rand) {
 				jump = 0
 			}
 		}
-		if c.family == within || c.family == once {
+		if c.family == within || c.family.epochal() {
 			c.steps = append(c.steps, step{}) // an empty step: look at what is there
 		}
 		c.steps = append(c.steps, step{settle: true})
