@@ -155,4 +155,7 @@ var migrations = []string{
 		began INTEGER NOT NULL,
 		used INTEGER NOT NULL
 	) STRICT`,
+
+	// Tokens may be bound to one account; empty: to none.
+	`ALTER TABLE tokens ADD COLUMN account TEXT NOT NULL DEFAULT ''`,
 }

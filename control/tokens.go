@@ -20,6 +20,7 @@ type Token struct {
 	ID      string // names the token without giving it away; set by Add
 	Name    string
 	Role    Role
+	Account string    // the tenant that it is bound to: it sees nothing of another one; empty: it is not bound
 	Expires time.Time // it is unknown from then on; zero: never
 	Created time.Time // set by Add
 	Used    time.Time // the last time, to the hour; zero: never
@@ -40,7 +41,26 @@ func newTokens(db *sql.DB) *Tokens {
 	return t
 }
 
-// Add makes a token and returns its secret, which cannot be had again. The error matches ErrTokenExists if the name is taken.
+// System is the account of the apps that serve all tenants. It is no tenant: no token is bound to it.
+const System = "system"
+
+// checkAccount returns an error unless somebody of a role can be bound to an account. There need be nothing of it yet.
+func checkAccount(account string, role Role) error {
+	switch {
+	case account == "":
+		return nil
+	case !word.MatchString(account):
+		return fmt.Errorf("account %q is not a word: use 1 to 64 letters, digits, _ and -, beginning with a letter or digit, as the sensor keys of the account do", account)
+	case account == System:
+		return fmt.Errorf("account %s is that of the apps that serve all accounts: name the account of a tenant, or none", System)
+	case role >= Admin:
+		return fmt.Errorf("an admin is not bound to an account: choose the role %s or less, or leave account %s out", Operator, account)
+	}
+	return nil
+}
+
+// Add makes a token and returns its secret, which cannot be had again. The error matches ErrTokenExists if the name is taken. A token of an admin is not
+// bound to an account: what admins do concerns all.
 func (t *Tokens) Add(ctx context.Context, token Token) (secret string, err error) {
 	switch {
 	case !word.MatchString(token.Name):
@@ -50,13 +70,16 @@ func (t *Tokens) Add(ctx context.Context, token Token) (secret string, err error
 	case !token.Expires.IsZero() && !token.Expires.After(time.Now()):
 		return "", fmt.Errorf("token %s would have expired before it was made", token.Name)
 	}
+	if err := checkAccount(token.Account, token.Role); err != nil {
+		return "", fmt.Errorf("add token %s: %w", token.Name, err)
+	}
 	expires := int64(0)
 	if !token.Expires.IsZero() {
 		expires = token.Expires.UnixMicro()
 	}
 	secret, id, hash := t.secrets.create()
-	result, err := t.db.ExecContext(ctx, `INSERT INTO tokens (id, hash, name, role, expires, created) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING`,
-		id, hash[:], token.Name, token.Role, expires, time.Now().UnixMicro())
+	result, err := t.db.ExecContext(ctx, `INSERT INTO tokens (id, hash, name, role, account, expires, created) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING`,
+		id, hash[:], token.Name, token.Role, token.Account, expires, time.Now().UnixMicro())
 	if err != nil {
 		return "", fmt.Errorf("add token %s: %w", token.Name, err)
 	}
@@ -98,7 +121,7 @@ func (t *Tokens) use(ctx context.Context, id string, now time.Time) {
 }
 
 func (t *Tokens) read(ctx context.Context) ([]hashed[Token], error) {
-	rows, err := t.db.QueryContext(ctx, `SELECT id, hash, name, role, expires, used, created FROM tokens ORDER BY created, id`)
+	rows, err := t.db.QueryContext(ctx, `SELECT id, hash, name, role, account, expires, used, created FROM tokens ORDER BY created, id`)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +134,7 @@ func (t *Tokens) read(ctx context.Context) ([]hashed[Token], error) {
 			created, expires, used int64
 		)
 		token := &found.value
-		if err := rows.Scan(&token.ID, &hash, &token.Name, &token.Role, &expires, &used, &created); err != nil {
+		if err := rows.Scan(&token.ID, &hash, &token.Name, &token.Role, &token.Account, &expires, &used, &created); err != nil {
 			return nil, err
 		}
 		if err := found.setHash("token "+token.Name, hash); err != nil {

@@ -84,3 +84,32 @@ func TestTokens(t *testing.T) {
 	_, err = tokens.Add(t.Context(), control.Token{Name: "trino", Role: control.Operator})
 	require.NoError(t, err, "the name is free again")
 }
+
+// A token is bound to an account of a tenant, of whom there need be nothing, and never with the role of an admin.
+func TestBoundTokens(t *testing.T) {
+	t.Parallel()
+	tokens := openTokens(t, filepath.Join(t.TempDir(), "keys.db"))
+	secret, err := tokens.Add(t.Context(), control.Token{Name: "district", Role: control.Operator, Account: "deepthought"})
+	require.NoError(t, err)
+	found, err := tokens.Lookup(t.Context(), secret)
+	require.NoError(t, err)
+	require.Equal(t, "deepthought", found.Account)
+	for _, c := range []struct {
+		account string
+		role    control.Role
+		says    string
+	}{
+		{"deep thought", control.Viewer, `add token x: account "deep thought" is not a word: use 1 to 64 letters, digits, _ and -`},
+		{"a:b", control.Viewer, `add token x: account "a:b" is not a word`},
+		{"' OR 1=1", control.Viewer, "is not a word"},
+		{strings.Repeat("a", 65), control.Viewer, "is not a word"},
+		{"system", control.Viewer, "add token x: account system is that of the apps that serve all accounts: name the account of a tenant, or none"},
+		{"deepthought", control.Admin, "add token x: an admin is not bound to an account: choose the role operator or less, or leave account deepthought out"},
+	} {
+		_, err := tokens.Add(t.Context(), control.Token{Name: "x", Role: c.role, Account: c.account})
+		require.ErrorContains(t, err, c.says)
+	}
+	list, err := tokens.List(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 1, "none of the others was added")
+}

@@ -24,7 +24,7 @@ import (
 )
 
 // system is the tenant of apps that serve all tenants, and the name of who does what nobody asked for.
-const system = "system"
+const system = control.System
 
 // etlLine is the app that has data versions.
 var etlLine = control.Line{Program: lms.App.Name, Account: system, Env: system}

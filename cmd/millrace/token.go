@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -24,12 +25,14 @@ func tokenAddCommand() *cobra.Command {
 		Use:   "add",
 		Short: "Make a token and print it, once",
 		Long: `Make a token and print it. Who has it may do what its role may: a viewer sees the console's overview and /metrics, an analyst all tables too, of all tenants, an operator
-changes what runs, an admin may do everything. Only its hash is kept: a token that is lost is revoked and replaced by another.`,
+changes what runs, an admin may do everything. With --account it is bound to one tenant: it sees what is of that account, and nothing of another one nor of the
+stack as a whole. An admin is not bound. Only its hash is kept: a token that is lost is revoked and replaced by another.`,
 		Args: exactArgs(),
 	}
 	token := control.Token{}
 	cmd.Flags().StringVar(&token.Name, "name", "", "what the token is called, such as the program or the person that gets it")
 	role := cmd.Flags().String("role", control.Analyst.String(), "viewer, analyst, operator or admin")
+	cmd.Flags().StringVar(&token.Account, "account", "", "the tenant that it is bound to, of whom there need be nothing yet; default: none, and it sees all")
 	expires := cmd.Flags().Duration("expires", 0, "how long it is good, such as 2160h; default: until it is revoked")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if token.Name == "" {
@@ -45,7 +48,7 @@ changes what runs, an admin may do everything. Only its hash is kept: a token th
 			token.Expires = time.Now().Add(*expires)
 		}
 		return withStore(cmd, func(store *control.Store) error {
-			return audited(cmd.Context(), store, "add token", token.Name+", "+token.Role.String(), func() error {
+			return audited(cmd.Context(), store, "add token", token.Name+", "+roleOf(token), func() error {
 				secret, err := store.Tokens.Add(cmd.Context(), token)
 				if err == nil {
 					fmt.Fprintln(cmd.OutOrStdout(), secret)
@@ -55,6 +58,14 @@ changes what runs, an admin may do everything. Only its hash is kept: a token th
 		})
 	}
 	return cmd
+}
+
+// roleOf is what a token may do, and where, for the audit log.
+func roleOf(token control.Token) string {
+	if token.Account == "" {
+		return token.Role.String()
+	}
+	return token.Role.String() + " of account " + token.Account
 }
 
 func tokenListCommand() *cobra.Command {
@@ -72,9 +83,9 @@ func tokenListCommand() *cobra.Command {
 				return at.Format(time.RFC3339)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tROLE\tCREATED\tEXPIRES\tUSED")
+			fmt.Fprintln(w, "NAME\tROLE\tACCOUNT\tCREATED\tEXPIRES\tUSED")
 			for _, t := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Name, t.Role, date(t.Created), date(t.Expires), date(t.Used))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", t.Name, t.Role, cmp.Or(t.Account, "–"), date(t.Created), date(t.Expires), date(t.Used))
 			}
 			return w.Flush()
 		})
