@@ -4,7 +4,10 @@
 // forgotten. Who asks shows a token, as a bearer token, or as the password of HTTP's basic authentication, which browsers ask people for.
 // Who shows none is anonymous, and has the role that Config gives to nobody in particular: none at all on addresses that others reach.
 //
-// It keeps nothing: control has the tokens. It does not know tenants, of whose data a role may see all.
+// Who is bound to an account reaches no route but those whose scope is Tenant: what answers there shows what is of that account, and nothing else. A route
+// that says nothing of its scope is of the stack as a whole, and refused.
+//
+// It keeps nothing: control has the tokens.
 package access
 
 import (
@@ -26,9 +29,15 @@ type Principal struct {
 	Name string
 	Role control.Role
 
+	// Account is the tenant that they are bound to: what is of another one does not exist for them. Empty: they are not bound.
+	Account string
+
 	// Local is whoever may read the data directory of the process: they say themselves who they are.
 	Local bool
 }
+
+// Sees reports whether what belongs to an account exists for the principal.
+func (p Principal) Sees(account string) bool { return p.Account == "" || p.Account == account }
 
 type key struct{}
 
@@ -41,11 +50,20 @@ func From(ctx context.Context) Principal {
 // With is a context in which somebody asks.
 func With(ctx context.Context, p Principal) context.Context { return context.WithValue(ctx, key{}, p) }
 
+// Scope says whose things a route is about.
+type Scope int
+
+const (
+	System Scope = iota // the stack's: who is bound to an account is refused
+	Tenant              // the tenants': its handler shows who is bound to an account what is of it alone, and answers for the rest as if it were not there
+)
+
 // Route is a pattern of http.ServeMux, who may ask there, and what answers. A pattern without a method is for all of them.
 type Route struct {
 	Pattern string
 	Least   control.Role // 0: everybody; what answers has its own way to know who asks, or nothing to hide
 	Named   bool         // not who is anonymous, whatever role that has
+	Scope   Scope        // ignored when Least is 0
 	Shows   bool         // it takes GET alone, and tells everybody so who asks otherwise: a sensor that has the wrong address
 	Handler http.Handler
 }
@@ -115,6 +133,8 @@ func (c Config) guard(route Route) http.Handler {
 			}
 		}
 		switch {
+		case p.Account != "" && route.Scope != Tenant:
+			refuse(w, http.StatusForbidden, fmt.Sprintf("%s is bound to account %s, and this is of the stack as a whole: ask with a token that is not bound to an account", p.Name, p.Account))
 		case secret == "" && (route.Named || p.Role < route.Least) && c.Session != nil && isPage(r):
 			http.Redirect(w, r, SignInPath+"?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
 		case secret == "" && (route.Named || p.Role < route.Least):

@@ -23,8 +23,11 @@ func TestGuard(t *testing.T) {
 	var asked access.Principal
 	answers := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = access.From(r.Context()) })
 	jane := access.Principal{Name: "jane", Role: control.Analyst}
+	bound := access.Principal{Name: "district", Role: control.Operator, Account: "deepthought"}
 	mux := access.Config{Anonymous: control.Viewer, Find: func(_ context.Context, secret string) (access.Principal, error) {
 		switch secret {
+		case "district's":
+			return bound, nil
 		case "jane's":
 			return jane, nil
 		case "disk":
@@ -37,6 +40,8 @@ func TestGuard(t *testing.T) {
 		{Pattern: "/page", Least: control.Viewer, Shows: true, Handler: answers},
 		{Pattern: "/named", Least: control.Viewer, Named: true, Handler: answers},
 		{Pattern: "/rows", Least: control.Analyst, Handler: answers},
+		{Pattern: "/own", Least: control.Viewer, Scope: access.Tenant, Handler: answers},
+		{Pattern: "/ordered", Least: control.Admin, Scope: access.Tenant, Handler: answers},
 		{Pattern: "/changed", Least: control.Operator, Handler: answers},
 	})
 	anonymous := access.Principal{Name: "anonymous", Role: control.Viewer}
@@ -72,6 +77,13 @@ func TestGuard(t *testing.T) {
 		{"/rows", "", 401, access.Principal{}, "'millrace token add --role analyst' makes one"},
 		{"/rows", bearer("jane's"), 200, jane, ""},
 		{"/rows", "Basic YW55Ym9keTpqYW5lJ3M=", 200, jane, ""}, // anybody:jane's
+		{"/own", bearer("district's"), 200, bound, ""},
+		{"/own", bearer("jane's"), 200, jane, ""},
+		{"/own", "", 200, anonymous, ""},
+		{"/ordered", bearer("district's"), 403, access.Principal{}, "this takes the role admin, and district is operator"},
+		{"/seen", bearer("district's"), 403, access.Principal{}, "district is bound to account deepthought, and this is of the stack as a whole: ask with a token that is not bound"},
+		{"/changed", bearer("district's"), 403, access.Principal{}, "district is bound to account deepthought"},
+		{"/open", bearer("district's"), 200, access.Principal{}, ""},
 		{"/changed", bearer("jane's"), 403, access.Principal{}, "this takes the role operator, and jane is analyst"},
 	} {
 		asked = access.Principal{}
