@@ -262,7 +262,7 @@ func (s *stack) Apps(ctx context.Context) ([]api.App, error) {
 			return nil, err
 		}
 		out := api.App{
-			Name: a.line.Program, Version: a.version, Description: a.descriptor.Description, Singleton: !a.descriptor.Versioned, SourceTypes: a.sourceTypes,
+			Name: a.line.Program, Account: a.line.Account, Version: a.version, Description: a.descriptor.Description, Singleton: !a.descriptor.Versioned, SourceTypes: a.sourceTypes,
 			Descriptor: a.descriptor, Instances: []api.Instance{},
 		}
 		for _, in := range all {
@@ -493,7 +493,7 @@ func (s *stack) runJob(ctx context.Context, j *stackJob) {
 
 // shown tells who looks that the state of a job may be another.
 func (s *stack) shown(j *stackJob) {
-	s.events.Say(api.Changed{App: j.instance.Program, DataVersion: j.instance.DataVersion, State: string(j.state()), UpdatedBy: system})
+	s.events.Say(api.Changed{App: j.instance.Program, Account: j.instance.Account, DataVersion: j.instance.DataVersion, State: string(j.state()), UpdatedBy: system})
 }
 
 func (s *stack) sayFailed(j *stackJob) func(error) {

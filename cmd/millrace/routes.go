@@ -23,8 +23,7 @@ func (s *stack) routes() []access.Route {
 		{Pattern: "/logout", Handler: s.console},
 		{Pattern: "/setup", Handler: s.console},
 		{Pattern: "/account", Handler: s.console},
-		{Pattern: "GET " + api.SpecPath, Handler: s.operators},
-		{Pattern: api.EventsPath, Least: control.Viewer, Shows: true, Handler: &s.events},
+		{Pattern: api.EventsPath, Least: control.Viewer, Scope: access.Tenant, Shows: true, Handler: &s.events},
 		{Pattern: "/", Least: control.Viewer, Shows: true, Handler: s.console},
 		{Pattern: "/metrics", Least: control.Viewer, Handler: http.HandlerFunc(s.serveMetrics)},
 		{Pattern: "/tables/", Least: control.Analyst, Handler: s.console}, // rows are of people
@@ -33,11 +32,7 @@ func (s *stack) routes() []access.Route {
 		{Pattern: auditPath, Least: control.Admin, Named: true, Handler: http.HandlerFunc(s.serveAudit)},
 		{Pattern: profilePath, Least: control.Admin, Named: true, Handler: s.profiles()},
 	}
-	for _, path := range []string{api.Path, api.Path + "/", api.OperationsPath + "/", api.ArtifactsPath, api.BlockersPath, api.BlockersPath + "/"} {
-		all = append(all,
-			access.Route{Pattern: "GET " + path, Least: control.Viewer, Handler: s.operators},
-			access.Route{Pattern: path, Least: control.Operator, Named: true, Handler: s.operators})
-	}
+	all = append(all, s.operators.Routes()...)
 	for _, path := range s.collector.Paths() {
 		all = append(all, access.Route{Pattern: path, Handler: s.collector}) // sensors have keys of their own
 	}
@@ -64,7 +59,7 @@ func (s *stack) who(ctx context.Context, secret string) (access.Principal, error
 	if errors.Is(err, control.ErrUnknownToken) {
 		err = access.ErrUnknown
 	}
-	return access.Principal{Name: t.Name, Role: t.Role}, err
+	return access.Principal{Name: t.Name, Role: t.Role, Account: t.Account}, err
 }
 
 // authorize returns an error unless a token may read the lake's tables.

@@ -344,7 +344,7 @@ func (s *stack) changed(i control.Instance) {
 		return
 	}
 	j.live(i.State, s.cfg.resources(i.Resources))
-	defer s.events.Say(api.Changed{App: i.Program, DataVersion: i.DataVersion, State: string(i.State), UpdatedBy: i.UpdatedBy})
+	defer s.events.Say(api.Changed{App: i.Program, Account: i.Account, DataVersion: i.DataVersion, State: string(i.State), UpdatedBy: i.UpdatedBy})
 	if i.State == "" {
 		s.mu.Lock()
 		s.etl = slices.DeleteFunc(s.etl, func(o *stackJob) bool { return o == j })

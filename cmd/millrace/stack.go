@@ -133,7 +133,7 @@ type stack struct {
 	apps       []app
 	plane      *control.Plane
 	events     api.Events
-	operators  http.Handler // what operators do
+	operators  *api.Handler // what operators do
 	secret     string       // that operators show
 	raw        *stackJob
 

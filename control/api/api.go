@@ -26,6 +26,9 @@
 // A POST below /instances, and to /rollback, is answered with 202 and the operation that was begun: it is recorded, and will be carried out. One with an Idempotency-Key that was
 // used before is answered with the operation that it was used for.
 //
+// Each address says whose things it is about, in endpoints: for who is bound to an account an app that is not of it, and what belongs to such an app, is not
+// there.
+//
 // It keeps nothing and knows no job.
 package api
 
@@ -56,6 +59,7 @@ const (
 // App is an app with its instances.
 type App struct {
 	Name        string   `json:"name"`
+	Account     string   `json:"account"` // whose it is; system: it serves all accounts
 	Version     string   `json:"version"`
 	Description string   `json:"description,omitempty"`
 	Singleton   bool     `json:"singleton,omitempty"` // it has one instance, which the system starts
@@ -201,10 +205,14 @@ type Config struct {
 // maxBody is how large a request may be, in bytes.
 const maxBody = 64 << 10
 
-type handler struct{ Config }
+// Handler answers the addresses of the API.
+type Handler struct {
+	Config
+	mux *http.ServeMux
+}
 
 // New returns the handler.
-func New(cfg Config) (http.Handler, error) {
+func New(cfg Config) (*Handler, error) {
 	if cfg.Service == nil {
 		return nil, errors.New("api: Config.Service is nil")
 	}
@@ -214,8 +222,8 @@ func New(cfg Config) (http.Handler, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	h := &handler{cfg}
 	mux := http.NewServeMux()
+	h := &Handler{cfg, mux}
 	endpoints := h.endpoints()
 	for _, e := range endpoints {
 		mux.HandleFunc(e.method+" "+e.path, func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, e.status, e.serve) })
@@ -232,7 +240,63 @@ func New(cfg Config) (http.Handler, error) {
 			return nil, fmt.Errorf("%w: %s %s", ErrNotFound, r.Method, r.URL.Path)
 		})
 	})
-	return mux, nil
+	return h, nil
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+// Routes are who may ask at which address: reading takes a viewer, and changing an operator.
+func (h *Handler) Routes() []access.Route {
+	all := []access.Route{{Pattern: "GET " + SpecPath, Handler: h}}
+	for _, e := range h.endpoints() {
+		r := access.Route{Pattern: e.method + " " + e.path, Least: control.Viewer, Scope: e.scope, Handler: h}
+		if e.method != http.MethodGet {
+			r.Least, r.Named = control.Operator, true
+		}
+		all = append(all, r)
+	}
+	for _, path := range []string{Path + "/", OperationsPath + "/", ArtifactsPath + "/", BlockersPath + "/"} { // what is no endpoint
+		all = append(all,
+			access.Route{Pattern: "GET " + path, Least: control.Viewer, Handler: h},
+			access.Route{Pattern: path, Least: control.Operator, Named: true, Handler: h})
+	}
+	return all
+}
+
+// apps are those that who asks sees.
+func (h *Handler) apps(r *http.Request) ([]App, error) {
+	all, err := h.Service.Apps(r.Context())
+	if p := access.From(r.Context()); p.Account != "" {
+		all = slices.DeleteFunc(slices.Clone(all), func(a App) bool { return !p.Sees(a.Account) })
+	}
+	return all, err
+}
+
+// owned returns an error unless the app of a request is there for who asks.
+func (h *Handler) owned(r *http.Request) error {
+	if access.From(r.Context()).Account == "" {
+		return nil
+	}
+	all, err := h.apps(r)
+	if err != nil {
+		return err
+	}
+	name := r.PathValue("app")
+	if !slices.ContainsFunc(all, func(a App) bool { return a.Name == name }) {
+		return fmt.Errorf("%w: there is no app %q", ErrNotFound, name)
+	}
+	return nil
+}
+
+// ofApp is an endpoint of an app that who asks sees.
+func (h *Handler) ofApp(f func(*http.Request) (any, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		if err := h.owned(r); err != nil {
+			return nil, err
+		}
+		return f(r)
+	}
 }
 
 // versioned checks the data version of a request.
@@ -246,7 +310,7 @@ func versioned(f func(r *http.Request, version string) (any, error)) func(*http.
 	}
 }
 
-func (h *handler) history(r *http.Request) (any, error) {
+func (h *Handler) history(r *http.Request) (any, error) {
 	before := int64(0)
 	if text := r.URL.Query().Get("before"); text != "" {
 		var err error
@@ -260,7 +324,7 @@ func (h *handler) history(r *http.Request) (any, error) {
 // longestWait is how long a request may wait for the end of an operation.
 const longestWait = time.Minute
 
-func (h *handler) operation(r *http.Request) (any, error) {
+func (h *Handler) operation(r *http.Request) (any, error) {
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	if err != nil {
 		return nil, fmt.Errorf("%w: there is no operation %q", ErrNotFound, r.PathValue("id"))
@@ -271,13 +335,25 @@ func (h *handler) operation(r *http.Request) (any, error) {
 			return nil, fmt.Errorf("%w: wait=%s: want a duration of at most %s, such as 30s", ErrInvalid, text, longestWait)
 		}
 	}
+	if p := access.From(r.Context()); p.Account != "" {
+		// Before the wait, which would tell that there is one.
+		now, cancel := context.WithTimeout(r.Context(), 0)
+		defer cancel()
+		op, err := h.Service.Operation(now, id)
+		if err == nil && !p.Sees(op.Account) || errors.Is(err, control.ErrUnknownOperation) {
+			err = fmt.Errorf("%w: there is no operation %d", ErrNotFound, id)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
 	return h.Service.Operation(ctx, id)
 }
 
 // do begins an operation.
-func (h *handler) do(r *http.Request, action control.Action) (any, error) {
+func (h *Handler) do(r *http.Request, action control.Action) (any, error) {
 	who := access.From(r.Context())
 	var ask Ask
 	if err := decode(r, &ask); err != nil {
@@ -286,6 +362,9 @@ func (h *handler) do(r *http.Request, action control.Action) (any, error) {
 	ask.Action, ask.Key, ask.Role = action, r.Header.Get("Idempotency-Key"), who.Role
 	if !who.Local {
 		ask.Who = who.Name
+	}
+	if who.Account != "" && ask.Key != "" {
+		ask.Key = who.Account + ":" + ask.Key // another account's operations are not found by their keys
 	}
 	version := r.PathValue("version")
 	if version != "" {
@@ -299,7 +378,11 @@ func (h *handler) do(r *http.Request, action control.Action) (any, error) {
 	if err := ask.check(); err != nil {
 		return nil, err
 	}
-	op, err := h.Service.Do(r.Context(), r.PathValue("app"), version, ask)
+	err := h.owned(r)
+	var op control.Operation
+	if err == nil {
+		op, err = h.Service.Do(r.Context(), r.PathValue("app"), version, ask)
+	}
 	return op, h.audited(r, control.Entry{
 		Who: ask.Who, Action: string(action), Subject: r.PathValue("app") + " " + cmp.Or(op.DataVersion, version), Reason: ask.Reason,
 		Outcome: fmt.Sprintf("operation %d", op.ID),
@@ -334,7 +417,7 @@ func decode(r *http.Request, into any) error {
 	return nil
 }
 
-func (h *handler) answer(w http.ResponseWriter, r *http.Request, status int, f func(*http.Request) (any, error)) {
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, status int, f func(*http.Request) (any, error)) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	body, err := f(r)

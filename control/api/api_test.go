@@ -25,7 +25,9 @@ type service struct {
 	err   error
 }
 
-func (s *service) Apps(context.Context) ([]api.App, error) { return []api.App{{Name: "a"}}, s.err }
+func (s *service) Apps(context.Context) ([]api.App, error) {
+	return []api.App{{Name: "a", Account: control.System}, {Name: "own", Account: "acme"}}, s.err
+}
 
 func (s *service) History(_ context.Context, app string, before int64) ([]control.Operation, error) {
 	return []control.Operation{{ID: before, DataVersion: app}}, s.err
@@ -46,7 +48,14 @@ func (s *service) Do(_ context.Context, app, version string, ask api.Ask) (contr
 
 func (s *service) Operation(ctx context.Context, id int64) (control.Operation, error) {
 	deadline, _ := ctx.Deadline()
-	return control.Operation{ID: id, Began: deadline}, s.err
+	op := control.Operation{ID: id, Began: deadline, Line: control.Line{Account: control.System}}
+	switch id {
+	case 404:
+		return control.Operation{}, control.ErrUnknownOperation
+	case 8:
+		op.Account = "acme"
+	}
+	return op, s.err
 }
 
 func (s *service) Artifacts(context.Context) ([]control.Artifact, error) {
@@ -86,7 +95,11 @@ func (s *service) Lift(_ context.Context, id int64, who string) (control.Blocker
 	return control.Blocker{ID: id}, s.err
 }
 
-const secret = "right"
+// secret is that of an admin, and bound that of somebody who is bound to account acme.
+const (
+	secret = "right"
+	bound  = "acme's"
+)
 
 func serve(t *testing.T, s *service) func(method, path, token, body string) (int, string) {
 	t.Helper()
@@ -96,13 +109,15 @@ func serve(t *testing.T, s *service) func(method, path, token, body string) (int
 	}})
 	require.NoError(t, err)
 	who := access.Config{Find: func(_ context.Context, found string) (access.Principal, error) {
+		if found == bound {
+			return access.Principal{Name: "district", Role: control.Operator, Account: "acme"}, nil
+		}
 		if found != secret {
 			return access.Principal{}, access.ErrUnknown
 		}
 		return access.Principal{Name: "local", Role: control.Admin, Local: true}, nil
 	}, Anonymous: control.Viewer}
-	h = who.Mux([]access.Route{{Pattern: "GET /", Least: control.Viewer, Handler: h}, {Pattern: "/", Least: control.Operator, Handler: h}})
-	server := httptest.NewServer(h)
+	server := httptest.NewServer(who.Mux(append(h.Routes(), access.Route{Pattern: "/", Least: control.Viewer, Handler: h})))
 	t.Cleanup(server.Close)
 	return func(method, path, token, body string) (int, string) {
 		req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))
@@ -268,4 +283,44 @@ func TestChanges(t *testing.T) {
 	all, err = api.Changes(was, is)
 	require.NoError(t, err)
 	require.Equal(t, []api.FieldChange{{Field: "description", Was: "one", Is: "two"}, {Field: "enabledSeedingTargets", Was: []any{"a"}, Is: []any{"a", "b"}}}, all)
+}
+
+// Who is bound to an account sees its apps and what belongs to them. Those of others are not found, as those that are not there, and what is of the stack is
+// refused.
+func TestBound(t *testing.T) {
+	t.Parallel()
+	s := &service{}
+	ask := serve(t, s)
+	status, text := ask("GET", "/api/v1/apps", bound, "")
+	require.Equal(t, 200, status)
+	require.Contains(t, text, `"name":"own"`)
+	require.NotContains(t, text, `"name":"a"`)
+	for _, path := range []string{"/history", "/instances/20180827174235/jobs", "/instances/20180827174235/ledger"} {
+		status, _ = ask("GET", "/api/v1/apps/own"+path, bound, "")
+		require.Equal(t, 200, status, path)
+		status, there := ask("GET", "/api/v1/apps/a"+path, bound, "")
+		require.Equal(t, 404, status, path)
+		status, gone := ask("GET", "/api/v1/apps/b"+path, bound, "")
+		require.Equal(t, 404, status, path)
+		require.Equal(t, gone, strings.ReplaceAll(there, `\"a\"`, `\"b\"`), "whether there is one is not told")
+	}
+	status, _ = ask("GET", "/api/v1/operations/8?wait=1s", bound, "")
+	require.Equal(t, 200, status)
+	_, there := ask("GET", "/api/v1/operations/7?wait=1m", bound, "")
+	_, gone := ask("GET", "/api/v1/operations/404?wait=1m", bound, "")
+	require.Equal(t, gone, strings.ReplaceAll(there, "7", "404"))
+	for _, path := range []string{"/instances", "/instances/20180827174235/suspend", "/rollback"} {
+		status, _ = ask("POST", "/api/v1/apps/own"+path, bound, "")
+		require.Equal(t, 202, status, path)
+		status, text = ask("POST", "/api/v1/apps/a"+path, bound, "")
+		require.Equal(t, 404, status, path)
+		require.Contains(t, text, `there is no app \"a\"`)
+	}
+	require.Len(t, s.asked, 3, "nothing was done to an app of others")
+	require.Contains(t, strings.Join(s.audit, "\n"), `district operator suspend a 20180827174235: not found: there is no app "a"`)
+	for _, path := range []string{"/api/v1/apps/own/deploys", "/api/v1/artifacts", "/api/v1/blockers", "/api/v1/nothing"} {
+		status, text = ask("GET", path, bound, "")
+		require.Equal(t, 403, status, path)
+		require.Contains(t, text, "district is bound to account acme")
+	}
 }

@@ -95,7 +95,7 @@ type Verdict struct {
 const maxArtifact = 1 << 30
 
 // deploying are the addresses of deploying.
-func (h *handler) deploying() []endpoint {
+func (h *Handler) deploying() []endpoint {
 	reads := func(path, summary string, answer any, serve func(*http.Request) (any, error), query ...parameter) endpoint {
 		return endpoint{method: http.MethodGet, path: path, summary: summary, query: query, status: http.StatusOK, answer: reflect.TypeOf(answer), serve: serve}
 	}
@@ -127,7 +127,7 @@ func asker(r *http.Request, says string) (who string, role control.Role) {
 }
 
 // audited takes note of a change, or of its refusal.
-func (h *handler) audited(r *http.Request, e control.Entry, err error) error {
+func (h *Handler) audited(r *http.Request, e control.Entry, err error) error {
 	e.Remote = r.RemoteAddr
 	e.Role = access.From(r.Context()).Role.String()
 	if err != nil {
@@ -139,13 +139,13 @@ func (h *handler) audited(r *http.Request, e control.Entry, err error) error {
 	return err
 }
 
-func (h *handler) push(r *http.Request) (any, error) {
+func (h *Handler) push(r *http.Request) (any, error) {
 	who, _ := asker(r, r.URL.Query().Get("who"))
 	a, err := h.Service.Push(r.Context(), http.MaxBytesReader(nil, r.Body, maxArtifact), who)
 	return a, h.audited(r, control.Entry{Who: who, Action: "push", Subject: strings.TrimSpace(a.App + " " + a.Version), Outcome: "pushed " + a.SHA256}, err)
 }
 
-func (h *handler) deploy(r *http.Request, rollback bool) (any, error) {
+func (h *Handler) deploy(r *http.Request, rollback bool) (any, error) {
 	var ask DeployAsk
 	if err := decode(r, &ask); err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ func (h *handler) deploy(r *http.Request, rollback bool) (any, error) {
 	}, err)
 }
 
-func (h *handler) block(r *http.Request) (any, error) {
+func (h *Handler) block(r *http.Request) (any, error) {
 	var ask BlockAsk
 	if err := decode(r, &ask); err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (h *handler) block(r *http.Request) (any, error) {
 	return b, h.audited(r, control.Entry{Who: who, Action: "block", Subject: cmp.Or(ask.App, "all apps"), Reason: ask.Reason, Outcome: fmt.Sprintf("blocker %d", b.ID)}, err)
 }
 
-func (h *handler) lift(r *http.Request) (any, error) {
+func (h *Handler) lift(r *http.Request) (any, error) {
 	var ask LiftAsk
 	if err := decode(r, &ask); err != nil {
 		return nil, err

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"millrace/control/access"
 )
 
 // EventsPath streams what changes (text/event-stream). It begins with the event "apps", which asks the client to read Path: what it knew before may
@@ -16,6 +18,7 @@ const EventsPath = "/api/v1/events"
 // Changed says how an instance is by now.
 type Changed struct {
 	App         string `json:"app"`
+	Account     string `json:"account"` // whose the app is; who is bound to another one is not told
 	DataVersion string `json:"data_version"`
 	State       string `json:"state"` // empty: it was deleted
 	UpdatedBy   string `json:"updated_by,omitempty"`
@@ -85,14 +88,14 @@ func (e *Events) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	for r.Context().Err() == nil {
-		if !e.stream(r.Context(), w) {
+		if !e.stream(r.Context(), w, access.From(r.Context())) {
 			return
 		}
 	}
 }
 
 // stream streams changes until the client did not keep up. It reports whether there is a client still.
-func (e *Events) stream(ctx context.Context, w http.ResponseWriter) bool {
+func (e *Events) stream(ctx context.Context, w http.ResponseWriter, who access.Principal) bool {
 	changes, leave, ok := e.join()
 	if !ok {
 		return false
@@ -119,6 +122,9 @@ func (e *Events) stream(ctx context.Context, w http.ResponseWriter) bool {
 		case c, ok := <-changes:
 			if !ok {
 				return true
+			}
+			if !who.Sees(c.Account) {
+				continue
 			}
 			text, err := json.Marshal(c)
 			if err != nil || !send("event: instance\ndata: %s\n\n", text) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"millrace/control/access"
 	"millrace/control/api"
 )
 
@@ -17,10 +18,13 @@ import (
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	events := &api.Events{}
-	server := httptest.NewServer(events)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := access.Principal{Account: r.URL.Query().Get("account")}
+		events.ServeHTTP(w, r.WithContext(access.With(r.Context(), p)))
+	}))
 	t.Cleanup(server.Close) // when the clients have gone
-	join := func() func() string {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, http.NoBody)
+	join := func(account string) func() string {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"?account="+account, http.NoBody)
 		require.NoError(t, err)
 		res, err := http.DefaultClient.Do(req)
 		require.NoError(t, err)
@@ -39,13 +43,18 @@ func TestEvents(t *testing.T) {
 			}
 		}
 	}
-	next, idle := join(), join()
+	next, idle, bound := join(""), join(""), join("acme")
 	const reset = "event: apps\ndata: /api/v1/apps\n"
 	require.Equal(t, reset, next())
 	events.Say(api.Changed{App: "a", DataVersion: "v", State: "SUSPENDING", UpdatedBy: "hans"})
 	events.Say(api.Changed{App: "a", DataVersion: "v"})
-	require.Equal(t, "event: instance\ndata: {\"app\":\"a\",\"data_version\":\"v\",\"state\":\"SUSPENDING\",\"updated_by\":\"hans\"}\n", next())
-	require.Equal(t, "event: instance\ndata: {\"app\":\"a\",\"data_version\":\"v\",\"state\":\"\"}\n", next())
+	require.Equal(t, "event: instance\ndata: {\"app\":\"a\",\"account\":\"\",\"data_version\":\"v\",\"state\":\"SUSPENDING\",\"updated_by\":\"hans\"}\n", next())
+	require.Equal(t, "event: instance\ndata: {\"app\":\"a\",\"account\":\"\",\"data_version\":\"v\",\"state\":\"\"}\n", next())
+
+	require.Equal(t, reset, bound())
+	events.Say(api.Changed{App: "c", Account: "acme"})
+	require.Equal(t, "event: instance\ndata: {\"app\":\"c\",\"account\":\"acme\",\"data_version\":\"\",\"state\":\"\"}\n", bound(), "and of the others nothing")
+	require.Contains(t, next(), `"app":"c"`)
 
 	long := strings.Repeat("x", 1<<16) // the network takes some of what nobody reads
 	for range 1000 {

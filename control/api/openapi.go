@@ -12,6 +12,7 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"millrace/control"
+	"millrace/control/access"
 )
 
 // SpecPath is where the description of the API is: OpenAPI 3.1.
@@ -21,6 +22,7 @@ const SpecPath = "/api/openapi.json"
 type endpoint struct {
 	method, path string
 	summary      string
+	scope        access.Scope // zero: it is of the stack as a whole
 	query        []parameter
 	body         reflect.Type // of the request; nil: it has none, or for a POST bytes
 	status       int          // of the answer when it succeeds
@@ -35,26 +37,26 @@ type parameter struct {
 }
 
 // endpoints are all of the API.
-func (h *handler) endpoints() []endpoint {
+func (h *Handler) endpoints() []endpoint {
 	reads := func(path, summary string, answer any, serve func(*http.Request) (any, error), query ...parameter) endpoint {
-		return endpoint{method: http.MethodGet, path: path, summary: summary, query: query, status: http.StatusOK, answer: reflect.TypeOf(answer), serve: serve}
+		return endpoint{method: http.MethodGet, path: path, summary: summary, scope: access.Tenant, query: query, status: http.StatusOK, answer: reflect.TypeOf(answer), serve: serve}
 	}
 	begins := func(path, summary string, action func(*http.Request) control.Action) endpoint {
 		return endpoint{
-			method: http.MethodPost, path: path, summary: summary, body: reflect.TypeFor[Ask](), status: http.StatusAccepted, answer: reflect.TypeFor[control.Operation](),
+			method: http.MethodPost, path: path, summary: summary, scope: access.Tenant, body: reflect.TypeFor[Ask](), status: http.StatusAccepted, answer: reflect.TypeFor[control.Operation](),
 			serve: func(r *http.Request) (any, error) { return h.do(r, action(r)) },
 		}
 	}
 	return append(h.deploying(), []endpoint{
-		reads(Path, "The apps with their instances", []App{}, func(r *http.Request) (any, error) { return h.Service.Apps(r.Context()) }),
-		reads(Path+"/{app}/history", "Who decided what: the newest hundred operations, or those before another one", []control.Operation{}, h.history,
+		reads(Path, "The apps with their instances", []App{}, func(r *http.Request) (any, error) { return h.apps(r) }),
+		reads(Path+"/{app}/history", "Who decided what: the newest hundred operations, or those before another one", []control.Operation{}, h.ofApp(h.history),
 			parameter{"before", "id of an operation", &jsonschema.Schema{Type: "integer"}}),
-		reads(Path+"/{app}/instances/{version}/jobs", "The newest hundred runs of an instance", []control.Job{}, versioned(func(r *http.Request, version string) (any, error) {
+		reads(Path+"/{app}/instances/{version}/jobs", "The newest hundred runs of an instance", []control.Job{}, h.ofApp(versioned(func(r *http.Request, version string) (any, error) {
 			return h.Service.Jobs(r.Context(), r.PathValue("app"), version)
-		})),
-		reads(Path+"/{app}/instances/{version}/ledger", "Where each record is that the instance's job has read", Ledger{}, versioned(func(r *http.Request, version string) (any, error) {
+		}))),
+		reads(Path+"/{app}/instances/{version}/ledger", "Where each record is that the instance's job has read", Ledger{}, h.ofApp(versioned(func(r *http.Request, version string) (any, error) {
 			return h.Service.Ledger(r.Context(), r.PathValue("app"), version)
-		})),
+		}))),
 		reads(OperationsPath+"/{id}", "How an operation is", control.Operation{}, h.operation,
 			parameter{"wait", "answer when it has ended, or after this time, at most " + longestWait.String(), &jsonschema.Schema{Type: "string", Examples: []any{"30s"}}}),
 		begins(Path+"/{app}/instances", "Start a data version", func(*http.Request) control.Action { return control.Start }),
@@ -74,6 +76,12 @@ var inPath = map[string]string{
 
 var wildcard = regexp.MustCompile(`\{(\w+)\}`)
 
+// about says what tokens that are bound to an account get.
+var about = map[access.Scope]string{
+	access.System: "A token that is bound to an account is refused (403): this is of the stack as a whole.",
+	access.Tenant: "For a token that is bound to an account there is what is of that account: the rest is left out, or not found (404).",
+}
+
 // object is a JSON object of the description.
 type object = map[string]any
 
@@ -82,7 +90,7 @@ func spec(endpoints []endpoint) ([]byte, error) {
 	components := object{}
 	paths := object{}
 	for _, e := range endpoints {
-		described := object{"summary": e.summary, "operationId": e.id()}
+		described := object{"summary": e.summary, "operationId": e.id(), "description": about[e.scope]}
 		var parameters []object
 		for _, m := range wildcard.FindAllStringSubmatch(e.path, -1) {
 			parameters = append(parameters, object{"name": m[1], "in": "path", "required": true, "description": inPath[m[1]], "schema": object{"type": "string"}})
@@ -140,7 +148,7 @@ func spec(endpoints []endpoint) ([]byte, error) {
 		"paths": paths,
 		"components": object{
 			"schemas":         components,
-			"securitySchemes": object{"token": object{"type": "http", "scheme": "bearer", "description": "'millrace token add' makes one; its role has to suffice"}},
+			"securitySchemes": object{"token": object{"type": "http", "scheme": "bearer", "description": "'millrace token add' makes one; its role has to suffice. With --account it is bound to that one"}},
 		},
 	}, "", "  ")
 }
