@@ -29,7 +29,11 @@ var ErrForeign = errors.New("it was not written by this program; restore the ind
 // Index asks an index.
 type Index struct {
 	transport elastictransport.Interface
+	account   string // of the documents that there are for it; empty: all
 }
+
+// Of is the index as if it held the documents of one account alone, or for an empty one those of all.
+func (x *Index) Of(account string) *Index { return &Index{x.transport, account} }
 
 // NewIndex returns an Index at a URL.
 func NewIndex(address string) (*Index, error) {
@@ -41,7 +45,7 @@ func NewIndex(address string) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("index at %s: %w", address, err)
 	}
-	return &Index{t}, nil
+	return &Index{transport: t}, nil
 }
 
 // Ping returns an error unless the index answers.
@@ -240,8 +244,16 @@ func (x *Index) page(ctx context.Context, table, by string, more bool, after str
 	return answer.Hits.Hits, answer.Hits.Total.Value, err
 }
 
-// search asks for all shards or an error: a count without some of them would be taken for the truth.
-func (x *Index) search(ctx context.Context, table string, body any, answer any) error {
+// search asks for all shards or an error: a count without some of them would be taken for the truth. Whatever is asked for is asked of the documents of the
+// account: every search goes this way.
+func (x *Index) search(ctx context.Context, table string, body map[string]any, answer any) error {
+	if x.account != "" {
+		only := map[string]any{"filter": map[string]any{"term": map[string]any{"account_id": x.account}}}
+		if query, ok := body["query"]; ok {
+			only["must"] = query
+		}
+		body["query"] = map[string]any{"bool": only}
+	}
 	b, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("search %s: %w", table, err)

@@ -166,3 +166,34 @@ func TestIndexThatAnswersWithAnError(t *testing.T) {
 	_, err = x.Newest(t.Context(), "grades", 1)
 	require.ErrorContains(t, err, "search grades: the index answered 400 Bad Request: the field is not there")
 }
+
+// The index of an account is as if the documents of others were not in it, and those of nobody are nobody's.
+func TestIndexOfAnAccount(t *testing.T) {
+	t.Parallel()
+	x := setup(t,
+		`{"row_id":"0","course":"a","account_id":"acme","_epoch":1,"_event_time":"2018-08-27T12:00:00Z"}`,
+		`{"row_id":"1","course":"b","account_id":"acme","_epoch":2,"_event_time":"2018-08-27T13:00:00Z"}`,
+		`{"row_id":"2","course":"c","account_id":"globex","_epoch":3,"_event_time":"2018-08-27T14:00:00Z"}`,
+		`{"row_id":"3","course":"d","_epoch":4,"_event_time":"2018-08-27T15:00:00Z"}`,
+	)
+	own := x.Of("acme")
+	totals, err := own.Totals(t.Context(), "grades")
+	require.NoError(t, err)
+	require.Equal(t, delivery.Totals{Rows: 2, Newest: time.Date(2018, 8, 27, 13, 0, 0, 0, time.UTC)}, totals)
+	rows, err := own.Newest(t.Context(), "grades", 10)
+	require.NoError(t, err)
+	require.Len(t, rows, 2)
+	counts, err := own.CountBy(t.Context(), "grades", "course", delivery.Without{Column: "course", Values: []string{"b"}})
+	require.NoError(t, err)
+	require.Equal(t, []delivery.Count{{Key: "a", Count: 1}}, counts)
+	n := 0
+	for d, err := range own.Documents(t.Context(), "grades", "row_id") {
+		require.NoError(t, err)
+		require.NotContains(t, string(d.Source), "globex")
+		n++
+	}
+	require.Equal(t, 2, n)
+	totals, err = own.Of("").Totals(t.Context(), "grades")
+	require.NoError(t, err)
+	require.EqualValues(t, 4, totals.Rows)
+}
