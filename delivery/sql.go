@@ -19,6 +19,7 @@ import (
 	"github.com/duckdb/duckdb-go/v2"
 
 	"millrace/lake"
+	"millrace/plan"
 )
 
 // SQLConfig says what SQL asks and how much a query may take. Lake and Serving are needed.
@@ -27,6 +28,9 @@ type SQLConfig struct {
 
 	// Serving is the namespace that a table means that is named without one.
 	Serving func(ctx context.Context, table string) (namespace string, err error)
+
+	// Account is the tenant whose rows there are. A table that has no column for whose its rows are is not there. Default: the rows of all.
+	Account string
 
 	Memory int64 // bytes that a query may hold in memory; default 512 MiB
 	Spill  int64 // bytes of what does not fit there, on disk; default 4 GiB
@@ -66,6 +70,11 @@ func (c SQLConfig) validate() error {
 // Each query has a DuckDB of its own, in memory, that is closed to everything but the files of one snapshot of each table that the
 // query names: no other file is read or written, no extension is loaded, no setting is changed. Rows that a correction has voided
 // are left out.
+//
+// With an Account the rows of the others are not in that DuckDB: those of the account are copied into it before it is closed, and it is closed to the snapshots' files
+// too. A predicate in a view would not do: whatever the statement computes, fails of and quotes in its error, or asks of a column's statistics, it could
+// before the predicate had left the others' rows out. So a query takes as long, and as much of Memory and Spill, as all that the account has in the tables that
+// it names.
 //
 // A table is named as quiz_submission, in the namespace that serves; as quiz_submission@20180827174235, of a data version; or as
 // raw.events, with its namespace.
@@ -189,7 +198,7 @@ func (q *query) spillDir() string { return filepath.Join(q.dir, "spill") }
 func (q *query) outDir() string   { return filepath.Join(q.dir, "out") }
 func (q *query) fetchDir() string { return filepath.Join(q.dir, "fetched") }
 
-// define makes a view of each table that the statement names.
+// define makes a view of each table that the statement names, or for an account a copy of its rows.
 func (q *query) define(ctx context.Context, refs []tableRef) error {
 	if len(refs) == 0 {
 		return nil
@@ -211,8 +220,12 @@ func (q *query) define(ctx context.Context, refs []tableRef) error {
 		}
 		switch {
 		case ok:
-			if err := q.view(ctx, ref, name); err != nil {
+			there, err := q.view(ctx, ref, name)
+			if err != nil {
 				return err
+			}
+			if !there {
+				return q.unknown(ctx, names, ref)
 			}
 		case !ref.defined:
 			return q.unknown(ctx, names, ref)
@@ -256,8 +269,17 @@ func (q *query) lookup(ctx context.Context, names []lake.Name, ref tableRef) (la
 
 // unknown names the tables that there are, as a statement would.
 func (q *query) unknown(ctx context.Context, names []lake.Name, ref tableRef) error {
-	have := make([]string, len(names))
-	for i, n := range names {
+	var have []string
+	for _, n := range names {
+		if q.cfg.Account != "" {
+			t, err := q.cfg.Lake.Lookup(ctx, n)
+			if err != nil {
+				return err
+			}
+			if accountColumn(n, t.Columns()) == "" {
+				continue
+			}
+		}
 		serving, err := q.cfg.Serving(ctx, n.Table)
 		if err != nil {
 			return err
@@ -265,11 +287,11 @@ func (q *query) unknown(ctx context.Context, names []lake.Name, ref tableRef) er
 		version, versioned := strings.CutPrefix(n.Namespace, "v")
 		switch {
 		case n.Namespace == serving:
-			have[i] = plainName(n.Table)
+			have = append(have, plainName(n.Table))
 		case versioned && dataVersion.MatchString(version):
-			have[i] = n.Table + "@" + version
+			have = append(have, n.Table+"@"+version)
 		default:
-			have[i] = plainName(n.Namespace) + "." + plainName(n.Table)
+			have = append(have, plainName(n.Namespace)+"."+plainName(n.Table))
 		}
 	}
 	slices.Sort(have)
@@ -296,35 +318,61 @@ func plainName(name string) string {
 func identifier(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 func literal(text string) string    { return `'` + strings.ReplaceAll(text, `'`, `''`) + `'` }
 
-// view defines a reference as what the newest snapshot of a table holds.
-func (q *query) view(ctx context.Context, ref tableRef, name lake.Name) error {
+// rawNamespace is that of the raw lake. No instance has one of the name: its tables' columns are what the sensors' keys say.
+const rawNamespace = "raw"
+
+// accountColumn is the column that says whose the rows of a table are; empty: none does. Columns that an app names may be called account, and say something else.
+func accountColumn(name lake.Name, columns []plan.Column) string {
+	has := func(column string) bool {
+		return slices.ContainsFunc(columns, func(c plan.Column) bool { return c.Name == column })
+	}
+	switch {
+	case name.Namespace == rawNamespace && has("account"):
+		return "account"
+	case name.Namespace != rawNamespace && has("_id") && has("account_id"): // what the sink adds
+		return "account_id"
+	}
+	return ""
+}
+
+// view defines a reference as what the newest snapshot of a table holds. It reports whether that is there for the account.
+func (q *query) view(ctx context.Context, ref tableRef, name lake.Name) (there bool, err error) {
 	t, err := q.cfg.Lake.Lookup(ctx, name)
 	if err != nil {
-		return err
+		return false, err
+	}
+	column := accountColumn(name, t.Columns())
+	if q.cfg.Account != "" && column == "" {
+		return false, nil
 	}
 	snapshot, err := t.Snapshot(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	data, err := q.local(ctx, snapshot, snapshot.Data)
 	if err != nil {
-		return err
+		return false, err
 	}
 	deletes, err := q.local(ctx, snapshot, snapshot.Deletes)
 	if err != nil {
-		return err
+		return false, err
 	}
 	at := identifier(ref.name)
 	if ref.schema != "" {
 		if _, err := q.conn.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+identifier(ref.schema)); err != nil {
-			return fmt.Errorf("table %s: %w", name, err)
+			return false, fmt.Errorf("table %s: %w", name, err)
 		}
 		at = identifier(ref.schema) + "." + at
 	}
-	if _, err := q.conn.ExecContext(ctx, "CREATE VIEW "+at+" AS "+viewOf(snapshot.Columns, data, deletes)); err != nil {
-		return fmt.Errorf("table %s: %w", name, err)
+	rows := viewOf(snapshot.Columns, data, deletes)
+	text := "CREATE VIEW " + at + " AS " + rows
+	if q.cfg.Account != "" {
+		text = "CREATE TABLE " + at + " AS SELECT * FROM (" + rows + ") WHERE " + identifier(column) + " = " + literal(q.cfg.Account)
 	}
-	return nil
+	if _, err := q.conn.ExecContext(ctx, text); err != nil {
+		return false, fmt.Errorf("table %s: %w", name, err)
+	}
+	return true, nil
 }
 
 // local has the files of a snapshot on this machine.
@@ -355,11 +403,14 @@ func (q *query) local(ctx context.Context, s *lake.Snapshot, files []lake.Snapsh
 	return out, nil
 }
 
-// lock closes the DuckDB to everything but the snapshots' files, and one folder for results.
+// lock closes the DuckDB to everything but the snapshots' files, and one folder for results. What an account has is in it already, and its snapshots' files hold
+// the rows of others too.
 func (q *query) lock(ctx context.Context) error {
-	paths := make([]string, len(q.files))
-	for i, f := range q.files {
-		paths[i] = literal(f)
+	var paths []string
+	if q.cfg.Account == "" {
+		for _, f := range q.files {
+			paths = append(paths, literal(f))
+		}
 	}
 	for _, statement := range []string{
 		"SET allowed_paths = [" + strings.Join(paths, ",") + "]",
