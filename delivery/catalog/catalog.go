@@ -13,7 +13,7 @@
 //	GET       /iceberg/v1/namespaces/{namespace}/tables
 //	GET HEAD  /iceberg/v1/namespaces/{namespace}/tables/{table}
 //
-// Every request needs a bearer token. It does not give out files, nor keys for where they are.
+// Every request needs a bearer token, which is not bound to an account: the engine reads a table's files, and those hold the rows of all accounts. It does not give out files, nor keys for where they are.
 package catalog
 
 import (
@@ -34,6 +34,9 @@ const Path = "/iceberg/"
 
 // ErrUnknownToken is what Config.Authorize returns, wrapped or not, for a token that gives no right to read.
 var ErrUnknownToken = errors.New("unknown token")
+
+// ErrForbidden is matched by what Config.Authorize returns for a token that is known and may not read whole tables. Its text is what is answered.
+var ErrForbidden = errors.New("forbidden")
 
 // Config says what is shown to whom. Lake and Authorize are needed.
 type Config struct {
@@ -98,6 +101,8 @@ func faultOf(err error) fault {
 		return f
 	case errors.Is(err, ErrUnknownToken):
 		return fault{http.StatusUnauthorized, "NotAuthorizedException", "this needs a token in Authorization: Bearer …; 'millrace token add' makes one"}
+	case errors.Is(err, ErrForbidden):
+		return fault{http.StatusForbidden, "ForbiddenException", err.Error()}
 	case errors.Is(err, lake.ErrNotFound):
 		return fault{http.StatusNotFound, "NoSuchTableException", err.Error()}
 	case errors.Is(err, lake.ErrUnavailable):

@@ -37,6 +37,9 @@ func setup(t *testing.T) (*lake.Lake, *httptest.Server) {
 		publish(t, tbl, 1, 1)
 	}
 	c, err := catalog.New(catalog.Config{Lake: l, Authorize: func(_ context.Context, token string) error {
+		if token == "mrt_bound" {
+			return fmt.Errorf("%w: district is bound to account acme", catalog.ErrForbidden)
+		}
 		if token != secret {
 			return fmt.Errorf("%q: %w", token, catalog.ErrUnknownToken)
 		}
@@ -192,4 +195,15 @@ func TestDamagedTable(t *testing.T) {
 	require.Equal(t, 500, status)
 	require.Contains(t, body, "files of table v1.grades are missing, restore the lake from a backup")
 	require.Contains(t, body, `"type":"InternalServerError"`)
+}
+
+// A token that is known and may not read whole tables is told why, at every address.
+func TestForbidden(t *testing.T) {
+	t.Parallel()
+	_, server := setup(t)
+	for _, path := range []string{"config", "namespaces", "namespaces/v1", "namespaces/v1/tables", "namespaces/v1/tables/grades", "nothing"} {
+		status, body := request(t, "GET", server.URL+"/iceberg/v1/"+path, "Bearer mrt_bound")
+		require.Equal(t, 403, status, path)
+		require.JSONEq(t, `{"error":{"code":403,"message":"forbidden: district is bound to account acme","type":"ForbiddenException"}}`, body)
+	}
 }
