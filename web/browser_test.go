@@ -207,8 +207,8 @@ func TestBrowserThemes(t *testing.T) {
 		get(full, "/api/v1/status", "")
 		clock.step(time.Second)
 	}
-	empty := newServer(t, web.Config{Now: clock.now, Status: func(context.Context) (web.Status, error) {
-		return web.Status{StartedAt: clock.now(), Version: "1.0.0", DataDir: "/var/lib/millrace", CollectorURL: "http://127.0.0.1:8080/caliper"}, nil
+	empty := newServer(t, web.Config{Now: clock.now, Status: func(context.Context, string) (web.Status, error) {
+		return web.Status{StartedAt: clock.now(), Collected: web.Collected{Items: new(int64)}, Version: "1.0.0", DataDir: "/var/lib/millrace", CollectorURL: "http://127.0.0.1:8080/caliper"}, nil
 	}})
 	bad := newPipeline(clock.now)
 	bad.unread = errDisk

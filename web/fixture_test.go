@@ -44,7 +44,7 @@ func (p *pipeline) fail(err error) {
 	p.broken = err
 }
 
-func (p *pipeline) status(context.Context) (web.Status, error) {
+func (p *pipeline) status(_ context.Context, account string) (web.Status, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.broken != nil {
@@ -63,7 +63,7 @@ func (p *pipeline) status(context.Context) (web.Status, error) {
 		StartedAt: now.Add(-12*time.Minute - 5*time.Second),
 		Version:   "1.0.0",
 		DataDir:   "/var/lib/millrace",
-		Collected: web.Collected{Items: items},
+		Collected: web.Collected{Items: new(items)},
 		Lake: web.Lake{Events: new(events), Entities: new(entities), Rejects: new(rejects), Tables: []web.LakeTable{
 			{Name: "events", Files: 1_210, Bytes: 41_000_000_000, Snapshots: 131, Compacted: noon.Add(-17 * time.Minute)},
 			{Name: "entities", Files: 37, Bytes: 902_000_000, Snapshots: 104, Compacted: noon.Add(-3 * time.Hour)},
@@ -131,7 +131,7 @@ func (p *pipeline) status(context.Context) (web.Status, error) {
 	return st, nil
 }
 
-func (p *pipeline) rows(_ context.Context, table string, n int) ([]string, [][]string, error) {
+func (p *pipeline) rows(_ context.Context, account, table string, n int) ([]string, [][]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.unread != nil {
@@ -157,7 +157,7 @@ func (p *pipeline) rows(_ context.Context, table string, n int) ([]string, [][]s
 	return columns, rows, nil
 }
 
-func (p *pipeline) deadLetters(context.Context, int) ([]web.DeadLetter, error) {
+func (p *pipeline) deadLetters(context.Context, string, int) ([]web.DeadLetter, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.unread != nil {

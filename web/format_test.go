@@ -98,9 +98,9 @@ func TestSeries(t *testing.T) {
 		if i >= 25 {
 			n = int64(10 * i) // started again
 		}
-		history = append(history, Status{At: start.Add(time.Duration(i) * time.Second), Collected: Collected{Items: n}})
+		history = append(history, Status{At: start.Add(time.Duration(i) * time.Second), Collected: Collected{Items: new(n)}})
 	}
-	s := levels(history, start.Add(29*time.Second), func(st Status) *int64 { return new(st.Collected.Items) }).perSecond()
+	s := levels(history, start.Add(29*time.Second), func(st Status) *int64 { return st.Collected.Items }).perSecond()
 	require.Len(t, s, chartPoints)
 	tail := s[chartPoints-6:] // 12:00:00, :05, :10, :15, :20, :25
 	require.True(t, math.IsNaN(tail[0]), "nothing before")
@@ -122,9 +122,9 @@ func TestSeriesOfSparseSamples(t *testing.T) {
 	start := time.Date(2026, 9, 14, 12, 0, 0, 0, time.UTC)
 	var history []Status
 	for i := 0; i <= 120; i += 4 {
-		history = append(history, Status{At: start.Add(time.Duration(i) * time.Second), Collected: Collected{Items: int64(100 * i)}})
+		history = append(history, Status{At: start.Add(time.Duration(i) * time.Second), Collected: Collected{Items: new(int64(100 * i))}})
 	}
-	s := levels(history, start.Add(2*time.Minute), func(st Status) *int64 { return new(st.Collected.Items) }).perSecond()
+	s := levels(history, start.Add(2*time.Minute), func(st Status) *int64 { return st.Collected.Items }).perSecond()
 	require.Len(t, s.known(), 24)
 	for _, v := range s.known() {
 		require.InDelta(t, 100, v, 0.01)

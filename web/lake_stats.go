@@ -61,7 +61,7 @@ func (s *Server) serveLakeStats(w http.ResponseWriter, r *http.Request) error {
 		}
 		*field = values[0]
 	}
-	stats, err := s.cfg.LakeStats(r.Context(), q)
+	stats, err := s.cfg.LakeStats(r.Context(), accountOf(r), q)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func TestLakeStats(t *testing.T) {
 			LakeAmount: web.LakeAmount{Records: 7, Least: 1, Most: 9, Bytes: 4, Files: 1, Oldest: noon, Newest: noon},
 		}},
 	}
-	cfg.LakeStats = func(_ context.Context, q web.LakeQuery) (web.LakeStats, error) {
+	cfg.LakeStats = func(_ context.Context, _ string, q web.LakeQuery) (web.LakeStats, error) {
 		asked = q
 		switch q.Env {
 		case "none":

@@ -91,7 +91,7 @@ func (r reading) Uptime() *float64 {
 }
 
 func (s *Server) serveOverview(w http.ResponseWriter, r *http.Request) error {
-	page := s.overview(r.Context(), r.URL.Query().Get("table"))
+	page := s.overview(r.Context(), accountOf(r), r.URL.Query().Get("table"))
 	page.Events = "/events?topics=" + url.QueryEscape("overview:"+page.Table)
 	s.signs(r, &page.layout)
 	site, err := s.site()
@@ -111,8 +111,8 @@ func (s *Server) serveOverview(w http.ResponseWriter, r *http.Request) error {
 }
 
 // overview gathers the page's values. What cannot be read is said in its own place; the rest of the page stays.
-func (s *Server) overview(ctx context.Context, table string) overviewPage {
-	now := s.sampler.sample(ctx)
+func (s *Server) overview(ctx context.Context, account, table string) overviewPage {
+	now := s.samples.of(account).sample(ctx)
 	st := now.Status
 	p := overviewPage{
 		layout:  layout{Title: "Overview", Version: st.Version},
@@ -123,7 +123,7 @@ func (s *Server) overview(ctx context.Context, table string) overviewPage {
 		return p
 	}
 	rows := total(st, func(t Table) *int64 { return t.Rows })
-	p.Fresh = st.Collected.Items == 0 && (rows == nil || *rows == 0) && len(st.Problems) == 0
+	p.Fresh = st.Collected.Items != nil && *st.Collected.Items == 0 && (rows == nil || *rows == 0) && len(st.Problems) == 0
 	p.Attention = attention(now)
 	p.steps()
 
@@ -150,10 +150,10 @@ func (s *Server) overview(ctx context.Context, table string) overviewPage {
 	}
 	p.Table = chooseTable(st.Tables, table)
 	if p.Table != "" {
-		p.Rows = s.rows(ctx, p.Table, overviewRows, now.Now)
+		p.Rows = s.rows(ctx, account, p.Table, overviewRows, now.Now)
 		p.Rows.hideProof()
 	}
-	p.Dead, p.DeadErr = s.cfg.DeadLetters(ctx, overviewDead)
+	p.Dead, p.DeadErr = s.cfg.DeadLetters(ctx, account, overviewDead)
 	return p
 }
 
@@ -161,7 +161,7 @@ func (s *Server) overview(ctx context.Context, table string) overviewPage {
 func (p *overviewPage) steps() {
 	st, end := p.Status, p.Status.At
 	level := func(f func(Status) *int64) series { return levels(p.History, end, f) }
-	collected := level(func(s Status) *int64 { return new(s.Collected.Items) }).perSecond()
+	collected := level(func(s Status) *int64 { return s.Collected.Items }).perSecond()
 	sum := func(f func(Table) *int64) func(Status) *int64 {
 		return func(s Status) *int64 { return total(s, f) }
 	}
@@ -188,7 +188,7 @@ func (p *overviewPage) steps() {
 	}
 	p.Steps = []step{
 		{
-			Name: "Collected", Value: new(st.Collected.Items), Spark: newSpark(collected),
+			Name: "Collected", Value: st.Collected.Items, Spark: newSpark(collected),
 			Note: formatRate(st.Collected.PerSecond) + " items/s",
 		},
 		{
@@ -281,6 +281,9 @@ func attention(now reading) []notice {
 	if all := append(bad, warn...); len(all) > 0 {
 		return all
 	}
+	if st.Account != "" { // what comes in is counted for all accounts together
+		return []notice{{"ok", "Fine", "Nothing needs attention.", ""}}
+	}
 	if st.Collected.PerSecond != nil && *st.Collected.PerSecond > 0 {
 		return []notice{{"ok", "Moving", "Nothing needs attention.", ""}}
 	}
@@ -347,19 +350,19 @@ func stateClass(state string) string {
 }
 
 // topic finds the renderer of a page's parts by the name that the page gave its stream.
-func (s *Server) topic(ctx context.Context, name string) (func(context.Context) ([]part, error), error) {
+func (s *Server) topic(ctx context.Context, account, name string) (func(context.Context) ([]part, error), error) {
 	page, table, _ := strings.Cut(name, ":")
 	switch page {
 	case "overview":
 		return func(ctx context.Context) ([]part, error) {
-			return s.parts("overview", overviewParts, s.overview(ctx, table))
+			return s.parts("overview", overviewParts, s.overview(ctx, account, table))
 		}, nil
 	case "table":
-		if _, err := s.table(ctx, table, 0); err != nil {
+		if _, err := s.table(ctx, account, table, 0); err != nil {
 			return nil, err
 		}
 		return func(ctx context.Context) ([]part, error) {
-			p, err := s.table(ctx, table, tableRows)
+			p, err := s.table(ctx, account, table, tableRows)
 			if err != nil {
 				return nil, err
 			}

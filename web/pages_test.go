@@ -26,10 +26,10 @@ func masked(b []byte) []byte { return assetHash.ReplaceAll(b, []byte("$1.HASH.")
 // TestPages renders each page from a full, an empty and a failing pipeline.
 func TestPages(t *testing.T) {
 	t.Parallel()
-	empty := func(context.Context) (web.Status, error) {
-		return web.Status{StartedAt: noon, Version: "1.0.0", DataDir: "/var/lib/millrace", CollectorURL: "http://127.0.0.1:8080/caliper"}, nil
+	empty := func(context.Context, string) (web.Status, error) {
+		return web.Status{StartedAt: noon, Collected: web.Collected{Items: new(int64)}, Version: "1.0.0", DataDir: "/var/lib/millrace", CollectorURL: "http://127.0.0.1:8080/caliper"}, nil
 	}
-	failing := func(context.Context) (web.Status, error) { return web.Status{}, errDisk }
+	failing := func(context.Context, string) (web.Status, error) { return web.Status{}, errDisk }
 
 	for _, c := range []struct {
 		name   string
@@ -193,7 +193,7 @@ func TestStatusIsReadOncePerSecond(t *testing.T) {
 	p := newPipeline(func() time.Time { return clock })
 	calls := 0
 	cfg := p.config()
-	cfg.Status = func(ctx context.Context) (web.Status, error) { calls++; return p.status(ctx) }
+	cfg.Status = func(ctx context.Context, account string) (web.Status, error) { calls++; return p.status(ctx, account) }
 	s := newServer(t, cfg)
 	for range 10 {
 		page(s, "/")

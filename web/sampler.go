@@ -18,6 +18,42 @@ const (
 	readTimeout = 5 * time.Second
 )
 
+// samples are the samplers of accounts, each of which is read and remembered apart from the others.
+type samples struct {
+	read func(ctx context.Context, account string) (Status, error)
+	now  func() time.Time
+
+	mu  sync.Mutex
+	all map[string]*sampler // by account; "" is all
+	use []string            // accounts in all, the one used last at the end
+}
+
+// mostSamplers is how many accounts' last minutes are remembered. With more, the one that was looked at longest ago begins anew.
+const mostSamplers = 32
+
+// of is the sampler of an account; empty: of all.
+func (s *samples) of(account string) *sampler {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := s.all[account]
+	if one == nil {
+		one = &sampler{now: s.now, read: func(ctx context.Context) (Status, error) { return s.read(ctx, account) }}
+		if s.all == nil {
+			s.all = map[string]*sampler{}
+		}
+		s.all[account] = one
+	}
+	if account == "" { // it is looked at all the time, and stays
+		return one
+	}
+	s.use = append(slices.DeleteFunc(s.use, func(a string) bool { return a == account }), account)
+	if len(s.use) > mostSamplers {
+		delete(s.all, s.use[0])
+		s.use = slices.Delete(s.use, 0, 1)
+	}
+	return one
+}
+
 // sampler reads the status at most about once a second for all readers, and remembers the last ten minutes.
 type sampler struct {
 	read func(context.Context) (Status, error)
@@ -69,8 +105,8 @@ func (s *sampler) keep(st Status, now time.Time) {
 	if ok {
 		dt := st.At.Sub(before.At).Seconds()
 		per := func(now, then int64) *float64 { return new(float64(now-then) / dt) }
-		if st.Collected.PerSecond == nil {
-			st.Collected.PerSecond = per(st.Collected.Items, before.Collected.Items)
+		if st.Collected.PerSecond == nil && st.Collected.Items != nil && before.Collected.Items != nil {
+			st.Collected.PerSecond = per(*st.Collected.Items, *before.Collected.Items)
 		}
 		for i := range st.Jobs {
 			j := &st.Jobs[i]

@@ -11,7 +11,8 @@ import (
 // Counts are totals since the data directory was made. A nil pointer means unknown and is shown as "–", never as 0. Rates
 // may be left nil: the server works them out from the totals of the last seconds.
 type Status struct {
-	At        time.Time `json:"at"` // when the values were read; set by the server when zero
+	Account   string    `json:"account,omitempty"` // that the values are of; empty: of all. What is counted for all together is unknown of one
+	At        time.Time `json:"at"`                // when the values were read; set by the server when zero
 	StartedAt time.Time `json:"started_at"`
 	Version   string    `json:"version"`
 	DataDir   string    `json:"data_dir"`
@@ -30,7 +31,7 @@ type Status struct {
 
 // Collected is what the collector has durably appended to the log.
 type Collected struct {
-	Items     int64    `json:"items"`
+	Items     *int64   `json:"items"`
 	PerSecond *float64 `json:"per_second"`
 }
 

@@ -42,7 +42,7 @@ type cell struct {
 func tableURL(name string) string { return "/tables/" + url.PathEscape(name) }
 
 func (s *Server) serveTable(w http.ResponseWriter, r *http.Request) error {
-	page, err := s.table(r.Context(), r.PathValue("table"), tableRows)
+	page, err := s.table(r.Context(), accountOf(r), r.PathValue("table"), tableRows)
 	if err != nil {
 		return err
 	}
@@ -61,8 +61,8 @@ func (s *Server) serveTable(w http.ResponseWriter, r *http.Request) error {
 }
 
 // table gathers the page of a table and its newest n rows; n 0 reads none.
-func (s *Server) table(ctx context.Context, name string, n int) (tablePage, error) {
-	now := s.sampler.sample(ctx)
+func (s *Server) table(ctx context.Context, account, name string, n int) (tablePage, error) {
+	now := s.samples.of(account).sample(ctx)
 	if len(now.History) == 0 {
 		return tablePage{}, fmt.Errorf("read the status: %w", now.Err)
 	}
@@ -83,14 +83,14 @@ func (s *Server) table(ctx context.Context, name string, n int) (tablePage, erro
 	})
 	p.Spark = newSpark(count.perSecond())
 	if n > 0 {
-		p.Rows = s.rows(ctx, name, n, now.Now)
+		p.Rows = s.rows(ctx, account, name, n, now.Now)
 	}
 	return p, nil
 }
 
 // rows reads the newest rows of a table. An error is shown in their place.
-func (s *Server) rows(ctx context.Context, table string, n int, now time.Time) rowsView {
-	columns, rows, err := s.cfg.Rows(ctx, table, n)
+func (s *Server) rows(ctx context.Context, account, table string, n int, now time.Time) rowsView {
+	columns, rows, err := s.cfg.Rows(ctx, account, table, n)
 	v := rowsView{Columns: columns, Err: err}
 	if err != nil {
 		return v
@@ -166,10 +166,11 @@ func (v *rowsView) hideProof() {
 
 // version is shown in the frame of pages that have no status.
 func (s *Server) version() string {
-	s.sampler.mu.Lock()
-	defer s.sampler.mu.Unlock()
-	if n := len(s.sampler.history); n > 0 {
-		return s.sampler.history[n-1].Version
+	all := s.samples.of("")
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if n := len(all.history); n > 0 {
+		return all.history[n-1].Version
 	}
 	return ""
 }

@@ -13,6 +13,9 @@
 //
 //	GET /login, /account    forms of people who sign in; /setup for the first of them; POST /logout
 //
+// Who is bound to an account is shown the same pages of what is of that account: its values are asked for by the account's name, and read, kept and streamed apart
+// from those of others.
+//
 // Who may see a page is decided before it: the pages change nothing but who is signed in, and passwords.
 package web
 
@@ -34,21 +37,22 @@ import (
 const csp = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; " +
 	"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// Config says where the console's values come from. Status is needed; everything else has a default.
+// Config says where the console's values come from. Status is needed; everything else has a default. Functions that take an account answer with what is of that
+// one alone, or when it is empty with all.
 type Config struct {
-	// Status reads the pipeline's state. It is called at most about once a second, by one goroutine at a time.
-	Status func(context.Context) (Status, error)
+	// Status reads the pipeline's state. It is called for each account at most about once a second, by one goroutine at a time.
+	Status func(ctx context.Context, account string) (Status, error)
 
 	// Rows returns the newest n rows of a table, newest first, as text; a null is "". It is called for tables that Status
 	// names, about once a second while somebody looks. Default: no rows.
-	Rows func(ctx context.Context, table string, n int) (columns []string, rows [][]string, err error)
+	Rows func(ctx context.Context, account, table string, n int) (columns []string, rows [][]string, err error)
 
 	// DeadLetters returns the newest n dead letters, newest first. Default: none.
-	DeadLetters func(ctx context.Context, n int) ([]DeadLetter, error)
+	DeadLetters func(ctx context.Context, account string, n int) ([]DeadLetter, error)
 
 	// LakeStats answers what the raw lake holds. What cannot be understood of the query is ErrInvalid, a name of nothing ErrNotFound; both
 	// say what there is instead. Default: nothing.
-	LakeStats func(context.Context, LakeQuery) (LakeStats, error)
+	LakeStats func(ctx context.Context, account string, q LakeQuery) (LakeStats, error)
 
 	// Ready says why the process cannot work yet; nil when it can. Default: always ready.
 	Ready func(context.Context) error
@@ -65,13 +69,13 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.Rows == nil {
-		c.Rows = func(context.Context, string, int) ([]string, [][]string, error) { return nil, nil, nil }
+		c.Rows = func(context.Context, string, string, int) ([]string, [][]string, error) { return nil, nil, nil }
 	}
 	if c.DeadLetters == nil {
-		c.DeadLetters = func(context.Context, int) ([]DeadLetter, error) { return nil, nil }
+		c.DeadLetters = func(context.Context, string, int) ([]DeadLetter, error) { return nil, nil }
 	}
 	if c.LakeStats == nil {
-		c.LakeStats = func(context.Context, LakeQuery) (LakeStats, error) { return LakeStats{}, nil }
+		c.LakeStats = func(context.Context, string, LakeQuery) (LakeStats, error) { return LakeStats{}, nil }
 	}
 	if c.Ready == nil {
 		c.Ready = func(context.Context) error { return nil }
@@ -90,7 +94,7 @@ type Server struct {
 	cfg     Config
 	handler http.Handler
 	site    func() (*site, error)
-	sampler *sampler
+	samples *samples
 	hub     *hub
 }
 
@@ -100,7 +104,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("web: Config.Status is missing")
 	}
 	s := &Server{cfg: cfg.withDefaults(), hub: newHub()}
-	s.sampler = &sampler{read: s.cfg.Status, now: s.cfg.Now}
+	s.samples = &samples{read: s.cfg.Status, now: s.cfg.Now}
 
 	files := fs.FS(embedded)
 	if cfg.Dev != "" {
@@ -160,7 +164,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 
 // Run keeps rates, charts and streams going until ctx ends, and then ends the streams. It returns nil.
 func (s *Server) Run(ctx context.Context) error {
-	s.hub.Run(ctx, func(ctx context.Context) { s.sampler.sample(ctx) }, func(topic string, err error) {
+	s.hub.Run(ctx, func(ctx context.Context) { s.samples.of("").sample(ctx) }, func(topic string, err error) {
 		s.cfg.Logger.Warn("page part not rendered", "topic", topic, "error", err)
 	})
 	return nil
@@ -168,16 +172,16 @@ func (s *Server) Run(ctx context.Context) error {
 
 // serveEvents streams the parts of the page that topics names: overview:<table>, table:<table>.
 func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) error {
-	name := r.URL.Query().Get("topics")
-	render, err := s.topic(r.Context(), name)
+	name, account := r.URL.Query().Get("topics"), accountOf(r)
+	render, err := s.topic(r.Context(), account, name)
 	if err != nil {
 		return err
 	}
-	return s.hub.serve(w, r, name, render)
+	return s.hub.serve(w, r, account+":"+name, render) // there is no colon in an account's name: no other one has this stream
 }
 
 func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) error {
-	now := s.sampler.sample(r.Context())
+	now := s.samples.of(accountOf(r)).sample(r.Context())
 	if now.Err != nil {
 		// A program must not take old values for the present ones.
 		return problem(w, http.StatusServiceUnavailable, "the status could not be read: "+now.Err.Error())
@@ -185,6 +189,9 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(now.Status)
 }
+
+// accountOf is the account that who asks is bound to; empty: they are not.
+func accountOf(r *http.Request) string { return access.From(r.Context()).Account }
 
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) error {
 	if err := s.cfg.Ready(r.Context()); err != nil {

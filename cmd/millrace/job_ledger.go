@@ -67,7 +67,7 @@ func (s *stack) countLedger(ctx context.Context, j *stackJob) (readLedger, error
 	at := time.Now()
 	var accounts []web.Account
 	if j == s.raw {
-		held, err := s.rawLake(ctx)
+		held, err := s.rawLake(ctx, "")
 		if err != nil {
 			problem("the lake", err)
 		}
@@ -76,7 +76,7 @@ func (s *stack) countLedger(ctx context.Context, j *stackJob) (readLedger, error
 			accounts = append(accounts, a)
 		}
 	} else {
-		tables := s.tablesOf(ctx, j, func(table string) string { return elastic.VersionAlias(table, j.instance.DataVersion) }, problem)
+		tables := s.tablesOf(ctx, s.index, j, func(table string) string { return elastic.VersionAlias(table, j.instance.DataVersion) }, problem)
 		moved.after = j.Progress()
 		setWaiting(tables, moved.after)
 		accounts = tableAccounts(tables, moved)

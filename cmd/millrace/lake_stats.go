@@ -72,11 +72,14 @@ file cuts it: then the count is an estimate, marked with ~, and has bounds.`,
 	return cmd
 }
 
-// lakeStats answers the console what the raw lake holds.
-func (s *stack) lakeStats(ctx context.Context, q web.LakeQuery) (web.LakeStats, error) {
+// lakeStats answers the console what the raw lake holds, of an account or of all.
+func (s *stack) lakeStats(ctx context.Context, account string, q web.LakeQuery) (web.LakeStats, error) {
 	sel, err := selection(q, "from", "to")
 	if err != nil {
 		return web.LakeStats{}, fmt.Errorf("%w: %w", web.ErrInvalid, err)
+	}
+	if account != "" {
+		return lakeStatsOf(ctx, s.lake, account, sel)
 	}
 	stats, err := lakeStats(ctx, s.lake, sel)
 	var unknown *lake.UnknownError
@@ -84,6 +87,22 @@ func (s *stack) lakeStats(ctx context.Context, q web.LakeQuery) (web.LakeStats, 
 		err = fmt.Errorf("%w: %w", web.ErrNotFound, err)
 	}
 	return stats, err
+}
+
+// lakeStatsOf are those of an account, for who is bound to it. There is no other one for them, and what it has not is not there, whoever else has it.
+func lakeStatsOf(ctx context.Context, l *lake.Lake, account string, sel lake.Selection) (web.LakeStats, error) {
+	named := sel
+	if sel.Account = account; named.Account == "" || named.Account == account {
+		stats, err := lakeStats(ctx, l, sel)
+		var unknown *lake.UnknownError
+		if !errors.As(err, &unknown) {
+			return stats, err
+		}
+		if named == (lake.Selection{From: sel.From, To: sel.To}) { // it has sent nothing yet
+			return web.LakeStats{From: sel.From.UTC(), To: sel.To.UTC(), Total: web.LakeAmount{Exact: true}}, nil
+		}
+	}
+	return web.LakeStats{}, fmt.Errorf("%w: account %s has no records of that source type, account and env in the lake", web.ErrNotFound, account)
 }
 
 // selection reads a query. The names of from and to are for messages.

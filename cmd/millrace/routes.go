@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"millrace/collect"
@@ -13,7 +14,8 @@ import (
 	"millrace/delivery/catalog"
 )
 
-// routes are all that the stack answers, and who may ask there.
+// routes are all that the stack answers, who may ask there, and whose things it is about. What is not said to be the tenants' is the stack's, and refused to who
+// is bound to an account; so is an address of the console that is not named here.
 func (s *stack) routes() []access.Route {
 	all := []access.Route{
 		{Pattern: "/healthz", Handler: s.console},
@@ -24,11 +26,15 @@ func (s *stack) routes() []access.Route {
 		{Pattern: "/setup", Handler: s.console},
 		{Pattern: "/account", Handler: s.console},
 		{Pattern: api.EventsPath, Least: control.Viewer, Scope: access.Tenant, Shows: true, Handler: &s.events},
+		{Pattern: "/{$}", Least: control.Viewer, Scope: access.Tenant, Shows: true, Handler: s.console},
+		{Pattern: "/api/v1/status", Least: control.Viewer, Scope: access.Tenant, Shows: true, Handler: s.console},
+		{Pattern: "/api/v1/lake/stats", Least: control.Viewer, Scope: access.Tenant, Shows: true, Handler: s.console},
 		{Pattern: "/", Least: control.Viewer, Shows: true, Handler: s.console},
 		{Pattern: "/metrics", Least: control.Viewer, Handler: http.HandlerFunc(s.serveMetrics)},
-		{Pattern: "/tables/", Least: control.Analyst, Handler: s.console}, // rows are of people
-		{Pattern: "/events", Least: control.Analyst, Handler: s.console},  // and so are those that pages are told of
-		{Pattern: catalog.Path, Handler: s.catalog},                       // it asks in the words of its protocol
+		{Pattern: "/tables/", Least: control.Analyst, Scope: access.Tenant, Handler: s.console}, // rows are of people
+		{Pattern: "/events", Least: control.Analyst, Scope: access.Tenant, Handler: s.console},  // and so are those that pages are told of
+		{Pattern: "POST " + sqlPath, Least: control.Analyst, Scope: access.Tenant, Handler: http.HandlerFunc(s.serveSQL)},
+		{Pattern: catalog.Path, Handler: s.catalog}, // it asks in the words of its protocol
 		{Pattern: auditPath, Least: control.Admin, Named: true, Handler: http.HandlerFunc(s.serveAudit)},
 		{Pattern: profilePath, Least: control.Admin, Named: true, Handler: s.profiles()},
 	}
@@ -65,8 +71,11 @@ func (s *stack) who(ctx context.Context, secret string) (access.Principal, error
 // authorize returns an error unless a token may read the lake's tables.
 func (s *stack) authorize(ctx context.Context, token string) error {
 	p, err := s.who(ctx, token)
-	if errors.Is(err, access.ErrUnknown) || err == nil && p.Role < control.Analyst {
+	switch {
+	case errors.Is(err, access.ErrUnknown) || err == nil && p.Role < control.Analyst:
 		err = catalog.ErrUnknownToken
+	case err == nil && p.Account != "":
+		err = fmt.Errorf("%w: %s is bound to account %s, and the files of a table hold the rows of all accounts: ask POST %s, or with a token that is not bound", catalog.ErrForbidden, p.Name, p.Account, sqlPath)
 	}
 	return err
 }

@@ -130,6 +130,7 @@ type stack struct {
 	catalog    *catalog.Catalog
 	console    *web.Server
 	accounts   *accounts
+	querying   chan struct{} // holds something while a query runs
 	apps       []app
 	plane      *control.Plane
 	events     api.Events
@@ -148,7 +149,7 @@ type stack struct {
 }
 
 func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
-	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), secret: rand.Text()}
+	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), secret: rand.Text(), querying: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())

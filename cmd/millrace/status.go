@@ -22,8 +22,12 @@ import (
 	"millrace/web"
 )
 
-// status reads the state of the stack for the console. A part that cannot be read is unknown, and the rest is still shown.
-func (s *stack) status(ctx context.Context) (web.Status, error) {
+// status reads the state of the stack for the console, or what there is of it for one account. A part that cannot be read is unknown, and the rest is still
+// shown.
+func (s *stack) status(ctx context.Context, account string) (web.Status, error) {
+	if account != "" {
+		return s.statusOf(ctx, account)
+	}
 	st := web.Status{
 		StartedAt: s.started, Version: version, DataDir: s.cfg.dir.path, CollectorURL: s.collectorURL(),
 	}
@@ -34,14 +38,14 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 	if err != nil {
 		problem("The log", err)
 	}
-	st.Collected.Items = total(ends)
+	st.Collected.Items = new(total(ends))
 
 	serving := s.serving()
 	raw, etlProgress := meanwhile{before: s.raw.Progress()}, meanwhile{before: serving.Progress()}
-	if st.Lake, err = s.rawLake(ctx); err != nil {
+	if st.Lake, err = s.rawLake(ctx, ""); err != nil {
 		problem("The lake", err)
 	}
-	st.Tables = s.tablesOf(ctx, serving, func(table string) string { return table }, problem)
+	st.Tables = s.tablesOf(ctx, s.index, serving, func(table string) string { return table }, problem)
 	raw.after, etlProgress.after = s.raw.Progress(), serving.Progress()
 	for _, j := range s.jobs() {
 		job := webJob(j, j.Progress())
@@ -50,6 +54,30 @@ func (s *stack) status(ctx context.Context) (web.Status, error) {
 	}
 	setWaiting(st.Tables, etlProgress.after)
 	st.Ledger = liveLedger(st, raw, etlProgress)
+	return st, nil
+}
+
+// statusOf is what there is for an account. What is counted for all of them together is left out: what the log holds and what waits, the upkeep of the
+// lake, and the ledger.
+func (s *stack) statusOf(ctx context.Context, account string) (web.Status, error) {
+	st := web.Status{Account: account, StartedAt: s.started, Version: version, CollectorURL: s.collectorURL()}
+	problem := func(what string, err error) {
+		s.cfg.logger.Warn("a part of an account's status could not be read", "account", account, "part", what, "error", err)
+		st.Problems = append(st.Problems, what+" could not be read") // why may be of others
+	}
+	var err error
+	if st.Lake, err = s.rawLake(ctx, account); err != nil {
+		problem("The lake", err)
+	}
+	serving := s.serving()
+	st.Tables = s.tablesOf(ctx, s.index.Of(account), serving, func(table string) string { return table }, problem)
+	for _, j := range s.jobs() {
+		if j.instance.Account == account {
+			job := webJob(j, j.Progress())
+			job.Serving = j == serving
+			st.Jobs = append(st.Jobs, job)
+		}
+	}
 	return st, nil
 }
 
@@ -86,8 +114,8 @@ func jobState(j *stackJob, p engine.Progress) string {
 	return state
 }
 
-// rawLake is what the raw tables hold and the state of their maintenance. They are append-only: their manifests know.
-func (s *stack) rawLake(ctx context.Context) (web.Lake, error) {
+// rawLake is what the raw tables hold and the state of their maintenance, or what they hold of one account. They are append-only: their manifests know.
+func (s *stack) rawLake(ctx context.Context, account string) (web.Lake, error) {
 	var out web.Lake
 	counts := map[string]**int64{rawTables[0]: &out.Events, rawTables[1]: &out.Entities, rawTables[2]: &out.Rejects}
 	for _, name := range rawTables {
@@ -95,38 +123,41 @@ func (s *stack) rawLake(ctx context.Context) (web.Lake, error) {
 		if err != nil {
 			return web.Lake{}, err
 		}
-		c, err := t.Contents(ctx, lake.Selection{})
-		if err != nil {
-			return web.Lake{}, err
-		}
-		u, err := t.Upkeep(ctx)
+		c, err := t.Contents(ctx, lake.Selection{Account: account})
 		if err != nil {
 			return web.Lake{}, err
 		}
 		rows := int64(0)
-		table := web.LakeTable{Name: name, Snapshots: u.Snapshots, Compacted: u.Compacted}
+		table := web.LakeTable{Name: name}
+		if account == "" {
+			u, err := t.Upkeep(ctx)
+			if err != nil {
+				return web.Lake{}, err
+			}
+			table.Snapshots, table.Compacted = u.Snapshots, u.Compacted
+			out.Forgotten += u.Erased
+		}
 		for _, share := range c.Shares {
 			rows += share.Records.Estimate
 			table.Files += share.Files
 			table.Bytes += share.Bytes
 		}
 		*counts[name] = &rows
-		out.Forgotten += u.Erased
 		out.Tables = append(out.Tables, table)
 	}
 	return out, nil
 }
 
-// tablesOf counts the rows and dead letters of a job's tables in the index, where named says what they are called. What cannot be counted is
+// tablesOf counts the rows and dead letters of a job's tables in an index, where named says what they are called. What cannot be counted is
 // unknown, and a problem.
-func (s *stack) tablesOf(ctx context.Context, j *stackJob, named func(table string) string, problem func(what string, err error)) (tables []web.Table) {
-	letters, err := s.deadLettersByTable(ctx, named(etl.DeadLetterTable))
+func (s *stack) tablesOf(ctx context.Context, x *delivery.Index, j *stackJob, named func(table string) string, problem func(what string, err error)) (tables []web.Table) {
+	letters, err := deadLettersByTable(ctx, x, named(etl.DeadLetterTable))
 	if err != nil {
 		problem("Dead letters", err)
 	}
 	for _, t := range j.program().plan.Tables {
 		row := web.Table{Name: t.Name}
-		totals, err := s.index.Totals(ctx, named(t.Name))
+		totals, err := x.Totals(ctx, named(t.Name))
 		switch {
 		case errors.Is(err, delivery.ErrNotFound):
 			row.Rows = new(int64)
@@ -153,8 +184,8 @@ func setWaiting(tables []web.Table, p engine.Progress) {
 }
 
 // deadLettersByTable counts the records of each table that have no row in the index: those of which another sink refused the row have one.
-func (s *stack) deadLettersByTable(ctx context.Context, index string) (map[string]int64, error) {
-	counts, err := s.index.CountBy(ctx, index, "table_name", delivery.Without{Column: "stage", Values: []string{"sink/iceberg", "sink/topic"}})
+func deadLettersByTable(ctx context.Context, x *delivery.Index, index string) (map[string]int64, error) {
+	counts, err := x.CountBy(ctx, index, "table_name", delivery.Without{Column: "stage", Values: []string{"sink/iceberg", "sink/topic"}})
 	if err != nil && !errors.Is(err, delivery.ErrNotFound) {
 		return nil, err
 	}
@@ -165,8 +196,8 @@ func (s *stack) deadLettersByTable(ctx context.Context, index string) (map[strin
 	return out, nil
 }
 
-// newestRows are the rows of a table that were made last, as text.
-func (s *stack) newestRows(ctx context.Context, table string, n int) ([]string, [][]string, error) {
+// newestRows are the rows of a table that were made last, of an account or of all, as text.
+func (s *stack) newestRows(ctx context.Context, account, table string, n int) ([]string, [][]string, error) {
 	serving := s.serving()
 	i, ok := serving.program().plan.Table(table)
 	if !ok {
@@ -174,7 +205,7 @@ func (s *stack) newestRows(ctx context.Context, table string, n int) ([]string, 
 	}
 	t := serving.program().plan.Tables[i]
 	columns := columnNames(t)
-	rows, err := s.index.Newest(ctx, table, n)
+	rows, err := s.index.Of(account).Newest(ctx, table, n)
 	if errors.Is(err, delivery.ErrNotFound) {
 		return columns, nil, nil
 	}
@@ -235,8 +266,8 @@ func bytesText(encoded string) string {
 	return encoded
 }
 
-func (s *stack) deadLetters(ctx context.Context, n int) ([]web.DeadLetter, error) {
-	rows, err := s.index.Newest(ctx, etl.DeadLetterTable, n)
+func (s *stack) deadLetters(ctx context.Context, account string, n int) ([]web.DeadLetter, error) {
+	rows, err := s.index.Of(account).Newest(ctx, etl.DeadLetterTable, n)
 	if errors.Is(err, delivery.ErrNotFound) {
 		return nil, nil
 	}

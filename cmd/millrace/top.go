@@ -80,7 +80,7 @@ func (c client) showTop(ctx context.Context, out io.Writer, st web.Status, every
 func topText(st web.Status) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "millrace %s  %s  %s  up %s\n", st.Version, st.DataDir, st.At.Local().Format(time.TimeOnly), st.At.Sub(st.StartedAt).Round(time.Second))
-	fmt.Fprintf(&b, "collected %d (%s/s), in the lake %s\n\n", st.Collected.Items, rate(st.Collected.PerSecond), count(st.Lake.Rows()))
+	fmt.Fprintf(&b, "collected %s (%s/s), in the lake %s\n\n", count(st.Collected.Items), rate(st.Collected.PerSecond), count(st.Lake.Rows()))
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "JOB\tSTATE\tREAD\tREAD/S\tTO READ\tBEHIND\tEPOCH\tTO PUBLISH")
 	var errs []string
