@@ -174,14 +174,18 @@ func request(ts *testscript.TestScript, args []string) (string, error) {
 	return string(body), err
 }
 
-// ask STATUS METHOD URL [FILE] asks once, with the token in the file, wants that status, and prints the answer.
+// ask STATUS METHOD URL [FILE [BODY]] asks once, with the token in the file and the body in the other, wants that status, and prints the answer.
 func askCommand(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 3 || len(args) > 4 {
-		ts.Fatalf("usage: ask STATUS METHOD URL [FILE]")
+	if neg || len(args) < 3 || len(args) > 5 {
+		ts.Fatalf("usage: ask STATUS METHOD URL [FILE [BODY]]")
 	}
-	req, err := http.NewRequest(args[1], args[2], http.NoBody)
+	sent := ""
+	if len(args) > 4 {
+		sent = ts.ReadFile(args[4])
+	}
+	req, err := http.NewRequest(args[1], args[2], strings.NewReader(sent))
 	ts.Check(err)
-	if len(args) == 4 {
+	if len(args) > 3 {
 		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(ts.ReadFile(args[3])))
 	}
 	res, err := http.DefaultClient.Do(req)

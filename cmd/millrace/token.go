@@ -24,7 +24,7 @@ func tokenAddCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add",
 		Short: "Make a token and print it, once",
-		Long: `Make a token and print it. Who has it may do what its role may: a viewer sees the console's overview and /metrics, an analyst all tables too, of all tenants, an operator
+		Long: `Make a token and print it. Who has it may do what its role may: a viewer sees the console's overview and /metrics, an analyst all tables too, an operator
 changes what runs, an admin may do everything. With --account it is bound to one tenant: it sees what is of that account, and nothing of another one nor of the
 stack as a whole. An admin is not bound. Only its hash is kept: a token that is lost is revoked and replaced by another.`,
 		Args: exactArgs(),
