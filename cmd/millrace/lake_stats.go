@@ -79,7 +79,8 @@ func (s *stack) lakeStats(ctx context.Context, account string, q web.LakeQuery) 
 		return web.LakeStats{}, fmt.Errorf("%w: %w", web.ErrInvalid, err)
 	}
 	if account != "" {
-		return lakeStatsOf(ctx, s.lake, account, sel)
+		stats, err := lakeStatsOf(ctx, s.lake, account, sel)
+		return stats, s.errOfAccount(account, err)
 	}
 	stats, err := lakeStats(ctx, s.lake, sel)
 	var unknown *lake.UnknownError

@@ -81,6 +81,15 @@ func (s *stack) statusOf(ctx context.Context, account string) (web.Status, error
 	return st, nil
 }
 
+// errOfAccount is what who is bound to an account is told of an error that is not about what they asked: names of files and answers of servers may be of others.
+func (s *stack) errOfAccount(account string, err error) error {
+	if account == "" || err == nil || errors.Is(err, web.ErrNotFound) || errors.Is(err, web.ErrInvalid) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	s.cfg.logger.Error("what is of an account could not be read", "account", account, "error", err)
+	return errors.New("it could not be read; the log says why")
+}
+
 func webJob(j *stackJob, p engine.Progress) web.Job {
 	out := web.Job{
 		Name: j.instance.Program, UniqueID: j.instance.UniqueID(), State: jobState(j, p), Epoch: p.Epoch, Read: p.Read,
@@ -210,7 +219,7 @@ func (s *stack) newestRows(ctx context.Context, account, table string, n int) ([
 		return columns, nil, nil
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, s.errOfAccount(account, err)
 	}
 	out := make([][]string, len(rows))
 	for i, r := range rows {
@@ -272,7 +281,7 @@ func (s *stack) deadLetters(ctx context.Context, account string, n int) ([]web.D
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, s.errOfAccount(account, err)
 	}
 	out := make([]web.DeadLetter, len(rows))
 	for i, r := range rows {

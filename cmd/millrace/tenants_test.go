@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -285,4 +286,18 @@ func (s *stack) askJSON(t *testing.T, path, secret string, into any) {
 func bodyOf(text string) string {
 	_, body, _ := strings.Cut(text, "\n")
 	return body
+}
+
+// Of what cannot be read somebody who is bound to an account is told that alone: the reason may name what is of others.
+func TestErrorsOfAnAccount(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	s := &stack{cfg: stackConfig{logger: slog.New(slog.NewTextHandler(&log, nil))}}
+	err := fmt.Errorf("read lake/raw/events/account=%s/1.parquet: %w", marker, io.ErrUnexpectedEOF)
+	require.Equal(t, err, s.errOfAccount("", err))
+	require.EqualError(t, s.errOfAccount(ownAccount, err), "it could not be read; the log says why")
+	require.Contains(t, log.String(), marker)
+	require.NoError(t, s.errOfAccount(ownAccount, nil))
+	err = fmt.Errorf("%w: there is none", web.ErrNotFound)
+	require.Equal(t, err, s.errOfAccount(ownAccount, err))
 }
