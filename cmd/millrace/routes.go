@@ -33,8 +33,7 @@ func (s *stack) routes() []access.Route {
 		{Pattern: "/metrics", Least: control.Viewer, Handler: http.HandlerFunc(s.serveMetrics)},
 		{Pattern: "/tables/", Least: control.Analyst, Scope: access.Tenant, Handler: s.console}, // rows are of people
 		{Pattern: "/events", Least: control.Analyst, Scope: access.Tenant, Handler: s.console},  // and so are those that pages are told of
-		{Pattern: "POST " + sqlPath, Least: control.Analyst, Scope: access.Tenant, Handler: http.HandlerFunc(s.serveSQL)},
-		{Pattern: catalog.Path, Handler: s.catalog}, // it asks in the words of its protocol
+		{Pattern: catalog.Path, Handler: s.catalog},                                             // it asks in the words of its protocol
 		{Pattern: auditPath, Least: control.Admin, Named: true, Handler: http.HandlerFunc(s.serveAudit)},
 		{Pattern: profilePath, Least: control.Admin, Named: true, Handler: s.profiles()},
 	}
@@ -75,7 +74,7 @@ func (s *stack) authorize(ctx context.Context, token string) error {
 	case errors.Is(err, access.ErrUnknown) || err == nil && p.Role < control.Analyst:
 		err = catalog.ErrUnknownToken
 	case err == nil && p.Account != "":
-		err = fmt.Errorf("%w: %s is bound to account %s, and the files of a table hold the rows of all accounts: ask POST %s, or with a token that is not bound", catalog.ErrForbidden, p.Name, p.Account, sqlPath)
+		err = fmt.Errorf("%w: %s is bound to account %s, and the files of a table hold the rows of all accounts: ask POST %s, or with a token that is not bound", catalog.ErrForbidden, p.Name, p.Account, api.SQLPath)
 	}
 	return err
 }

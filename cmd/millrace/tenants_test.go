@@ -117,14 +117,14 @@ func (s *stack) requests(r access.Route) (all []asked) {
 		paths = append(paths[:0], "/api/v1/nothing", "/nothing")
 	}
 	bodies := []string{`{"reason":"a test"}`}
-	if path == sqlPath {
+	if path == api.SQLPath {
 		bodies = nil
 		for _, q := range []string{
 			"FROM raw.events", "FROM raw.rejects", "FROM activity_view", "FROM dead_letter", "SELECT count(*) FROM raw.entities", "FROM " + marker,
 			"SELECT account::INTEGER FROM raw.events", "SELECT sum(decode(bytes)::INTEGER) FROM raw.rejects", "FROM activity_view@unversioned", "SELECT error(account_id) FROM activity_view",
 			"FROM read_parquet('*')", "FROM nothing", "SELECT",
 		} {
-			b, _ := json.Marshal(sqlAsk{q}) // it is a string
+			b, _ := json.Marshal(api.QueryAsk{Query: q}) // it is a string
 			bodies = append(bodies, string(b))
 		}
 		bodies = append(bodies, "", "{", `{"sql":"x"}`)
@@ -225,7 +225,7 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 					require.Equal(t, http.StatusNotFound, status, what) // apps that serve all tenants are not theirs to change
 				}
 			}
-			if a.method == "GET" || strings.HasSuffix(r.Pattern, sqlPath) {
+			if a.method == "GET" || strings.HasSuffix(r.Pattern, api.SQLPath) {
 				if _, text := s.ask(t, a, s.secret); strings.Contains(strings.ToLower(text), marker) && !strings.Contains(strings.ToLower(a.path+a.body), marker) {
 					leaks[r.Pattern] = true
 				}
@@ -233,7 +233,7 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 		}
 	}
 	for _, pattern := range []string{
-		"/{$}", "/tables/", "/events", "/api/v1/lake/stats", "POST " + sqlPath, api.EventsPath, "GET " + api.Path + "/{app}/history", "GET " + api.OperationsPath + "/{id}",
+		"/{$}", "/tables/", "/events", "/api/v1/lake/stats", "POST " + api.SQLPath, api.EventsPath, "GET " + api.Path + "/{app}/history", "GET " + api.OperationsPath + "/{id}",
 		"GET " + api.BlockersPath, auditPath,
 	} {
 		require.True(t, leaks[pattern], "%s shows nothing of the other account to anybody, so that this test proves nothing of it", pattern)
@@ -262,7 +262,7 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 	status, there := s.ask(t, asked{"GET", "/api/v1/lake/stats?account=" + marker, ""}, analyst)
 	require.Equal(t, 404, status)
 	require.Equal(t, bodyOf(none), bodyOf(there), "whether there is one is not told")
-	_, text = s.ask(t, asked{"POST", sqlPath, `{"query":"SELECT account, count(*) AS n FROM raw.events GROUP BY ALL"}`}, analyst)
+	_, text = s.ask(t, asked{"POST", api.SQLPath, `{"query":"SELECT account, count(*) AS n FROM raw.events GROUP BY ALL"}`}, analyst)
 	require.Contains(t, text, `{"columns":["account","n"],"rows":[["acme",3]]}`)
 	var apps []api.App
 	s.askJSON(t, api.Path, analyst, &apps)

@@ -16,6 +16,7 @@
 //	GET  /api/v1/blockers                                      what keeps versions from being deployed, or kept
 //	POST /api/v1/blockers                                      add one: BlockAsk
 //	POST /api/v1/blockers/{id}/lift                            end one: LiftAsk
+//	POST /api/v1/sql                                           the rows of a SELECT: QueryAsk
 //	GET  /api/openapi.json                                     the description of the addresses below, as OpenAPI 3.1
 //	GET  /api/v1/events                                        what changes, as it does: Changed (text/event-stream)
 //	GET  /api/v1/operations/{id}                               how an operation is; ?wait=30s answers when it has ended, or after that time
@@ -54,6 +55,7 @@ import (
 const (
 	Path           = "/api/v1/apps"
 	OperationsPath = "/api/v1/operations"
+	SQLPath        = "/api/v1/sql"
 )
 
 // App is an app with its instances.
@@ -170,10 +172,23 @@ type Seed struct {
 	EntitiesFirst bool     `json:"entities_first,omitempty"`
 }
 
+// QueryAsk is a query.
+type QueryAsk struct {
+	Query string `json:"query"` // one SELECT, as 'millrace sql' takes it
+}
+
+// Rows are those of a query.
+type Rows struct {
+	Columns []string `json:"columns"`
+	Rows    [][]any  `json:"rows"`           // values in the order of the columns. What JSON has no value for is a string: bytes, times, a number that is not finite
+	More    bool     `json:"more,omitempty"` // there are more than an answer has
+}
+
 // Errors of a Service. Those of control are understood too.
 var (
 	ErrInvalid  = errors.New("not understood")
 	ErrNotFound = errors.New("not found")
+	ErrTooMuch  = errors.New("it asks for too much")
 )
 
 // Service does what requests ask for.
@@ -190,6 +205,10 @@ type Service interface {
 
 	// Operation returns one once it has ended, or as it is when ctx does.
 	Operation(ctx context.Context, id int64) (control.Operation, error)
+
+	// Query returns rows of the lake's tables, of an account or, when it is empty, of all. The error matches ErrInvalid for a fault of the query, and ErrTooMuch when
+	// it takes more than a query may. Of another error the text is shown to whoever asks.
+	Query(ctx context.Context, account, query string) (Rows, error)
 }
 
 // Config says who does the work, and who may ask for it.
@@ -246,15 +265,11 @@ func New(cfg Config) (*Handler, error) {
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-// Routes are who may ask at which address: reading takes a viewer, and changing an operator.
+// Routes are who may ask at which address: reading takes a viewer, or of rows, which are of people, an analyst, and changing an operator.
 func (h *Handler) Routes() []access.Route {
 	all := []access.Route{{Pattern: "GET " + SpecPath, Handler: h}}
 	for _, e := range h.endpoints() {
-		r := access.Route{Pattern: e.method + " " + e.path, Least: control.Viewer, Scope: e.scope, Handler: h}
-		if e.method != http.MethodGet {
-			r.Least, r.Named = control.Operator, true
-		}
-		all = append(all, r)
+		all = append(all, access.Route{Pattern: e.method + " " + e.path, Least: e.least(), Named: e.least() >= control.Operator, Scope: e.scope, Handler: h})
 	}
 	for _, path := range []string{Path + "/", OperationsPath + "/", ArtifactsPath + "/", BlockersPath + "/"} { // what is no endpoint
 		all = append(all,
@@ -352,6 +367,14 @@ func (h *Handler) operation(r *http.Request) (any, error) {
 	return h.Service.Operation(ctx, id)
 }
 
+func (h *Handler) query(r *http.Request) (any, error) {
+	var ask QueryAsk
+	if err := decode(r, &ask); err != nil {
+		return nil, err
+	}
+	return h.Service.Query(r.Context(), access.From(r.Context()).Account, ask.Query)
+}
+
 // do begins an operation.
 func (h *Handler) do(r *http.Request, action control.Action) (any, error) {
 	who := access.From(r.Context())
@@ -447,6 +470,8 @@ func statusOf(err error) int {
 	switch {
 	case errors.Is(err, ErrInvalid):
 		return http.StatusBadRequest
+	case errors.Is(err, ErrTooMuch):
+		return http.StatusUnprocessableEntity
 	case errors.Is(err, control.ErrNotAllowed):
 		return http.StatusForbidden
 	case errors.Is(err, ErrNotFound), errors.Is(err, control.ErrUnknownInstance), errors.Is(err, control.ErrUnknownOperation),

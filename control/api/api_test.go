@@ -58,6 +58,11 @@ func (s *service) Operation(ctx context.Context, id int64) (control.Operation, e
 	return op, s.err
 }
 
+func (s *service) Query(_ context.Context, account, query string) (api.Rows, error) {
+	s.asked = append(s.asked, fmt.Sprintf("query %q %s", account, query))
+	return api.Rows{Columns: []string{"n", "who"}, Rows: [][]any{{7, nil}}}, s.err
+}
+
 func (s *service) Artifacts(context.Context) ([]control.Artifact, error) {
 	return []control.Artifact{{App: "a"}}, s.err
 }
@@ -317,6 +322,16 @@ func TestBound(t *testing.T) {
 		require.Contains(t, text, `there is no app \"a\"`)
 	}
 	require.Len(t, s.asked, 3, "nothing was done to an app of others")
+	status, text = ask("POST", "/api/v1/sql", bound, `{"query":"SELECT 7"}`)
+	require.Equal(t, 200, status)
+	require.JSONEq(t, `{"columns":["n","who"],"rows":[[7,null]]}`, text)
+	require.Equal(t, `query "acme" SELECT 7`, s.asked[3])
+	for err, want := range map[error]int{api.ErrInvalid: 400, api.ErrTooMuch: 422, errors.New("disk"): 500} {
+		s.err = err
+		status, _ = ask("POST", "/api/v1/sql", bound, `{"query":"SELECT 7"}`)
+		require.Equal(t, want, status)
+	}
+	s.err = nil
 	require.Contains(t, strings.Join(s.audit, "\n"), `district operator suspend a 20180827174235: not found: there is no app "a"`)
 	for _, path := range []string{"/api/v1/apps/own/deploys", "/api/v1/artifacts", "/api/v1/blockers", "/api/v1/nothing"} {
 		status, text = ask("GET", path, bound, "")

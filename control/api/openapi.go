@@ -36,6 +36,17 @@ type parameter struct {
 	schema      *jsonschema.Schema
 }
 
+// least is the role that it takes.
+func (e endpoint) least() control.Role {
+	switch {
+	case e.path == SQLPath: // it changes nothing
+		return control.Analyst
+	case e.method == http.MethodGet:
+		return control.Viewer
+	}
+	return control.Operator
+}
+
 // endpoints are all of the API.
 func (h *Handler) endpoints() []endpoint {
 	reads := func(path, summary string, answer any, serve func(*http.Request) (any, error), query ...parameter) endpoint {
@@ -59,6 +70,10 @@ func (h *Handler) endpoints() []endpoint {
 		}))),
 		reads(OperationsPath+"/{id}", "How an operation is", control.Operation{}, h.operation,
 			parameter{"wait", "answer when it has ended, or after this time, at most " + longestWait.String(), &jsonschema.Schema{Type: "string", Examples: []any{"30s"}}}),
+		{
+			method: http.MethodPost, path: SQLPath, summary: "The rows of a SELECT over the lake's tables", scope: access.Tenant, body: reflect.TypeFor[QueryAsk](), status: http.StatusOK,
+			answer: reflect.TypeFor[Rows](), serve: h.query,
+		},
 		begins(Path+"/{app}/instances", "Start a data version", func(*http.Request) control.Action { return control.Start }),
 		begins(Path+"/{app}/instances/{version}/{action}", "Do something with an instance: "+actions(), func(r *http.Request) control.Action { return control.Action(r.PathValue("action")) }),
 		begins(Path+"/{app}/rollback", "Make the data version serve that did before", func(*http.Request) control.Action { return control.Rollback }),
