@@ -158,4 +158,9 @@ var migrations = []string{
 
 	// Tokens may be bound to one account; empty: to none.
 	`ALTER TABLE tokens ADD COLUMN account TEXT NOT NULL DEFAULT ''`,
+
+	// People may sign in at an OpenID Connect provider, which knows them by its issuer and their subject. Whoever has none has a password.
+	`ALTER TABLE users ADD COLUMN issuer TEXT NOT NULL DEFAULT '';
+	ALTER TABLE users ADD COLUMN subject TEXT NOT NULL DEFAULT '';
+	CREATE UNIQUE INDEX users_at_providers ON users (issuer, subject) WHERE issuer <> ''`,
 }

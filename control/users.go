@@ -17,13 +17,16 @@ var (
 	ErrUnknownSession = errors.New("unknown session")
 )
 
-// User is a person with a password.
+// User is a person with a password, or with an identity at an OpenID Connect provider.
 type User struct {
 	Name     string
 	Role     Role
 	Created  time.Time
 	SignedIn time.Time // the last time; zero: never
 	Disabled bool      // may not sign in
+
+	Issuer  string // of the provider; empty: they have a password
+	Subject string // that the provider knows them by
 }
 
 // Sessions end when nobody has used them for IdleSession, and after LongestSession in any case.
@@ -42,7 +45,7 @@ type session struct {
 	began, used time.Time
 }
 
-// Users keeps people, as argon2id hashes of their passwords, and where they are signed in, as SHA-256 of the sessions' secrets. What another process
+// Users keeps people, with argon2id hashes of their passwords, and where they are signed in, as SHA-256 of the sessions' secrets. What another process
 // changes counts after five seconds at most.
 type Users struct {
 	db      *sql.DB
@@ -113,7 +116,7 @@ func one(done sql.Result, none error) error {
 
 // List lists users by name.
 func (u *Users) List(ctx context.Context) (all []User, err error) {
-	rows, err := u.db.QueryContext(ctx, `SELECT name, role, created, signed_in, disabled FROM users ORDER BY name`)
+	rows, err := u.db.QueryContext(ctx, `SELECT name, role, created, signed_in, disabled, issuer, subject FROM users ORDER BY name`)
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
@@ -121,7 +124,7 @@ func (u *Users) List(ctx context.Context) (all []User, err error) {
 	for rows.Next() {
 		var one User
 		var created, signedIn int64
-		if err := rows.Scan(&one.Name, &one.Role, &created, &signedIn, &one.Disabled); err != nil {
+		if err := rows.Scan(&one.Name, &one.Role, &created, &signedIn, &one.Disabled, &one.Issuer, &one.Subject); err != nil {
 			return nil, fmt.Errorf("list users: %w", err)
 		}
 		one.Created, one.SignedIn = time.UnixMicro(created).UTC(), fromMicro(signedIn)
@@ -138,17 +141,18 @@ func fromMicro(t int64) time.Time {
 	return time.UnixMicro(t).UTC()
 }
 
-// SetRole gives a user another role. It is refused for the last admin who may sign in, as Disable and Delete are.
+// SetRole gives a user another role. It is refused for the last admin who may sign in, as Disable and Delete are, and for whoever has an identity at
+// a provider: that says their role.
 func (u *Users) SetRole(ctx context.Context, name string, role Role) error {
 	if role < Viewer || role > Admin {
 		return fmt.Errorf("%w: user %s needs a role", ErrRefused, name)
 	}
-	return u.change(ctx, "change the role of", name, role < Admin, `UPDATE users SET role = ? WHERE name = ?`, role, name)
+	return u.change(ctx, "change the role of", name, change{endsAdmin: role < Admin, local: true}, `UPDATE users SET role = ? WHERE name = ?`, role, name)
 }
 
 // Disable keeps a user from signing in, and ends their sessions.
 func (u *Users) Disable(ctx context.Context, name string) error {
-	err := u.change(ctx, "disable", name, true, `UPDATE users SET disabled = 1 WHERE name = ?`, name)
+	err := u.change(ctx, "disable", name, change{endsAdmin: true}, `UPDATE users SET disabled = 1 WHERE name = ?`, name)
 	if err == nil {
 		err = u.endSessions(ctx, name)
 	}
@@ -157,43 +161,53 @@ func (u *Users) Disable(ctx context.Context, name string) error {
 
 // Enable lets a user sign in again.
 func (u *Users) Enable(ctx context.Context, name string) error {
-	return u.change(ctx, "enable", name, false, `UPDATE users SET disabled = 0 WHERE name = ?`, name)
+	return u.change(ctx, "enable", name, change{}, `UPDATE users SET disabled = 0 WHERE name = ?`, name)
 }
 
-// Delete removes a user, and ends their sessions.
+// Delete removes a user, and ends their sessions. Whoever has an identity at a provider comes back with their next sign-in, unless they are disabled in place
+// of that.
 func (u *Users) Delete(ctx context.Context, name string) error {
-	if err := u.change(ctx, "delete", name, true, `DELETE FROM users WHERE name = ?`, name); err != nil {
+	if err := u.change(ctx, "delete", name, change{endsAdmin: true}, `DELETE FROM users WHERE name = ?`, name); err != nil {
 		return err
 	}
 	u.secrets.forgetAll()
 	return nil
 }
 
-// SetPassword gives a user another password, and ends their sessions.
+// SetPassword gives a user another password, and ends their sessions. It is refused for whoever has an identity at a provider.
 func (u *Users) SetPassword(ctx context.Context, name, password string) error {
 	if err := checkPassword(password); err != nil {
 		return err
 	}
-	err := u.change(ctx, "set the password of", name, false, `UPDATE users SET password = ? WHERE name = ?`, hashPassword(password), name)
+	err := u.change(ctx, "set the password of", name, change{local: true}, `UPDATE users SET password = ? WHERE name = ?`, hashPassword(password), name)
 	if err == nil {
 		err = u.endSessions(ctx, name)
 	}
 	return err
 }
 
-// change changes a user. One that may not leave the stack without an admin is refused when it would.
-func (u *Users) change(ctx context.Context, what, name string, mayEndAdmin bool, query string, args ...any) error {
+// change says whom a change of a user is refused for.
+type change struct {
+	endsAdmin bool // the last admin
+	local     bool // who has an identity at a provider
+}
+
+func (u *Users) change(ctx context.Context, what, name string, c change, query string, args ...any) error {
 	err := transaction(ctx, u.db, func(tx *sql.Tx) error {
 		var last bool
-		err := tx.QueryRowContext(ctx, `SELECT role = ? AND NOT disabled AND 1 = (SELECT count(*) FROM users WHERE role = ? AND NOT disabled) FROM users WHERE name = ?`,
-			Admin, Admin, name).Scan(&last)
+		var issuer string
+		err := tx.QueryRowContext(ctx, `SELECT role = ? AND NOT disabled AND 1 = (SELECT count(*) FROM users WHERE role = ? AND NOT disabled), issuer FROM users WHERE name = ?`,
+			Admin, Admin, name).Scan(&last, &issuer)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%w: there is none with the name %q", ErrUnknownUser, name)
 		}
 		if err != nil {
 			return err
 		}
-		if last && mayEndAdmin {
+		if issuer != "" && c.local {
+			return fmt.Errorf("%w: %s says their role and has their password; change it there, or disable the user here", ErrRefused, issuer)
+		}
+		if last && c.endsAdmin {
 			return fmt.Errorf("%w: it is the last admin; make another one first", ErrRefused)
 		}
 		_, err = tx.ExecContext(ctx, query, args...)
@@ -213,34 +227,40 @@ func (u *Users) endSessions(ctx context.Context, name string) error {
 	return nil
 }
 
-// SignIn begins a session for a user and returns its secret. The error is ErrWrongPassword for an unknown name, a wrong password, and a user that
-// is disabled, and takes as long for each.
+// SignIn begins a session for a user and returns its secret. The error is ErrWrongPassword for an unknown name, a wrong password, a user that has none, and
+// one that is disabled, and takes as long for each.
 func (u *Users) SignIn(ctx context.Context, name, password string) (secret string, err error) {
 	user, old, err := u.check(ctx, name, password)
 	if err != nil {
 		return "", err
 	}
-	secret, id, hash := u.secrets.create()
-	now := u.now()
-	err = transaction(ctx, u.db, func(tx *sql.Tx) error {
+	err = transaction(ctx, u.db, func(tx *sql.Tx) (err error) {
 		if old {
 			if _, err := tx.ExecContext(ctx, `UPDATE users SET password = ? WHERE name = ?`, hashPassword(password), name); err != nil {
 				return err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE began < ? OR used < ?`, now.Add(-LongestSession).UnixMicro(), now.Add(-IdleSession).UnixMicro()); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE users SET signed_in = ? WHERE name = ?`, now.UnixMicro(), user.Name); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO sessions (id, hash, user, began, used) VALUES (?, ?, ?, ?, ?)`, id, hash[:], user.Name, now.UnixMicro(), now.UnixMicro())
+		secret, err = u.begin(ctx, tx, user.Name)
 		return err
 	})
 	if err != nil {
 		return "", fmt.Errorf("sign in: %w", err)
 	}
 	return secret, nil
+}
+
+// begin begins a session of a user, and removes those that have ended.
+func (u *Users) begin(ctx context.Context, tx *sql.Tx, name string) (secret string, err error) {
+	secret, id, hash := u.secrets.create()
+	now := u.now()
+	if _, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE began < ? OR used < ?`, now.Add(-LongestSession).UnixMicro(), now.Add(-IdleSession).UnixMicro()); err != nil {
+		return "", err
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE users SET signed_in = ? WHERE name = ?`, now.UnixMicro(), name); err != nil {
+		return "", err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO sessions (id, hash, user, began, used) VALUES (?, ?, ?, ?, ?)`, id, hash[:], name, now.UnixMicro(), now.UnixMicro())
+	return secret, err
 }
 
 // Check returns an error unless a password is that of a user who may sign in.
@@ -252,7 +272,7 @@ func (u *Users) Check(ctx context.Context, name, password string) error {
 // check finds the user of a name and a password, and whether the hash should be made anew.
 func (u *Users) check(ctx context.Context, name, password string) (user User, old bool, err error) {
 	hash := nobody
-	err = u.db.QueryRowContext(ctx, `SELECT name, password, role, disabled FROM users WHERE name = ?`, name).Scan(&user.Name, &hash, &user.Role, &user.Disabled)
+	err = u.db.QueryRowContext(ctx, `SELECT name, password, role, disabled FROM users WHERE name = ? AND issuer = ''`, name).Scan(&user.Name, &hash, &user.Role, &user.Disabled)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return user, false, fmt.Errorf("sign in: %w", err)
 	}
@@ -269,7 +289,7 @@ func (u *Users) check(ctx context.Context, name, password string) (user User, ol
 	return user, old, nil
 }
 
-// Session returns the user who is signed in with a secret, or ErrUnknownSession.
+// Session returns the user who is signed in with a secret, with name, role and issuer, or ErrUnknownSession.
 func (u *Users) Session(ctx context.Context, secret string) (User, error) {
 	s, ok, err := u.secrets.lookup(ctx, secret)
 	if err != nil {
@@ -313,7 +333,7 @@ func (u *Users) SignOut(ctx context.Context, secret string) error {
 }
 
 func (u *Users) readSessions(ctx context.Context) (all []hashed[session], err error) {
-	rows, err := u.db.QueryContext(ctx, `SELECT id, hash, began, used, name, role, disabled FROM sessions JOIN users ON name = user ORDER BY began, id`)
+	rows, err := u.db.QueryContext(ctx, `SELECT id, hash, began, used, name, role, disabled, issuer FROM sessions JOIN users ON name = user ORDER BY began, id`)
 	if err != nil {
 		return nil, err
 	}
@@ -323,7 +343,7 @@ func (u *Users) readSessions(ctx context.Context) (all []hashed[session], err er
 		var hash []byte
 		var began, used int64
 		s := &found.value
-		if err := rows.Scan(&s.id, &hash, &began, &used, &s.user.Name, &s.user.Role, &s.user.Disabled); err != nil {
+		if err := rows.Scan(&s.id, &hash, &began, &used, &s.user.Name, &s.user.Role, &s.user.Disabled, &s.user.Issuer); err != nil {
 			return nil, err
 		}
 		if err := found.setHash("session "+s.id, hash); err != nil {
