@@ -64,7 +64,7 @@ func (u *Users) identified(ctx context.Context, tx *sql.Tx, id Identity) (user U
 	case err != nil:
 		return user, 0, err
 	case user.Disabled:
-		return user, 0, fmt.Errorf("%w: %s may not sign in here: an admin has disabled that user, and lets you in again with 'millrace user enable %s'", ErrRefused, user.Name, user.Name)
+		return user, 0, fmt.Errorf("%w: the user %s may not sign in here: an admin has disabled it, and lets you in again with 'millrace user enable %s'", ErrRefused, user.Name, user.Name)
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE users SET role = ? WHERE name = ?`, id.Role, user.Name)
 	return user, was, err
@@ -78,7 +78,7 @@ func (u *Users) addIdentity(ctx context.Context, tx *sql.Tx, id Identity) (name 
 		}
 	}
 	if name == "" {
-		return "", fmt.Errorf("%w: %s says no name of you that can be one here: ask its admin to send one in preferred_username, of 1 to 254 letters, digits and . _ @ + -", ErrRefused, id.Issuer)
+		return "", fmt.Errorf("%w: the provider %s says no name of you that can be one here: ask its admin to send one in preferred_username, of 1 to 254 letters, digits and . _ @ + -", ErrRefused, id.Issuer)
 	}
 	var issuer string
 	switch err := tx.QueryRowContext(ctx, `SELECT issuer FROM users WHERE name = ?`, name).Scan(&issuer); {

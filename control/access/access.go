@@ -34,6 +34,9 @@ type Principal struct {
 
 	// Local is whoever may read the data directory of the process: they say themselves who they are.
 	Local bool
+
+	// Issuer is the OpenID Connect provider at which somebody has signed in; empty: a password, a token, or nobody.
+	Issuer string
 }
 
 // Sees reports whether what belongs to an account exists for the principal.
