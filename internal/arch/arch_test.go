@@ -197,6 +197,8 @@ func TestClientsStayHome(t *testing.T) {
 		{"github.com/duckdb", []string{"index", "delivery"}, "DuckDB is how the index stores and how reports read; the rest speaks protocols"},
 		{"modernc.org/sqlite", []string{"control", "lake"}, "SQLite keeps the control store and the catalogue"},
 		{"github.com/elastic", []string{"sink/elastic", "delivery"}, "the index is reached by its protocol in two places: to write and to report"},
+		{"github.com/coreos/go-oidc", []string{"control/oidc"}, "one package says whom a provider's tokens identify; the rest sees people"},
+		{"golang.org/x/oauth2", []string{"control/oidc"}, "codes, tokens and the client's secret stay where they are checked"},
 		{"github.com/spf13/cobra", []string{"cmd", ""}, "flags are the command line's; a package takes a Config"},
 		{"github.com/chromedp", nil, "a browser is for tests"},
 		{"github.com/prometheus/prometheus", nil, "Prometheus' engine is for tests: what serves answers scrapes, and no queries"},
