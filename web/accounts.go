@@ -11,6 +11,7 @@ import (
 
 	"millrace/control"
 	"millrace/control/access"
+	"millrace/control/oidc"
 )
 
 // Accounts are people who sign in. Errors that a person can do something about match control.ErrWrongPassword, control.ErrRefused or
@@ -48,7 +49,7 @@ const maxForm = 16 << 10
 // accountsPages adds the pages of those who sign in.
 func (s *Server) accountsPages(handle func(string, func(http.ResponseWriter, *http.Request) error)) {
 	handle("GET /login", func(w http.ResponseWriter, r *http.Request) error {
-		return s.serveForm(w, http.StatusOK, "login", loginForm{layout: s.frame(r, "Sign in"), Next: access.Next(r.URL.Query().Get("next"))})
+		return s.serveForm(w, http.StatusOK, "login", s.loginForm(r, access.Next(r.URL.Query().Get("next"))))
 	})
 	handle("POST /login", s.signIn)
 	handle("POST /logout", s.signOut)
@@ -61,6 +62,7 @@ func (s *Server) accountsPages(handle func(string, func(http.ResponseWriter, *ht
 type loginForm struct {
 	layout
 	Name, Next, Error string
+	Provider          *providerLink // nil: there is none
 }
 
 type setupForm struct {
@@ -71,6 +73,7 @@ type setupForm struct {
 type accountForm struct {
 	layout
 	Role, Error string
+	Issuer      string // of the provider that has the password; empty: it is kept here
 }
 
 // frame is what the frame of a page says to whoever asks for it.
@@ -111,6 +114,7 @@ func (s *Server) serveForm(w http.ResponseWriter, status int, name string, data 
 // mended is what a person is told of a form that they can mend, with the status of the answer; it is empty for other errors.
 func mended(w http.ResponseWriter, err error) (text string, status int) {
 	var wait Wait
+	var unknown *oidc.Error
 	switch {
 	case errors.As(err, &wait):
 		w.Header().Set("Retry-After", strconv.Itoa(wait.seconds()))
@@ -123,6 +127,14 @@ func mended(w http.ResponseWriter, err error) (text string, status int) {
 			why = err.Error()
 		}
 		return sentence(why), http.StatusUnprocessableEntity
+	case errors.As(err, &unknown):
+		status = http.StatusForbidden
+		if errors.Is(unknown, oidc.ErrAway) {
+			status = http.StatusBadGateway
+		} else if errors.Is(unknown, oidc.ErrNotBegun) {
+			status = http.StatusBadRequest
+		}
+		return sentence(unknown.Text), status
 	}
 	return "", 0
 }
@@ -142,14 +154,14 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) error {
 	if err := parseForm(w, r); err != nil {
 		return err
 	}
-	form := loginForm{Name: r.PostForm.Get("name"), Next: access.Next(r.PostForm.Get("next"))}
+	form := s.loginForm(r, access.Next(r.PostForm.Get("next")))
+	form.Name = r.PostForm.Get("name")
 	secret, err := s.cfg.Accounts.SignIn(r, form.Name, r.PostForm.Get("password"))
 	if err != nil {
 		var status int
 		if form.Error, status = mended(w, err); status == 0 {
 			return err
 		}
-		form.layout = s.frame(r, "Sign in")
 		return s.serveForm(w, status, "login", form)
 	}
 	s.cfg.Cookies.Begin(w, secret, control.LongestSession)
@@ -213,7 +225,7 @@ func (s *Server) showAccount(w http.ResponseWriter, r *http.Request) error {
 		http.Redirect(w, r, access.SignInPath+"?next=%2Faccount", http.StatusSeeOther)
 		return nil
 	}
-	return s.serveForm(w, http.StatusOK, "account", accountForm{layout: s.frame(r, "Account"), Role: p.Role.String()})
+	return s.serveForm(w, http.StatusOK, "account", accountForm{layout: s.frame(r, "Account"), Role: p.Role.String(), Issuer: p.Issuer})
 }
 
 func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) error {
@@ -231,7 +243,7 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) error {
 		err = s.cfg.Accounts.SetPassword(r, p.Name, r.PostForm.Get("old"), password)
 	}
 	if err != nil {
-		form := accountForm{layout: s.frame(r, "Account"), Role: p.Role.String()}
+		form := accountForm{layout: s.frame(r, "Account"), Role: p.Role.String(), Issuer: p.Issuer}
 		var status int
 		if form.Error, status = mended(w, err); status == 0 {
 			return err

@@ -15,6 +15,7 @@ import (
 
 	"millrace/control"
 	"millrace/control/access"
+	"millrace/control/oidc"
 	"millrace/web"
 )
 
@@ -48,6 +49,10 @@ func TestPages(t *testing.T) {
 		{"table_error", "/tables/quiz_submission", http.StatusInternalServerError, func(p *pipeline) web.Config { return web.Config{Status: failing, Now: p.now} }, 0},
 		{"error_not_found", "/tables/nope", http.StatusNotFound, (*pipeline).config, 0},
 		{"login", "/login?next=/tables/quiz_submission", http.StatusOK, withAccounts(""), 0},
+		{"login_provider", "/login?next=/tables/quiz_submission%3Fn%3D1", http.StatusOK, withProvider(nil), 0},
+		{"login_provider_away", "/login/oidc?next=/tables/quiz_submission", http.StatusBadGateway, withProvider(errAway), 0},
+		{"login_refused", "/login/oidc/callback?code=x&state=y", http.StatusForbidden, withProvider(errNoRole), 0},
+		{"account_provider", "/account", http.StatusOK, signedInAtProvider, 0},
 		{"setup", "/setup?token=good", http.StatusOK, withAccounts(""), 0},
 		{"setup_used", "/setup?token=used", http.StatusNotFound, withAccounts(""), 0},
 		{"account", "/account", http.StatusOK, withAccounts("ann"), 0},
@@ -229,8 +234,9 @@ func TestNewNeedsStatus(t *testing.T) {
 
 // people is accounts of one who is signed in, or of nobody. It says what it is told to.
 type people struct {
-	who string
-	err error
+	who    string
+	issuer string
+	err    error
 }
 
 func withAccounts(who string) func(p *pipeline) web.Config {
@@ -250,7 +256,100 @@ func (a people) Setup(token string) bool                           { return toke
 func (a people) SetUp(*http.Request, string, string, string) error { return a.err }
 
 func (a people) Who(context.Context, string) (access.Principal, bool) {
-	return access.Principal{Name: a.who, Role: control.Operator}, a.who != ""
+	return access.Principal{Name: a.who, Role: control.Operator, Issuer: a.issuer}, a.who != ""
+}
+
+const issuer = "https://login.example.edu/realms/district"
+
+// What a provider's sign-in may end with.
+var (
+	errAway   = &oidc.Error{Kind: oidc.ErrAway, Text: "the OpenID Connect provider " + issuer + " does not answer as one. Try again later, or sign in with a password; if it stays so, tell an admin: 503 Service Unavailable"}
+	errNoRole = &oidc.Error{Kind: oidc.ErrNoRole, Text: "the OpenID Connect provider " + issuer + ` knows you as ann, and you have no role here: your groups are "students". Ask an admin to give one of them a role (oidc-roles), or to give you one that has`}
+)
+
+// school is a provider that says what it is told to. Who comes back from it goes to the table's page.
+type school struct{ err error }
+
+func (school) Name() string { return "the district's account" }
+
+func (p school) Begin(_ *http.Request, next string) (address, flow string, err error) {
+	return issuer + "/authorize?state=s&next=" + next, "flow of " + next, p.err
+}
+
+func (p school) Finish(*http.Request, string) (secret, next string, err error) {
+	return "secret", "/tables/quiz_submission", p.err
+}
+
+func withProvider(err error) func(p *pipeline) web.Config {
+	return func(p *pipeline) web.Config {
+		cfg := withAccounts("")(p)
+		cfg.Provider = school{err}
+		return cfg
+	}
+}
+
+func signedInAtProvider(p *pipeline) web.Config {
+	cfg := p.config()
+	cfg.Accounts = people{who: "ann@example.edu", issuer: issuer}
+	return cfg
+}
+
+// Who goes to a provider keeps the sign-in meanwhile, and is signed in when it comes back.
+func TestProvider(t *testing.T) {
+	t.Parallel()
+	for _, secure := range []bool{false, true} {
+		prefix := map[bool]string{true: "__Host-"}[secure]
+		ask := func(target string, err error) *http.Response {
+			cfg := withProvider(err)(newPipeline(func() time.Time { return noon }))
+			cfg.Cookies.Secure = secure
+			return page(newServer(t, cfg), target).Result()
+		}
+		res := ask("/login/oidc?next=/tables/quiz", nil)
+		require.Equal(t, 303, res.StatusCode)
+		require.Equal(t, issuer+"/authorize?state=s&next=/tables/quiz", res.Header.Get("Location"))
+		require.Len(t, res.Cookies(), 1)
+		flow := res.Cookies()[0]
+		require.Equal(t, prefix+"millrace-oidc", flow.Name)
+		require.Equal(t, "flow of /tables/quiz", flow.Value)
+		require.Equal(t, []any{true, secure, http.SameSiteLaxMode, "/", 600}, []any{flow.HttpOnly, flow.Secure, flow.SameSite, flow.Path, flow.MaxAge})
+		res = ask("/login/oidc?next=//evil.example/", nil)
+		require.Equal(t, issuer+"/authorize?state=s&next=/", res.Header.Get("Location"))
+
+		res = ask("/login/oidc/callback?code=x", nil)
+		require.Equal(t, 303, res.StatusCode)
+		require.Equal(t, "/tables/quiz_submission", res.Header.Get("Location"))
+		require.Equal(t, []string{prefix + "millrace-oidc", prefix + "millrace"}, []string{res.Cookies()[0].Name, res.Cookies()[1].Name})
+		require.Negative(t, res.Cookies()[0].MaxAge)
+
+		for _, c := range []struct {
+			err    error
+			status int
+			says   string
+			ends   bool // the sign-in that has begun
+		}{
+			{errAway, 502, issuer, true},
+			{errNoRole, 403, "(oidc-roles)", true},
+			{&oidc.Error{Kind: oidc.ErrDenied, Text: "no"}, 403, "No.", true},
+			{&oidc.Error{Kind: oidc.ErrNotBegun, Text: "begin again"}, 400, "Begin again.", false},
+			{fmt.Errorf("sign in: %w: the user ann may not sign in here", control.ErrRefused), 403, "The user ann may not sign in here.", true},
+			{web.Wait(29 * time.Second), 429, "Too many tries", true},
+			{errDisk, 500, "input/output error", true},
+		} {
+			res := ask("/login/oidc/callback?code=x", c.err)
+			require.Equal(t, c.status, res.StatusCode)
+			require.Contains(t, drain(t, res.Body), c.says)
+			var ended bool
+			for _, cookie := range res.Cookies() {
+				require.Equal(t, prefix+"millrace-oidc", cookie.Name, "nobody is signed in")
+				ended = true
+			}
+			require.Equal(t, c.ends, ended)
+		}
+	}
+	// Without a provider there is no way to one.
+	s := newServer(t, withAccounts("")(newPipeline(func() time.Time { return noon })))
+	require.Equal(t, 404, page(s, "/login/oidc").Code)
+	require.Equal(t, 404, page(s, "/login/oidc/callback").Code)
 }
 
 // What is wrong with a form is said beside it, and what was typed is kept, but for passwords.

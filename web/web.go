@@ -12,6 +12,7 @@
 //	GET /healthz, /readyz   200 while the process lives; 200 when it can work, else 503 with the reason
 //
 //	GET /login, /account    forms of people who sign in; /setup for the first of them; POST /logout
+//	GET /login/oidc         sends them to an OpenID Connect provider, which sends them back to /login/oidc/callback
 //
 // Who is bound to an account is shown the same pages of what is of that account: its values are asked for by the account's name, and read, kept and streamed apart
 // from those of others.
@@ -58,6 +59,7 @@ type Config struct {
 	Ready func(context.Context) error
 
 	Accounts Accounts       // people who sign in; default: nobody does, and there are no pages for it
+	Provider Provider       // at which they sign in too; default: none
 	Cookies  access.Cookies // that sessions are in
 
 	Logger *slog.Logger     // default: none
@@ -137,6 +139,9 @@ func New(cfg Config) (*Server, error) {
 	handle("GET /readyz", s.serveReady)
 	if s.cfg.Accounts != nil {
 		s.accountsPages(handle)
+		if s.cfg.Provider != nil {
+			s.providerPages(handle)
+		}
 	}
 	handle("GET /", func(_ http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("%w: %s", ErrNotFound, r.URL.Path)
