@@ -50,7 +50,12 @@ func (a *accounts) limited(r *http.Request, name string, do func() error) error 
 
 // audit takes note of what became of a change that somebody asked for on a page.
 func (a *accounts) audit(r *http.Request, who, action, subject string, err error) error {
-	e := control.Entry{Who: who, Role: access.From(r.Context()).Role.String(), Remote: r.RemoteAddr, Action: action, Subject: subject, Outcome: "done"}
+	return a.note(r, control.Entry{Who: who, Role: access.From(r.Context()).Role.String(), Action: action, Subject: subject}, err)
+}
+
+// note adds an entry of something that was asked for on a page, with what became of it.
+func (a *accounts) note(r *http.Request, e control.Entry, err error) error {
+	e.Remote, e.Outcome = r.RemoteAddr, "done"
 	if err != nil {
 		e.Outcome = err.Error()
 	}
@@ -86,7 +91,7 @@ func (a *accounts) session(ctx context.Context, secret string) (access.Principal
 	if errors.Is(err, control.ErrUnknownSession) {
 		err = access.ErrUnknown
 	}
-	return access.Principal{Name: u.Name, Role: u.Role}, err
+	return access.Principal{Name: u.Name, Role: u.Role, Issuer: u.Issuer}, err
 }
 
 // SetPassword implements web.Accounts.

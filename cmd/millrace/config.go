@@ -35,6 +35,7 @@ const (
 var secretVariables = []struct{ name, about string }{
 	{artifact.TokenVariable, "bearer token for the Iceberg REST catalogue of `--lake-catalog`"},
 	{artifact.PasswordVariable, "password of `--kafka-sasl-username`"},
+	{oidcSecretVariable, "client secret that the provider of `--oidc-issuer` knows; without it the stack is a public client"},
 	{artifact.CredentialVariable, "client id:client secret for that catalogue"},
 	{"AWS_ACCESS_KEY_ID", "key for the S3 server of `--lake`; with AWS_SECRET_ACCESS_KEY, or any other way that the AWS SDK knows"},
 	{"AWS_SECRET_ACCESS_KEY", "its secret"},

@@ -22,6 +22,8 @@ func (s *stack) routes() []access.Route {
 		{Pattern: "/readyz", Handler: s.console},
 		{Pattern: "/assets/", Handler: s.console},
 		{Pattern: access.SignInPath, Handler: s.console},
+		{Pattern: access.ProviderPath, Handler: s.console},
+		{Pattern: access.CallbackPath, Handler: s.console},
 		{Pattern: "/logout", Handler: s.console},
 		{Pattern: "/setup", Handler: s.console},
 		{Pattern: "/account", Handler: s.console},
@@ -44,12 +46,12 @@ func (s *stack) routes() []access.Route {
 	return all
 }
 
-// anonymous is the role of who shows no token at an address: a console on a machine of one's own is open.
+// anonymous is the role of who shows no token at an address: a console on a machine of one's own is open, unless it is said that others reach it there.
 func (c stackConfig) anonymousAt(address string) control.Role {
 	switch {
 	case c.anonymous != nil:
 		return *c.anonymous
-	case access.IsLoopback(address):
+	case access.IsLoopback(address) && (c.publicURL == "" || isLocal(c.publicURL)):
 		return control.Analyst
 	}
 	return 0

@@ -40,7 +40,7 @@ func TestWhoMayAskWhere(t *testing.T) {
 		require.NoError(t, err)
 		tokens[r] = secret
 	}
-	open := map[string]bool{"GET /api/openapi.json": true, "/healthz": true, "/login": true, "/logout": true, "/setup": true, "/account": true, "/readyz": true, "/assets/": true, "/iceberg/": true, "/caliper": true, "/message": true, "/caliper/message": true}
+	open := map[string]bool{"GET /api/openapi.json": true, "/healthz": true, "/login": true, "/login/oidc": true, "/login/oidc/callback": true, "/logout": true, "/setup": true, "/account": true, "/readyz": true, "/assets/": true, "/iceberg/": true, "/caliper": true, "/message": true, "/caliper/message": true}
 	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
 		var reached string
 		routes := s.routes()

@@ -76,7 +76,8 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	f.StringVar(&cfg.tlsCert, "tls-cert", "", "file with the certificate that --listen shows, PEM, with its chain; read again when it has changed")
 	f.StringVar(&cfg.tlsKey, "tls-key", "", "file with its key, PEM")
 	f.BoolVar(&cfg.insecure, "insecure-http", false, "let --listen be an address that other machines reach, without TLS: something before it has TLS")
-	f.Var(anonymousFlag{&cfg.anonymous}, "anonymous", "role of who shows no token: none, viewer or analyst; default: analyst when --listen is an address of this machine alone, else none")
+	f.Var(anonymousFlag{&cfg.anonymous}, "anonymous", "role of who shows no token: none, viewer or analyst; default: analyst when --listen, and --public-url if given, are addresses of this machine alone, else none")
+	f.StringVar(&cfg.publicURL, "public-url", "", "URL at which browsers reach the console, such as https://millrace.example.edu, if something stands before --listen; default: that of --listen")
 	f.StringVar(&cfg.prefix, "prefix", defaultPrefix, "path of the collector; it also answers at /message below it")
 	f.StringVar(&cfg.logListen, "log-listen", "127.0.0.1:0", "address of the embedded broker")
 	f.StringVar(&cfg.indexListen, "index-listen", "127.0.0.1:0", "address of the embedded index")
@@ -90,6 +91,7 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	f.Float64Var(&cfg.traceShare, "traces-share", 1, "share of the traces that is sent, from 0 to 1")
 	f.StringVar(&cfg.logFormat, "log-format", "text", "form of the log's lines: text or json")
 	serverFlags(cmd, cfg)
+	oidcFlags(cmd, &cfg.oidc)
 	return cfg
 }
 
@@ -158,6 +160,12 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 		return usagef("--lake-catalog: %w", err)
 	}
 	if err := cfg.checkKafka(); err != nil {
+		return err
+	}
+	if err := cfg.checkOIDC(); err != nil {
+		return err
+	}
+	if err := cfg.oidc.takeSecret(); err != nil {
 		return err
 	}
 	if cfg.s3.Endpoint == "" {

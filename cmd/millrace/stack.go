@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -48,6 +49,8 @@ type stackConfig struct {
 	tlsCert     string            // file of listen's certificate; empty: it has no TLS
 	tlsKey      string            // file of the certificate's key
 	insecure    bool              // listen may be an address that other machines reach, without TLS
+	publicURL   string            // at which browsers reach the console; empty: that of listen
+	oidc        oidcSettings      // of the provider at which people sign in
 	anonymous   *control.Role     // of who shows no token; nil: analyst on a loopback address, else nobody
 	prefix      string            // path of the collector
 	logListen   string            // of the embedded broker
@@ -131,6 +134,7 @@ type stack struct {
 	console    *web.Server
 	accounts   *accounts
 	querying   chan struct{} // holds something while a query runs
+	provider   *provider     // nil: there is none
 	apps       []app
 	plane      *control.Plane
 	events     api.Events
@@ -210,11 +214,17 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.accounts = newAccounts(s.store)
-	s.console, err = web.New(web.Config{
+	if err = s.openProvider(); err != nil {
+		return s, err
+	}
+	console := web.Config{
 		Accounts: s.accounts, Cookies: s.cookies(),
 		Status: s.status, Rows: s.newestRows, DeadLetters: s.deadLetters, LakeStats: s.lakeStats, Ready: s.ready, Logger: cfg.logger,
-	})
-	if err != nil {
+	}
+	if s.provider != nil {
+		console.Provider = s.provider
+	}
+	if s.console, err = web.New(console); err != nil {
 		return s, err
 	}
 	return s, writeJSON(cfg.dir.join("running.json"), running{
@@ -483,7 +493,7 @@ func (s *stack) Close() error {
 
 // cookies are secure when browsers reach the console by TLS, which may be that of something before it.
 func (s *stack) cookies() access.Cookies {
-	return access.Cookies{Secure: s.tls != nil || s.cfg.insecure}
+	return access.Cookies{Secure: s.tls != nil || s.cfg.insecure || strings.HasPrefix(s.cfg.publicURL, "https:")}
 }
 
 // setupLink is the address at which the first admin is made; empty when there is a user.
@@ -493,7 +503,7 @@ func (s *stack) setupLink(ctx context.Context) (string, error) {
 		return "", err
 	}
 	s.accounts.token = rand.Text()
-	return s.url() + "/setup?token=" + s.accounts.token, nil
+	return s.publicURL() + "/setup?token=" + s.accounts.token, nil
 }
 
 // server answers the stack's routes.
@@ -533,7 +543,12 @@ func (s *stack) listen() error {
 	return nil
 }
 
-// url is where people reach the stack.
+// publicURL is where people's browsers reach the stack, without a slash at the end. What a request says of its host is for whoever asks to choose.
+func (s *stack) publicURL() string {
+	return strings.TrimSuffix(cmp.Or(s.cfg.publicURL, s.url()), "/")
+}
+
+// url is where the stack listens.
 func (s *stack) url() string {
 	scheme := "http"
 	if s.tls != nil {

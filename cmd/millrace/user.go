@@ -18,8 +18,8 @@ import (
 
 func userCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "user", Short: "People who sign in with a password: who may see what, and who may change it",
-		Long: `People who sign in to the console with a password. Programs have tokens. What is changed here counts in a running 'millrace serve' after five seconds at most.`,
+		Use: "user", Short: "People who sign in: who may see what, and who may change it",
+		Long: `People who sign in to the console, with a password or at the provider of --oidc-issuer, which says their role. Programs have tokens. What is changed here counts in a running 'millrace serve' after five seconds at most.`,
 		Args: unknownCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(userAddCommand(), userListCommand(), userRoleCommand(), userPasswordCommand())
@@ -29,7 +29,7 @@ func userCommand() *cobra.Command {
 	}{
 		{"disable", "Keep a user from signing in, and sign them out", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Disable(cmd.Context(), name) }},
 		{"enable", "Let a user sign in again", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Enable(cmd.Context(), name) }},
-		{"delete", "Delete a user, and sign them out", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Delete(cmd.Context(), name) }},
+		{"delete", "Delete a user, and sign them out; one of --oidc-issuer comes back at the next sign-in, unless disabled in place of that", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Delete(cmd.Context(), name) }},
 	} {
 		cmd.AddCommand(&cobra.Command{
 			Use: c.name + " NAME", Short: c.short, Args: exactArgs(userArg),
@@ -119,8 +119,11 @@ func userListCommand() *cobra.Command {
 				if !u.SignedIn.IsZero() {
 					signedIn = u.SignedIn.Format(time.RFC3339)
 				}
+				if u.Issuer != "" {
+					note = "of " + u.Issuer
+				}
 				if u.Disabled {
-					note = "disabled"
+					note = strings.TrimSuffix("disabled, "+note, ", ")
 				}
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Name, u.Role, u.Created.Format(time.RFC3339), signedIn, note)
 			}
