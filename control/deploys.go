@@ -132,6 +132,10 @@ type Choice struct {
 	By
 	Shipped string // the version that the program itself has of the app; empty: none
 	Past    bool   // also when a blocker is against it
+
+	// Revisions are IDs of deploys of the app, of which one must be the newest, 0 while there is none. The error is a StaleError when none
+	// is. Default: any.
+	Revisions []int64
 }
 
 // Deploy makes a version the one that is deployed. It is refused while a blocker is against it.
@@ -186,10 +190,15 @@ func (d *Deploys) decide(ctx context.Context, c Choice, version func(tx *sql.Tx,
 		if err != nil {
 			return err
 		}
-		out = Deploy{App: c.App, Before: c.Shipped, At: time.Now().UTC(), Who: c.Who, Reason: c.Reason, Rollback: c.Version == ""}
+		out = Deploy{App: c.App, At: time.Now().UTC(), Who: c.Who, Reason: c.Reason, Rollback: c.Version == ""}
+		newest := Deploy{App: c.App, Version: c.Shipped}
 		if len(all) > 0 {
-			out.Before = all[0].Version
+			newest = all[0]
 		}
+		if !seen(c.Revisions, newest.ID) {
+			return &StaleError{What: "which version of " + c.App + " is deployed", Present: newest}
+		}
+		out.Before = newest.Version
 		if out.Version, err = version(tx, out.Before); err != nil {
 			return err
 		}

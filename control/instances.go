@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,21 @@ var ErrNotAllowed = errors.New("not allowed")
 
 // ErrRefused is matched by the errors for what cannot be done as things are now. They say why, and what to do.
 var ErrRefused = errors.New("refused")
+
+// StaleError refuses a change that was asked for with other revisions than the one that there is: somebody has changed it since it was read.
+type StaleError struct {
+	What    string // has changed
+	Present any    // what it is now: an Instance or a Deploy
+}
+
+func (e *StaleError) Error() string {
+	return e.What + " has changed since it was read; read it again, and ask again if it is still what is wanted"
+}
+
+// seen reports whether a revision is one of those that are wanted: nil are all, and none of them is none.
+func seen(wanted []int64, revision int64) bool {
+	return wanted == nil || slices.Contains(wanted, revision)
+}
 
 // Line is what all instances of an app for one tenant have in common: of them one at most serves.
 type Line struct {
@@ -52,6 +68,9 @@ type Instance struct {
 	Created   time.Time
 	Updated   time.Time
 	UpdatedBy string
+
+	// Revision is how often the record was written, from 1 on. Two that have the same one are the same.
+	Revision int64
 }
 
 // Resources are what the job of an instance gets of the machine. Zero values are those of all jobs.
@@ -132,13 +151,13 @@ func readServing(ctx context.Context, path string, query url.Values, l Line) (da
 	return dataVersion, err
 }
 
-const instanceColumns = `program, account, env, data_version, seed, state, version, savepoint, error, created, updated, updated_by, parallelism, memory`
+const instanceColumns = `program, account, env, data_version, seed, state, version, savepoint, error, created, updated, updated_by, parallelism, memory, revision`
 
 func scanInstance(row interface{ Scan(...any) error }) (Instance, error) {
 	var i Instance
 	var seed string
 	var created, updated int64
-	err := row.Scan(&i.Program, &i.Account, &i.Env, &i.DataVersion, &seed, &i.State, &i.Version, &i.Savepoint, &i.Error, &created, &updated, &i.UpdatedBy, &i.Parallelism, &i.Resources.Memory)
+	err := row.Scan(&i.Program, &i.Account, &i.Env, &i.DataVersion, &seed, &i.State, &i.Version, &i.Savepoint, &i.Error, &created, &updated, &i.UpdatedBy, &i.Parallelism, &i.Resources.Memory, &i.Revision)
 	if err == nil && seed != "" {
 		if err = json.Unmarshal([]byte(seed), &i.Seed); err != nil {
 			err = fmt.Errorf("seeding of %s of %s: %w", i.DataVersion, i.Line, err)
@@ -186,7 +205,7 @@ func instance(ctx context.Context, tx *sql.Tx, l Line, dataVersion string) (Inst
 	return i, nil
 }
 
-// put writes an instance that may be there already.
+// put writes an instance that may be there already, as its next revision.
 func put(ctx context.Context, tx *sql.Tx, i Instance) error {
 	seed := ""
 	if i.Seed != nil {
@@ -196,9 +215,10 @@ func put(ctx context.Context, tx *sql.Tx, i Instance) error {
 		}
 		seed = string(b)
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO instances (`+instanceColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	_, err := tx.ExecContext(ctx, `INSERT INTO instances (`+instanceColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)
 		ON CONFLICT DO UPDATE SET state = excluded.state, version = excluded.version, savepoint = excluded.savepoint, error = excluded.error,
-			updated = excluded.updated, updated_by = excluded.updated_by, parallelism = excluded.parallelism, memory = excluded.memory`,
+			updated = excluded.updated, updated_by = excluded.updated_by, parallelism = excluded.parallelism, memory = excluded.memory,
+			revision = instances.revision + 1`,
 		i.Program, i.Account, i.Env, i.DataVersion, seed, i.State, i.Version, i.Savepoint, i.Error, i.Created.UnixMicro(), i.Updated.UnixMicro(), i.UpdatedBy, i.Parallelism, i.Resources.Memory)
 	return err
 }

@@ -163,4 +163,7 @@ var migrations = []string{
 	`ALTER TABLE users ADD COLUMN issuer TEXT NOT NULL DEFAULT '';
 	ALTER TABLE users ADD COLUMN subject TEXT NOT NULL DEFAULT '';
 	CREATE UNIQUE INDEX users_at_providers ON users (issuer, subject) WHERE issuer <> ''`,
+
+	// Who changes an instance can say which revision of it they have seen.
+	`ALTER TABLE instances ADD COLUMN revision INTEGER NOT NULL DEFAULT 1`,
 }

@@ -20,6 +20,10 @@ type Request struct {
 	By
 	Role Role
 
+	// Revisions are those of which the instance must have one, as of whoever decided by what they had read. The error is a StaleError when
+	// it has another. Default: any.
+	Revisions []int64
+
 	// Key makes the request idempotent: one with a key that was used before means the operation that it was used for. Default: none.
 	Key string
 
@@ -70,6 +74,9 @@ func begin(ctx context.Context, tx *sql.Tx, r Request) (Operation, error) {
 		in = Instance{Line: r.Line, DataVersion: r.DataVersion, Seed: r.Seed, Version: r.Version, Created: now}
 	case err != nil:
 		return Operation{}, err
+	}
+	if !seen(r.Revisions, in.Revision) {
+		return Operation{}, &StaleError{What: in.UniqueID(), Present: in}
 	}
 	if r.Action.exclusive() {
 		other, err := working(ctx, tx, in)
