@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -42,11 +39,14 @@ With --follow it goes on with what the job says from then on, over its restarts,
 		if _, err := os.Stat(name); err != nil {
 			return noLog(dir, id, err)
 		}
-		read, err := lastLines(name, *lines, cmd.OutOrStdout())
-		if err != nil || !*follow {
+		r, err := local.ReadLog(name, local.LogStart{Lines: *lines, Follow: *follow})
+		if err != nil {
 			return err
 		}
-		return local.Follow(cmd.Context(), name, read, cmd.OutOrStdout())
+		if *follow {
+			return local.Follow(cmd.Context(), r, cmd.OutOrStdout())
+		}
+		return local.Copy(r, cmd.OutOrStdout())
 	}
 	return cmd
 }
@@ -68,19 +68,4 @@ func noLog(dir *dataDir, id string, err error) error {
 		text += "\n  " + f.Name()
 	}
 	return errors.New(text)
-}
-
-// lastLines copies the last lines of a log, and of the one before it when it has not as many. It returns how much of the log it has read.
-func lastLines(name string, n int, w io.Writer) (read int64, err error) {
-	now, err := os.ReadFile(name)
-	if err != nil {
-		return 0, err
-	}
-	before, err := os.ReadFile(name + ".1")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, err
-	}
-	lines := slices.Collect(bytes.Lines(slices.Concat(before, now)))
-	_, err = w.Write(bytes.Join(lines[max(0, len(lines)-n):], nil))
-	return int64(len(now)), err
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"syscall"
 	"time"
@@ -65,47 +64,16 @@ func (l *processLog) rotate(limit int64) error {
 // followEvery is how often a file that is followed is looked at.
 const followEvery = 200 * time.Millisecond
 
-// Follow copies what is appended to a log from an offset on to w, over its new beginnings, until ctx ends; then it copies what is still there.
-// A log that is not there yet is waited for.
-func Follow(ctx context.Context, name string, from int64, w io.Writer) error {
-	var f *os.File
-	defer func() {
-		if f != nil {
-			_ = f.Close() // it was only read
-		}
-	}()
+// Follow copies what a reader has to w, and what comes after it, until ctx ends; then it copies what is still there. It closes the reader.
+func Follow(ctx context.Context, r *LogReader, w io.Writer) error {
+	defer r.Close()
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	for old := false; ; { // the file that is open, in that another one has its name
+	for {
 		ending := ctx.Err() != nil
-		if f == nil {
-			var err error
-			if f, err = os.Open(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-			if f != nil {
-				if _, err := f.Seek(from, io.SeekStart); err != nil {
-					return err
-				}
-			}
-		}
-		if f != nil {
-			anew, err := begunAnew(f, name)
-			if err != nil {
-				return err
-			}
-			if _, err := io.Copy(w, f); err != nil {
-				return err
-			}
-			if anew && (old || ending) { // its process had the time to take the new one
-				_ = f.Close()
-				f, from, old = nil, 0, false
-				continue
-			}
-			old = anew
-		}
-		if ending {
-			return nil
+		r.follow = !ending
+		if err := r.copy(w); err != nil || ending {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -114,15 +82,23 @@ func Follow(ctx context.Context, name string, from int64, w io.Writer) error {
 	}
 }
 
-// begunAnew reports whether another file has the name of an open one by now.
-func begunAnew(f *os.File, name string) (bool, error) {
-	was, err := f.Stat()
-	if err != nil {
-		return false, err
+// Copy copies what a reader has to w, and closes the reader.
+func Copy(r *LogReader, w io.Writer) error {
+	defer r.Close()
+	return r.copy(w)
+}
+
+func (r *LogReader) copy(w io.Writer) error {
+	for {
+		line, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			_, err = w.Write(line)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	is, err := os.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // about to be made
-	}
-	return err == nil && !os.SameFile(was, is), err
 }

@@ -44,7 +44,7 @@ func TestFollow(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var out safeBuffer
 	done := make(chan error, 1)
-	go func() { done <- Follow(ctx, name, 4, &out) }() // it is not there yet
+	go func() { done <- Follow(ctx, ReadLogAt(name, 4), &out) }() // it is not there yet
 	heard := func(want string) {
 		require.Eventually(t, func() bool { return out.text() == want }, time.Minute, time.Millisecond, "%q", want)
 	}

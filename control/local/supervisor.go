@@ -342,7 +342,7 @@ func (s *Supervisor) followed(p *Process) {
 	}()
 	go func() {
 		defer close(p.heard)
-		if err := Follow(ctx, LogFile(p.dir), p.logFrom, s.cfg.Output); err != nil {
+		if err := Follow(ctx, ReadLogAt(LogFile(p.dir), p.logFrom), s.cfg.Output); err != nil {
 			s.cfg.Logger.Warn("what a job says is in its log alone", "job", p.id, "log", LogFile(p.dir), "error", err)
 		}
 	}()
