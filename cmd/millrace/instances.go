@@ -299,7 +299,7 @@ func instanceStatus(j *stackJob, in control.Instance) api.Instance {
 	p := j.Progress()
 	i := api.Instance{
 		UniqueID: in.UniqueID(), DataVersion: in.DataVersion, Created: in.Created, Version: in.Version, State: string(j.stateOf(p)), Error: in.Error,
-		Savepoint: in.Savepoint, Updated: in.Updated, UpdatedBy: in.UpdatedBy,
+		Savepoint: in.Savepoint, Updated: in.Updated, UpdatedBy: in.UpdatedBy, Revision: in.Revision,
 		Read: p.Read, Rows: p.Rows, LagRecords: p.Lag, Epoch: p.Epoch, Published: published(p),
 	}
 	gets := j.gets()
@@ -343,6 +343,26 @@ func (s *stack) History(ctx context.Context, app string, before int64) ([]contro
 	return s.store.Instances.History(ctx, a.line, before, historyPage)
 }
 
+// Instance implements api.Service.
+func (s *stack) Instance(ctx context.Context, app, dataVersion string) (control.Instance, error) {
+	j, err := s.find(app, dataVersion)
+	if err != nil {
+		return control.Instance{}, err
+	}
+	return s.store.Instances.Instance(ctx, j.controlled().Line, dataVersion)
+}
+
+// Log implements api.Service.
+func (s *stack) Log(_ context.Context, app, dataVersion string, from api.LogStart) (uniqueID string, log api.Log, err error) {
+	j, err := s.find(app, dataVersion)
+	if err != nil {
+		return "", nil, err
+	}
+	id := j.instance.UniqueID()
+	r, err := local.ReadLog(local.LogFile(s.cfg.dir.join(processesDir, id)), local.LogStart{Lines: from.Lines, Bytes: from.Bytes, Position: from.Position, Follow: from.Follow})
+	return id, r, err
+}
+
 // Jobs implements api.Service.
 func (s *stack) Jobs(ctx context.Context, app, dataVersion string) ([]control.Job, error) {
 	j, err := s.find(app, dataVersion)
@@ -371,7 +391,7 @@ func (s *stack) Do(ctx context.Context, app, dataVersion string, ask api.Ask) (c
 		return control.Operation{}, err
 	}
 	r := control.Request{
-		Line: a.line, DataVersion: dataVersion, Action: ask.Action, By: ask.By(), Role: ask.Role, Key: ask.Key, Savepoint: ask.Savepoint,
+		Line: a.line, DataVersion: dataVersion, Action: ask.Action, By: ask.By(), Role: ask.Role, Key: ask.Key, Savepoint: ask.Savepoint, Revisions: ask.Revisions,
 		Resources: control.Resources{Parallelism: ask.Parallelism, Memory: ask.Memory},
 	}
 	switch ask.Action {

@@ -187,7 +187,7 @@ func (s *stack) Deploy(ctx context.Context, app string, ask api.DeployAsk) (cont
 	if err != nil {
 		return control.Deploy{}, err
 	}
-	c := control.Choice{App: app, Version: ask.Version, By: control.By{Who: ask.Who, Reason: ask.Reason}, Shipped: a.version, Past: ask.Force}
+	c := control.Choice{App: app, Version: ask.Version, By: control.By{Who: ask.Who, Reason: ask.Reason}, Shipped: a.version, Past: ask.Force, Revisions: ask.Revisions}
 	if ask.Version == "" {
 		return s.store.Deploys.Rollback(ctx, c)
 	}

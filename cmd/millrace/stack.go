@@ -138,8 +138,10 @@ type stack struct {
 	apps       []app
 	plane      *control.Plane
 	events     api.Events
-	operators  *api.Handler // what operators do
-	secret     string       // that operators show
+	operators  *api.Handler  // what operators do
+	ending     chan struct{} // closed when the servers are about to end
+	endStreams func()        // closes it, and ends the streams of events
+	secret     string        // that operators show
 	raw        *stackJob
 
 	changing sync.Mutex      // held while a job is added, or stands still for what is done to its tables
@@ -153,7 +155,11 @@ type stack struct {
 }
 
 func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
-	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), secret: rand.Text(), querying: make(chan struct{}, 1)}
+	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), secret: rand.Text(), ending: make(chan struct{}), querying: make(chan struct{}, 1)}
+	s.endStreams = sync.OnceFunc(func() {
+		close(s.ending)
+		s.events.End()
+	})
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -206,7 +212,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.plane = control.NewPlane(control.PlaneConfig{Instances: s.store.Instances, Runner: runner{s}, Logger: cfg.logger, Changed: s.changed})
-	if s.operators, err = api.New(api.Config{Service: s, Audit: s.store.Audit.Add, Logger: cfg.logger}); err != nil {
+	if s.operators, err = api.New(api.Config{Service: s, Audit: s.store.Audit.Add, Ending: s.ending, Logger: cfg.logger}); err != nil {
 		return s, err
 	}
 	s.collector, err = collect.New(collect.Config{Log: s.log, Keys: s.sensorKey, Prefix: cfg.prefix, Logger: cfg.logger, Registerer: s.registry, Tracer: s.tracer})
@@ -509,9 +515,19 @@ func (s *stack) setupLink(ctx context.Context) (string, error) {
 // server answers the stack's routes.
 func (s *stack) server(anonymous control.Role) *http.Server {
 	who := access.Config{Find: s.who, Session: s.accounts.session, Cookies: s.cookies(), Anonymous: anonymous, Logger: s.cfg.logger}
-	server := &http.Server{Handler: who.Mux(s.routes()), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
-	server.RegisterOnShutdown(s.events.End)
+	server := &http.Server{Handler: sayVersion(who.Mux(s.routes())), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	server.RegisterOnShutdown(s.endStreams)
 	return server
+}
+
+// sayVersion has every answer of the API say which API it is, refusals included.
+func sayVersion(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/api/") {
+			w.Header().Set(api.VersionHeader, api.Version)
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // listen opens the addresses of the stack itself. What other machines reach has TLS, unless it was said that something before it has.

@@ -5,6 +5,8 @@
 //
 //	GET  /api/v1/apps                                          the apps with their instances
 //	GET  /api/v1/apps/{app}/history                            who decided what: the newest hundred operations, or those before ?before=id
+//	GET  /api/v1/apps/{app}/instances/{version}                what is recorded of an instance: Record
+//	GET  /api/v1/apps/{app}/instances/{version}/logs           what its job said last: Logs, text/plain, or with ?follow=true text/event-stream
 //	GET  /api/v1/apps/{app}/instances/{version}/jobs           the runs of an instance, the newest first
 //	GET  /api/v1/apps/{app}/instances/{version}/ledger         where each record is that its job has read: Ledger
 //	GET  /api/v1/artifacts                                     the versions of apps that were pushed
@@ -29,6 +31,9 @@
 //
 // Each address says whose things it is about, in endpoints: for who is bound to an account an app that is not of it, and what belongs to such an app, is not
 // there.
+//
+// What is changed by what was read of it has an ETag: an instance, and what is deployed. A change that has it in If-Match is answered with 412, and what
+// is there by now, when that is something else. Other changes refuse If-Match: it would promise what they do not do.
 //
 // It keeps nothing and knows no job.
 package api
@@ -56,6 +61,13 @@ const (
 	Path           = "/api/v1/apps"
 	OperationsPath = "/api/v1/operations"
 	SQLPath        = "/api/v1/sql"
+)
+
+// VersionHeader is in every answer of the API, and has its Version: whoever asks knows by it that they have reached a Millrace, and one that they
+// understand. Version is another one when programs that were written for the one before would not do with it.
+const (
+	VersionHeader = "Millrace-Api"
+	Version       = "1"
 )
 
 // App is an app with its instances.
@@ -89,6 +101,7 @@ type Instance struct {
 	Memory      int64             `json:"memory_mb"`            // that its job's process may hold
 	Updated     time.Time         `json:"updated,omitzero"`
 	UpdatedBy   string            `json:"updated_by,omitempty"`
+	Revision    int64             `json:"revision"` // of its Record, whose ETag it is in quotes
 	Seeding     *Seeding          `json:"seeding,omitempty"`
 
 	Read       int64 `json:"read"`
@@ -149,7 +162,10 @@ type Ask struct {
 
 	Action control.Action `json:"-"`
 	Key    string         `json:"-"` // Idempotency-Key
-	Role   control.Role   `json:"-"`
+
+	Revisions []int64 `json:"-"` // of If-Match: one of them must be the instance's. nil: any may
+
+	Role control.Role `json:"-"`
 }
 
 // By is who asks, for the history.
@@ -197,6 +213,11 @@ type Service interface {
 
 	Apps(ctx context.Context) ([]App, error)
 	History(ctx context.Context, app string, before int64) ([]control.Operation, error)
+	Instance(ctx context.Context, app, dataVersion string) (control.Instance, error)
+
+	// Log begins to read what the job of an instance says, also when it does not run, and returns the instance's unique id.
+	Log(ctx context.Context, app, dataVersion string, from LogStart) (uniqueID string, log Log, err error)
+
 	Jobs(ctx context.Context, app, dataVersion string) ([]control.Job, error)
 	Ledger(ctx context.Context, app, dataVersion string) (Ledger, error)
 
@@ -217,6 +238,9 @@ type Config struct {
 
 	// Audit takes note of who changed what, or was refused. Default: nobody does.
 	Audit func(ctx context.Context, e control.Entry) error
+
+	// Ending is closed when the server is about to end: streams end then, as it waits for its requests. Default: it never is.
+	Ending <-chan struct{}
 
 	Logger *slog.Logger // default: none
 }
@@ -245,7 +269,7 @@ func New(cfg Config) (*Handler, error) {
 	h := &Handler{cfg, mux}
 	endpoints := h.endpoints()
 	for _, e := range endpoints {
-		mux.HandleFunc(e.method+" "+e.path, func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, e.status, e.serve) })
+		mux.HandleFunc(e.method+" "+e.path, func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, e.status, e.conditional(e.serve)) })
 	}
 	description, err := spec(endpoints)
 	if err != nil {
@@ -389,6 +413,10 @@ func (h *Handler) do(r *http.Request, action control.Action) (any, error) {
 	if who.Account != "" && ask.Key != "" {
 		ask.Key = who.Account + ":" + ask.Key // another account's operations are not found by their keys
 	}
+	var err error
+	if ask.Revisions, err = revisions(r); err != nil {
+		return nil, err
+	}
 	version := r.PathValue("version")
 	if version != "" {
 		if err := control.CheckDataVersion(version); err != nil {
@@ -401,7 +429,7 @@ func (h *Handler) do(r *http.Request, action control.Action) (any, error) {
 	if err := ask.check(); err != nil {
 		return nil, err
 	}
-	err := h.owned(r)
+	err = h.owned(r)
 	var op control.Operation
 	if err == nil {
 		op, err = h.Service.Do(r.Context(), r.PathValue("app"), version, ask)
@@ -444,13 +472,32 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, status int, f f
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	body, err := f(r)
+	if stream, ok := body.(http.Handler); ok && err == nil {
+		stream.ServeHTTP(w, r)
+		return
+	}
 	kind := "application/json"
+	if t, ok := body.(tagged); ok && err == nil {
+		body = t.body
+		w.Header().Set("ETag", Tag(t.revision))
+		w.Header().Set("Cache-Control", "private, no-cache") // it may be kept, and is asked for all the same
+		if hasSame(r, Tag(t.revision)) {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
 	if err != nil {
 		status, kind = statusOf(err), "application/problem+json"
 		if status == http.StatusInternalServerError {
 			h.Logger.Error("request failed", "path", r.URL.Path, "error", err)
 		}
-		body = Problem{http.StatusText(status), status, err.Error()}
+		problem := Problem{Title: http.StatusText(status), Status: status, Detail: err.Error()}
+		if s := (*control.StaleError)(nil); errors.As(err, &s) {
+			now := stale(s)
+			w.Header().Set("ETag", Tag(now.revision))
+			problem.Present = now.body
+		}
+		body = problem
 	}
 	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(status)
@@ -464,10 +511,15 @@ type Problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
+
+	Present any `json:"present,omitempty"` // of a change that is stale: the Record, or the Deploy, that is there now
 }
 
 func statusOf(err error) int {
+	stale := (*control.StaleError)(nil)
 	switch {
+	case errors.As(err, &stale):
+		return http.StatusPreconditionFailed
 	case errors.Is(err, ErrInvalid):
 		return http.StatusBadRequest
 	case errors.Is(err, ErrTooMuch):

@@ -22,6 +22,7 @@ import (
 type service struct {
 	asked []string
 	audit []string
+	log   *said // for who asks next; nil: a short one
 	err   error
 }
 
@@ -37,12 +38,55 @@ func (s *service) Jobs(_ context.Context, app, version string) ([]control.Job, e
 	return []control.Job{{Origin: app + "--" + version}}, s.err
 }
 
+func (s *service) Instance(_ context.Context, app, version string) (control.Instance, error) {
+	return control.Instance{Line: control.Line{Program: app}, DataVersion: version, State: control.Running, Revision: 3}, s.err
+}
+
+// said is a log.
+type said struct {
+	lines []string
+	lost  bool
+	at    int
+	ended chan struct{} // closed when it is closed
+}
+
+func (l *said) Next() ([]byte, error) {
+	if l.at == len(l.lines) {
+		return nil, io.EOF
+	}
+	l.at++
+	return []byte(l.lines[l.at-1]), nil
+}
+
+func (l *said) Lost() bool {
+	lost := l.lost
+	l.lost = false
+	return lost
+}
+
+func (l *said) Position() (string, error) { return fmt.Sprint(l.at), nil }
+
+func (l *said) Close() error {
+	close(l.ended)
+	return nil
+}
+
+func (s *service) Log(_ context.Context, app, version string, from api.LogStart) (string, api.Log, error) {
+	s.asked = append(s.asked, fmt.Sprintf("log %s %s %+v", app, version, from))
+	if s.log == nil {
+		s.log = &said{lines: []string{"one\r\n", "two\rthree \xff\n", "four"}, lost: true, ended: make(chan struct{})}
+	}
+	log := s.log
+	s.log = nil
+	return app + "--" + version, log, s.err
+}
+
 func (s *service) Ledger(_ context.Context, app, version string) (api.Ledger, error) {
 	return api.Ledger{UniqueID: app + "--" + version, Balanced: new(true)}, s.err
 }
 
 func (s *service) Do(_ context.Context, app, version string, ask api.Ask) (control.Operation, error) {
-	s.asked = append(s.asked, fmt.Sprintf("%s %s %s %v %v %v key=%s %s", ask.Action, app, version, ask.By(), ask.Force, ask.Seed != nil, ask.Key, ask.Savepoint))
+	s.asked = append(s.asked, fmt.Sprintf("%s %s %s %v %v %v key=%s %s", ask.Action, app, version, ask.By(), ask.Force, ask.Seed != nil, ask.Key, ask.Savepoint)+matching(ask.Revisions))
 	return control.Operation{ID: 7, Action: ask.Action}, s.err
 }
 
@@ -78,7 +122,9 @@ func (s *service) Deploys(context.Context, string) ([]control.Deploy, error) {
 }
 
 func (s *service) Deploy(_ context.Context, app string, ask api.DeployAsk) (control.Deploy, error) {
-	s.asked = append(s.asked, fmt.Sprintf("deploy %s %+v", app, ask))
+	revisions := matching(ask.Revisions)
+	ask.Revisions = nil
+	s.asked = append(s.asked, fmt.Sprintf("deploy %s %+v", app, ask)+revisions)
 	return control.Deploy{ID: 4}, s.err
 }
 
@@ -105,6 +151,14 @@ const (
 	secret = "right"
 	bound  = "acme's"
 )
+
+// matching says which revisions were asked for.
+func matching(revisions []int64) string {
+	if revisions == nil {
+		return ""
+	}
+	return fmt.Sprintf(" revisions=%v", revisions)
+}
 
 func serve(t *testing.T, s *service) func(method, path, token, body string) (int, string) {
 	t.Helper()
@@ -250,9 +304,9 @@ func TestDeploying(t *testing.T) {
 		asked      string
 	}{
 		{"/api/v1/artifacts?who=w", "bytes", 200, "push bytes w"},
-		{"/api/v1/apps/a/deploys", `{"version":"2","reason":"r","who":"w"}`, 200, "deploy a {Who:w Reason:r Version:2 Force:false}"},
-		{"/api/v1/apps/a/deploys", `{"version":"2","force":true,"reason":"r"}`, 200, "deploy a {Who:local Reason:r Version:2 Force:true}"},
-		{"/api/v1/apps/a/deploys/rollback", ``, 200, "deploy a {Who:local Reason: Version: Force:false}"},
+		{"/api/v1/apps/a/deploys", `{"version":"2","reason":"r","who":"w"}`, 200, "deploy a {Who:w Reason:r Version:2 Force:false Revisions:[]}"},
+		{"/api/v1/apps/a/deploys", `{"version":"2","force":true,"reason":"r"}`, 200, "deploy a {Who:local Reason:r Version:2 Force:true Revisions:[]}"},
+		{"/api/v1/apps/a/deploys/rollback", ``, 200, "deploy a {Who:local Reason: Version: Force:false Revisions:[]}"},
 		{"/api/v1/blockers", `{"reason":"exam week","app":"a","until":"2030-01-01T00:00:00Z"}`, 200, "block a exam week local"},
 		{"/api/v1/blockers/5/lift", ``, 200, "lift 5 local"},
 		{"/api/v1/apps/a/deploys", `{}`, 400, ""},

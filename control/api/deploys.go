@@ -50,6 +50,8 @@ type DeployAsk struct {
 	Reason  string `json:"reason,omitempty"`  // needed with force
 	Version string `json:"version,omitempty"` // to deploy; for a rollback it is what was deployed before
 	Force   bool   `json:"force,omitempty"`   // in spite of blockers; takes an admin
+
+	Revisions []int64 `json:"-"` // of If-Match: one must be the ID of the newest deploy, 0 while there is none. nil: any may
 }
 
 // BlockAsk is what a blocker is asked for with.
@@ -105,12 +107,12 @@ func (h *Handler) deploying() []endpoint {
 	return []endpoint{
 		reads(ArtifactsPath, "The versions of apps that were pushed, the newest first", []control.Artifact{}, func(r *http.Request) (any, error) { return h.Service.Artifacts(r.Context()) }),
 		changes(ArtifactsPath, "Push an artifact that 'millrace build' made", nil, control.Artifact{}, h.push),
-		reads(Path+"/{app}/deploys", "Which versions were deployed, the newest first", []control.Deploy{}, func(r *http.Request) (any, error) { return h.Service.Deploys(r.Context(), r.PathValue("app")) }),
+		reads(Path+"/{app}/deploys", "Which versions were deployed, the newest first", []control.Deploy{}, h.deploys).withTag(),
 		reads(Path+"/{app}/deploys/diff", "What deploying a version would change", Diff{}, func(r *http.Request) (any, error) {
 			return h.Service.Diff(r.Context(), r.PathValue("app"), r.URL.Query().Get("version"))
 		}, parameter{"version", "of the app", stringSchema("1.0.34")}),
-		changes(Path+"/{app}/deploys", "Deploy a version: what is started or upgraded from then on is that one", reflect.TypeFor[DeployAsk](), control.Deploy{}, func(r *http.Request) (any, error) { return h.deploy(r, false) }),
-		changes(Path+"/{app}/deploys/rollback", "Deploy the version that was deployed before", reflect.TypeFor[DeployAsk](), control.Deploy{}, func(r *http.Request) (any, error) { return h.deploy(r, true) }),
+		changes(Path+"/{app}/deploys", "Deploy a version: what is started or upgraded from then on is that one", reflect.TypeFor[DeployAsk](), control.Deploy{}, func(r *http.Request) (any, error) { return h.deploy(r, false) }).withTag(),
+		changes(Path+"/{app}/deploys/rollback", "Deploy the version that was deployed before", reflect.TypeFor[DeployAsk](), control.Deploy{}, func(r *http.Request) (any, error) { return h.deploy(r, true) }).withTag(),
 		reads(BlockersPath, "What keeps versions from being deployed, or kept", []control.Blocker{}, func(r *http.Request) (any, error) { return h.Service.Blockers(r.Context()) }),
 		changes(BlockersPath, "Keep versions from being deployed", reflect.TypeFor[BlockAsk](), control.Blocker{}, h.block),
 		changes(BlockersPath+"/{id}/lift", "End a blocker", reflect.TypeFor[LiftAsk](), control.Blocker{}, h.lift),
@@ -145,6 +147,15 @@ func (h *Handler) push(r *http.Request) (any, error) {
 	return a, h.audited(r, control.Entry{Who: who, Action: "push", Subject: strings.TrimSpace(a.App + " " + a.Version), Outcome: "pushed " + a.SHA256}, err)
 }
 
+func (h *Handler) deploys(r *http.Request) (any, error) {
+	all, err := h.Service.Deploys(r.Context(), r.PathValue("app"))
+	newest := int64(0)
+	if len(all) > 0 {
+		newest = all[0].ID
+	}
+	return tagged{newest, all}, err
+}
+
 func (h *Handler) deploy(r *http.Request, rollback bool) (any, error) {
 	var ask DeployAsk
 	if err := decode(r, &ask); err != nil {
@@ -152,6 +163,10 @@ func (h *Handler) deploy(r *http.Request, rollback bool) (any, error) {
 	}
 	who, role := asker(r, ask.Who)
 	ask.Who = who
+	var err error
+	if ask.Revisions, err = revisions(r); err != nil {
+		return nil, err
+	}
 	switch {
 	case rollback && ask.Version != "":
 		return nil, fmt.Errorf("%w: a rollback is to the version that was deployed before: leave version out", ErrInvalid)

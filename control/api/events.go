@@ -84,7 +84,7 @@ const keepAlive = 15 * time.Second
 // ServeHTTP streams changes until the client goes, or the server ends.
 func (e *Events) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
+	h.Set("Content-Type", eventStream)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	for r.Context().Err() == nil {

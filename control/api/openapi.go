@@ -1,11 +1,13 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,6 +30,28 @@ type endpoint struct {
 	status       int          // of the answer when it succeeds
 	answer       reflect.Type
 	serve        func(*http.Request) (any, error)
+
+	tag     bool         // a GET answers with an ETag, and a POST takes it in If-Match
+	streams []string     // media types that it may answer with too
+	takes   control.Role // the least role; 0: viewer for a GET, operator for what changes something
+}
+
+func (e endpoint) withTag() endpoint {
+	e.tag = true
+	return e
+}
+
+// conditional is what serves, unless it is asked for on a condition that it does not look at.
+func (e endpoint) conditional(serve func(*http.Request) (any, error)) func(*http.Request) (any, error) {
+	if e.tag || e.method == http.MethodGet {
+		return serve
+	}
+	return func(r *http.Request) (any, error) {
+		if r.Header.Get("If-Match") != "" {
+			return nil, fmt.Errorf("%w: If-Match: this has no revisions; leave it out", ErrInvalid)
+		}
+		return serve(r)
+	}
 }
 
 // parameter is one of a query.
@@ -38,13 +62,10 @@ type parameter struct {
 
 // least is the role that it takes.
 func (e endpoint) least() control.Role {
-	switch {
-	case e.path == SQLPath: // it changes nothing
-		return control.Analyst
-	case e.method == http.MethodGet:
-		return control.Viewer
+	if e.method == http.MethodGet {
+		return cmp.Or(e.takes, control.Viewer)
 	}
-	return control.Operator
+	return cmp.Or(e.takes, control.Operator)
 }
 
 // endpoints are all of the API.
@@ -62,6 +83,11 @@ func (h *Handler) endpoints() []endpoint {
 		reads(Path, "The apps with their instances", []App{}, func(r *http.Request) (any, error) { return h.apps(r) }),
 		reads(Path+"/{app}/history", "Who decided what: the newest hundred operations, or those before another one", []control.Operation{}, h.ofApp(h.history),
 			parameter{"before", "id of an operation", &jsonschema.Schema{Type: "integer"}}),
+		reads(Path+"/{app}/instances/{version}", "What is recorded of an instance", Record{}, h.ofApp(versioned(func(r *http.Request, version string) (any, error) {
+			in, err := h.Service.Instance(r.Context(), r.PathValue("app"), version)
+			return tagged{in.Revision, recordOf(in)}, err
+		}))).withTag(),
+		h.logsEndpoint(),
 		reads(Path+"/{app}/instances/{version}/jobs", "The newest hundred runs of an instance", []control.Job{}, h.ofApp(versioned(func(r *http.Request, version string) (any, error) {
 			return h.Service.Jobs(r.Context(), r.PathValue("app"), version)
 		}))),
@@ -71,13 +97,41 @@ func (h *Handler) endpoints() []endpoint {
 		reads(OperationsPath+"/{id}", "How an operation is", control.Operation{}, h.operation,
 			parameter{"wait", "answer when it has ended, or after this time, at most " + longestWait.String(), &jsonschema.Schema{Type: "string", Examples: []any{"30s"}}}),
 		{
-			method: http.MethodPost, path: SQLPath, summary: "The rows of a SELECT over the lake's tables", scope: access.Tenant, body: reflect.TypeFor[QueryAsk](), status: http.StatusOK,
+			method: http.MethodPost, path: SQLPath, summary: "The rows of a SELECT over the lake's tables", scope: access.Tenant, body: reflect.TypeFor[QueryAsk](), status: http.StatusOK, takes: control.Analyst, // it changes nothing
 			answer: reflect.TypeFor[Rows](), serve: h.query,
 		},
 		begins(Path+"/{app}/instances", "Start a data version", func(*http.Request) control.Action { return control.Start }),
-		begins(Path+"/{app}/instances/{version}/{action}", "Do something with an instance: "+actions(), func(r *http.Request) control.Action { return control.Action(r.PathValue("action")) }),
+		begins(Path+"/{app}/instances/{version}/{action}", "Do something with an instance: "+actions(), func(r *http.Request) control.Action { return control.Action(r.PathValue("action")) }).withTag(),
 		begins(Path+"/{app}/rollback", "Make the data version serve that did before", func(*http.Request) control.Action { return control.Rollback }),
 	}...)
+}
+
+// logsEndpoint is the address of what the job of an instance says.
+func (h *Handler) logsEndpoint() endpoint {
+	return endpoint{
+		method: http.MethodGet, path: Path + "/{app}/instances/{version}/logs", status: http.StatusOK, answer: reflect.TypeFor[Logs](),
+		summary: "The last lines of what the instance's job said, of 8 MB at most; as they are with Accept: text/plain; with follow=true a stream of events, each a line, that goes on from Last-Event-ID",
+		query: []parameter{
+			{"lines", fmt.Sprintf("how many, 0 to %d; default: %d", mostLines, defaultLines), &jsonschema.Schema{Type: "integer"}},
+			{"follow", "go on with what it says from then on", &jsonschema.Schema{Type: "boolean"}},
+		},
+		serve: versioned(h.logs), streams: []string{"text/plain", eventStream}, takes: control.Operator, // it may be of people, and of the machine
+	}
+}
+
+// eventStream is the media type of server-sent events.
+const eventStream = "text/event-stream"
+
+// condition describes the header with which an endpoint takes a tag.
+func (e endpoint) condition() object {
+	if e.method == http.MethodGet {
+		return headerParameter("If-None-Match", "an ETag that was answered before: the answer is 304 when it is that still")
+	}
+	return headerParameter("If-Match", "the ETag of what this was decided by: the answer is 412, and nothing is done, when there is another")
+}
+
+func headerParameter(name, about string) object {
+	return object{"name": name, "in": "header", "description": about, "schema": object{"type": "string"}}
 }
 
 func stringSchema(example string) *jsonschema.Schema {
@@ -113,17 +167,23 @@ func spec(endpoints []endpoint) ([]byte, error) {
 		for _, p := range e.query {
 			parameters = append(parameters, object{"name": p.name, "in": "query", "description": p.about, "schema": p.schema})
 		}
-		if e.method == http.MethodPost {
+		if e.tag {
+			parameters = append(parameters, e.condition())
+		}
+		if slices.Contains(e.streams, eventStream) {
+			parameters = append(parameters, headerParameter("Last-Event-ID", "of an event of a stream before: this one begins after it, in place of the last lines"))
+		}
+		if e.method == http.MethodPost || e.takes > 0 {
 			described["security"] = []object{{"token": []string{}}}
+		}
+		if e.takes > 0 {
+			described["description"] = "It takes the role " + e.takes.String() + "."
 		}
 		if e.body == nil && e.method == http.MethodPost {
 			described["requestBody"] = object{"required": true, "content": object{"application/octet-stream": object{}}}
 		}
 		if e.body == reflect.TypeFor[Ask]() {
-			parameters = append(parameters, object{
-				"name": "Idempotency-Key", "in": "header", "schema": object{"type": "string"},
-				"description": "names the request: one that was used before means the operation that it was used for",
-			})
+			parameters = append(parameters, headerParameter("Idempotency-Key", "names the request: one that was used before means the operation that it was used for"))
 		}
 		if e.body != nil {
 			body, err := refer(e.body, components)
@@ -143,10 +203,22 @@ func spec(endpoints []endpoint) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		described["responses"] = object{
-			strconv.Itoa(e.status): object{"description": http.StatusText(e.status), "content": object{"application/json": object{"schema": answer}}},
-			"default":              object{"description": "what is wrong, and what to do", "content": object{"application/problem+json": object{"schema": problem}}},
+		content := object{"application/json": object{"schema": answer}}
+		for _, kind := range e.streams {
+			content[kind] = object{}
 		}
+		problems := object{"application/problem+json": object{"schema": problem}}
+		good := object{"description": http.StatusText(e.status), "content": content}
+		responses := object{strconv.Itoa(e.status): good, "default": object{"description": "what is wrong, and what to do", "content": problems}}
+		tag := object{"ETag": object{"description": "of the present revision, strong", "schema": object{"type": "string"}}}
+		switch {
+		case e.tag && e.method == http.MethodGet:
+			good["headers"] = tag
+			responses["304"] = object{"description": "it is what If-None-Match has", "headers": tag}
+		case e.tag:
+			responses["412"] = object{"description": "it is not what If-Match has any more: present says what it is", "headers": tag, "content": problems}
+		}
+		described["responses"] = responses
 		of, _ := paths[e.path].(object)
 		if of == nil {
 			of = object{}
@@ -158,7 +230,7 @@ func spec(endpoints []endpoint) ([]byte, error) {
 		"openapi": "3.1.0",
 		"info": object{
 			"title": "Millrace control plane", "version": "v1",
-			"description": "Apps, their instances, and what is done with them. A POST begins an operation, which is recorded before it is answered, and carried out whatever is killed meanwhile.",
+			"description": "Apps, their instances, and what is done with them. A POST begins an operation, which is recorded before it is answered, and carried out whatever is killed meanwhile. Every answer has the API's version in " + VersionHeader + ": " + Version + ".",
 		},
 		"paths": paths,
 		"components": object{

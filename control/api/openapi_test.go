@@ -23,11 +23,13 @@ func TestOpenAPI(t *testing.T) {
 		Paths   map[string]map[string]struct {
 			OperationID string
 			Parameters  []struct{ Name, In, Description string }
+			Security    []map[string][]string
 			RequestBody *struct {
 				Content map[string]struct{ Schema *jsonschema.Schema }
 			}
 			Responses map[string]struct {
 				Content map[string]struct{ Schema *jsonschema.Schema }
+				Headers map[string]any
 			}
 		}
 		Components struct{ Schemas map[string]*jsonschema.Schema }
@@ -79,6 +81,9 @@ func TestOpenAPI(t *testing.T) {
 			}
 			require.Equal(t, want, status, "%s %s: %s", method, at, answer)
 			for code, r := range e.Responses {
+				if code == "304" || code == "412" { // TestConditions
+					continue
+				}
 				if code != "default" {
 					require.NoError(t, conforms(r.Content["application/json"].Schema, answer), "%s %s: %s", method, at, answer)
 					continue
@@ -91,5 +96,5 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	require.Len(t, ids, 18)
+	require.Len(t, ids, 20)
 }

@@ -27,7 +27,7 @@ type LogReader struct {
 	f       *os.File // nil until there is one
 	none    bool     // there was no log at all
 	offset  int64    // in f, of unread
-	unread  []byte // in buf
+	unread  []byte   // in buf
 	buf     []byte
 	head    []byte // of f
 	start   string // names the beginning of f: the end of the file before
