@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
 	"os/user"
@@ -53,88 +51,6 @@ back instead.`},
 		cmd.AddCommand(appActCommand(a.action, a.short, a.long))
 	}
 	return cmd
-}
-
-// client asks the process that uses the data directory.
-type client struct{ running }
-
-func newClient(cmd *cobra.Command) (client, error) {
-	dir, err := readDataDir(dataDirFlag(cmd))
-	if err != nil {
-		return client{}, err
-	}
-	r, ok := dir.running()
-	if !ok {
-		return client{}, fmt.Errorf("no process uses data directory %s: start 'millrace serve' on it first", dir.path)
-	}
-	return client{r}, nil
-}
-
-// do asks and decodes the answer. A problem that is answered is an error in its own words.
-func (c client) do(ctx context.Context, method, path string, body, into any) error {
-	return c.doWith(ctx, method, path, nil, body, into)
-}
-
-// doWith is do with headers.
-func (c client) doWith(ctx context.Context, method, path string, header http.Header, body, into any) error {
-	b, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.Listen+path, bytes.NewReader(b))
-	if err != nil {
-		return err
-	}
-	maps.Copy(req.Header, header)
-	return c.answer(req, into)
-}
-
-// answer does a request and decodes its answer.
-func (c client) answer(req *http.Request, into any) error {
-	req.Header.Set("Authorization", "Bearer "+c.Token)
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask process %d, which uses the data directory: %w", c.PID, err)
-	}
-	defer func() { _ = res.Body.Close() }() // it was only read
-	answer, err := io.ReadAll(res.Body)
-	if err != nil {
-		return fmt.Errorf("ask process %d, which uses the data directory: %w", c.PID, err)
-	}
-	if res.StatusCode == http.StatusOK || res.StatusCode == http.StatusAccepted {
-		return json.Unmarshal(answer, into)
-	}
-	var p api.Problem
-	if json.Unmarshal(answer, &p) != nil || p.Detail == "" {
-		return fmt.Errorf("process %d answers %s with %s", c.PID, req.URL.Path, res.Status)
-	}
-	return problemError{p}
-}
-
-// problemError is what the process that serves has answered.
-type problemError struct{ api.Problem }
-
-func (p problemError) Error() string {
-	text := p.Detail
-	for _, prefix := range []string{api.ErrInvalid.Error() + ": ", api.ErrNotFound.Error() + ": ", control.ErrRefused.Error() + ": ", control.ErrUnknownInstance.Error() + ": "} {
-		text = strings.TrimPrefix(text, prefix)
-	}
-	return text
-}
-
-// exitCode is the command's exit code for it.
-func (p problemError) exitCode() int {
-	switch p.Status {
-	case http.StatusBadRequest:
-		return exitUsage
-	case http.StatusNotFound:
-		return exitNotFound
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return exitNotAllowed
-	case http.StatusConflict:
-		return exitConflict
-	}
-	return exitFailed
 }
 
 // whoAmI names the person at this terminal, for the history.
@@ -427,7 +343,8 @@ func appRollbackCommand() *cobra.Command {
 
 // ask begins an operation.
 func (c client) ask(ctx context.Context, path string, ask api.Ask) (op control.Operation, err error) {
-	return op, c.doWith(ctx, http.MethodPost, path, http.Header{"Idempotency-Key": {ask.Key}}, ask, &op)
+	_, err = c.doWith(ctx, http.MethodPost, path, http.Header{"Idempotency-Key": {ask.Key}}, ask, &op)
+	return op, err
 }
 
 // errTimedOut is for who has waited as long as was said.

@@ -105,9 +105,9 @@ func auditCommand() *cobra.Command {
 		if *limit < 1 {
 			return usagef("--limit %d: want 1 or more", *limit)
 		}
-		return withStore(cmd, func(store *control.Store) error {
+		return withAudit(cmd, func(list auditLister) error {
 			if format == "table" {
-				all, err := store.Audit.List(cmd.Context(), *before, *limit)
+				all, err := list(cmd.Context(), *before, *limit)
 				if err != nil {
 					return err
 				}
@@ -118,14 +118,50 @@ func auditCommand() *cobra.Command {
 				}
 				return w.Flush()
 			}
-			return exportAudit(cmd, store, format, *before)
+			return exportAudit(cmd, list, format, *before)
 		})
 	}
 	return cmd
 }
 
+// auditLister lists entries before one, 0 for the newest, and so many at most, of which there may be more than auditPage.
+type auditLister func(ctx context.Context, before int64, limit int) ([]control.Entry, error)
+
+// withAudit gives fn the audit log of what is asked: that of the data directory is read also when nothing uses it.
+func withAudit(cmd *cobra.Command, fn func(auditLister) error) error {
+	t, err := askedBy(cmd)
+	if err != nil {
+		return err
+	}
+	if !t.isRemote() {
+		return withStore(cmd, func(store *control.Store) error { return fn(store.Audit.List) })
+	}
+	c, err := remoteClient(t)
+	if err != nil {
+		return err
+	}
+	return fn(func(ctx context.Context, before int64, limit int) (all []control.Entry, err error) {
+		for len(all) < limit {
+			path := auditPath
+			if before > 0 {
+				path += "?before=" + strconv.FormatInt(before, 10)
+			}
+			var page []control.Entry
+			if err := c.do(ctx, http.MethodGet, path, nil, &page); err != nil {
+				return nil, err
+			}
+			all = append(all, page...)
+			if len(page) < auditPage {
+				break
+			}
+			before = page[len(page)-1].ID
+		}
+		return all[:min(limit, len(all))], nil
+	})
+}
+
 // exportAudit prints the whole log.
-func exportAudit(cmd *cobra.Command, store *control.Store, format string, before int64) error {
+func exportAudit(cmd *cobra.Command, list auditLister, format string, before int64) error {
 	rows := csv.NewWriter(cmd.OutOrStdout())
 	lines := json.NewEncoder(cmd.OutOrStdout())
 	if format == "csv" {
@@ -134,7 +170,7 @@ func exportAudit(cmd *cobra.Command, store *control.Store, format string, before
 		}
 	}
 	for {
-		all, err := store.Audit.List(cmd.Context(), before, auditPage)
+		all, err := list(cmd.Context(), before, auditPage)
 		if err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
 	"time"
 
@@ -24,7 +23,7 @@ func checkCommand() *cobra.Command {
 		Long: `Recompute the ledger of a data directory from what is stored: log, raw lake, tables, index, and in a demo's directory what the
 simulator has sent. Exit 1 when it does not balance.
 
-Of a directory that is in use, the process that uses it is asked: it knows what is on its way, but does not read every row. Its
+Of a directory that is in use, the process that uses it is asked, as is a context: it knows what is on its way, but does not read every row. Its
 answer has accounts in place of checks; "balanced" is in both.
 A directory whose process was killed is not at rest: start it once more, stop it, and check then. A directory that was used with
 --brokers or --index-url is checked with them.`,
@@ -38,12 +37,23 @@ A directory whose process was killed is not at rest: start it once more, stop it
 		if err != nil {
 			return err
 		}
+		t, err := askedBy(cmd)
+		if err != nil {
+			return err
+		}
+		if t.isRemote() {
+			c, err := remoteClient(t)
+			if err != nil {
+				return err
+			}
+			return checkRunning(cmd, c, format)
+		}
 		dir, err := readDataDir(dataDirFlag(cmd))
 		if err != nil {
 			return err
 		}
 		if r, ok := dir.running(); ok {
-			return checkRunning(cmd, r, format)
+			return checkRunning(cmd, localClient(r), format)
 		}
 		killed := dir.killed()
 		var l ledger
@@ -106,11 +116,11 @@ func printJSON(cmd *cobra.Command, v any) error {
 // certainWithin is how long check asks again while the numbers of a running process are not certain.
 const certainWithin = 10 * time.Second
 
-// checkRunning asks the process that uses the directory.
-func checkRunning(cmd *cobra.Command, r running, format string) error {
+// checkRunning asks what runs.
+func checkRunning(cmd *cobra.Command, c client, format string) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
 	defer cancel()
-	st, err := askStatus(ctx, r)
+	st, err := c.status(ctx)
 	tick := time.NewTicker(time.Second) // no faster than the process reads anew
 	defer tick.Stop()
 	for began := time.Now(); err == nil && !st.Ledger.Off() && !st.Ledger.Balanced() && time.Since(began) < certainWithin; {
@@ -118,7 +128,7 @@ func checkRunning(cmd *cobra.Command, r running, format string) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			st, err = askStatus(ctx, r)
+			st, err = c.status(ctx)
 		}
 	}
 	if err != nil {
@@ -142,25 +152,6 @@ func checkRunning(cmd *cobra.Command, r running, format string) error {
 		fmt.Fprintln(cmd.OutOrStdout(), "the ledger balances")
 	}
 	return nil
-}
-
-// askStatus asks a process for its status.
-func askStatus(ctx context.Context, r running) (st web.Status, err error) {
-	url := "http://" + r.Listen + "/api/v1/status"
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return st, err
-	}
-	req.Header.Set("Authorization", "Bearer "+r.Token)
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return st, fmt.Errorf("ask process %d, which uses the data directory: %w", r.PID, err)
-	}
-	defer func() { _ = res.Body.Close() }() // it was only read
-	if err := json.NewDecoder(res.Body).Decode(&st); err != nil || res.StatusCode != http.StatusOK {
-		return st, errors.Join(fmt.Errorf("process %d answers %s with %s", r.PID, url, res.Status), err)
-	}
-	return st, nil
 }
 
 // accountText is an account in a line, with its difference when there is one.

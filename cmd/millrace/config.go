@@ -202,8 +202,8 @@ type shownSetting struct {
 func configShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show",
-		Short: "Print the settings that serve would have here, and with --origin what says so",
-		Long:  "Print the settings that serve would have here, with the same flags. Of secrets only whether they are set is shown, and no password of a URL.",
+		Short: "Print the settings that serve would have here, and what commands ask, and with --origin what says so",
+		Long:  "Print the settings that serve would have here, with the same flags; in a table and as JSON, the context and the URL that commands ask before them. Of secrets only whether they are set is shown, and no password of a URL.",
 		Args:  exactArgs(),
 	}
 	stackFlags(cmd)
@@ -221,7 +221,11 @@ func configShowCommand() *cobra.Command {
 		if format == "yaml" {
 			return printConfigFile(cmd, from, *origin)
 		}
-		var all []shownSetting
+		t, err := askedBy(cmd)
+		if err != nil {
+			return err
+		}
+		all := t.shown()
 		for _, name := range settings() {
 			all = append(all, shownSetting{name, withoutPassword(cmd.Flag(name).Value.String()), from[name]})
 		}

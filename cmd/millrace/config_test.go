@@ -56,7 +56,15 @@ A setting that there is not is refused with its line and the one that may be mea
 	for _, v := range secretVariables {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", v.name, v.about)
 	}
+	fmt.Fprintf(&b, "| `%s` | token of who asks the Millrace of `--url` or `$%s`; a context has its own |\n", tokenVariable, urlVariable)
 	b.WriteString("\n`MILLRACE_OUTPUT` is the `-o` of commands that have that format. Nothing is printed in colours.\n")
+	b.WriteString(`
+## What commands ask
+
+` + "`--context NAME`, `--url URL` or `--data-dir DIR` says what is asked; else `$" + contextVariable + "`, `$" + urlVariable + "` or `$" + dirVariable +
+		"`; else the context in use (`millrace context use`); else the data directory, also one of a file. Two of one kind are refused. `--ca-file FILE` or `$" + caFileVariable +
+		"` has the authorities of the URL's certificate. Contexts are in `millrace/contexts.yaml` of the user's configuration folder, which nobody else can read: it has their tokens. " +
+		"`millrace config show --origin` says what is asked, and why.\n")
 	return b.String()
 }
 

@@ -47,12 +47,13 @@ executable needs another version.`,
 
 // send posts bytes.
 func (c client) send(ctx context.Context, path string, from io.Reader, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+c.Listen+path, from)
+	req, err := c.request(ctx, http.MethodPost, path, from)
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
-	return c.answer(req, into)
+	_, err = c.answer(req, into)
+	return err
 }
 
 func buildListCommand() *cobra.Command {
@@ -97,13 +98,18 @@ func deployFlags(cmd *cobra.Command) (ask *api.DeployAsk, upgrade *bool) {
 }
 
 // doDeploy deploys, and upgrades the data versions that run when it is asked to.
-func doDeploy(cmd *cobra.Command, path string, ask *api.DeployAsk, upgrade bool) error {
+func doDeploy(cmd *cobra.Command, app, path string, ask *api.DeployAsk, upgrade bool) error {
 	c, err := newClient(cmd)
 	if err != nil {
 		return err
 	}
+	var before []control.Deploy // what is said below must be true of what was: of two who deploy at once the second is told of the first
+	read, err := c.doWith(cmd.Context(), http.MethodGet, pathOf(app, "deploys"), nil, nil, &before)
+	if err != nil {
+		return err
+	}
 	var d control.Deploy
-	if err := c.do(cmd.Context(), http.MethodPost, path, ask, &d); err != nil {
+	if _, err := c.doWith(cmd.Context(), http.MethodPost, path, http.Header{"If-Match": read.Values("ETag")}, ask, &d); err != nil {
 		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s %s is deployed, where %s was\n", d.App, d.Version, d.Before)
@@ -125,7 +131,9 @@ func (c client) upgradeAll(cmd *cobra.Command, d control.Deploy, reason string) 
 			if a.Name != d.App || i.Version == d.Version || i.State != string(control.Running) && i.State != string(control.Seeding) {
 				continue
 			}
-			op, err := c.ask(cmd.Context(), pathOf(a.Name, "instances", i.DataVersion, string(control.Upgrade)), api.Ask{Who: whoAmI(), Reason: reason})
+			var op control.Operation
+			_, err := c.doWith(cmd.Context(), http.MethodPost, pathOf(a.Name, "instances", i.DataVersion, string(control.Upgrade)),
+				http.Header{"If-Match": {api.Tag(i.Revision)}}, api.Ask{Who: whoAmI(), Reason: reason}, &op)
 			if err == nil {
 				_, err = c.untilEnded(cmd.Context(), op, 0)
 			}
@@ -149,7 +157,7 @@ are moved to it, one after another, each with a savepoint, and back when it fail
 	ask, upgrade := deployFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ask.Version = args[1]
-		return doDeploy(cmd, pathOf(args[0], "deploys"), ask, *upgrade)
+		return doDeploy(cmd, args[0], pathOf(args[0], "deploys"), ask, *upgrade)
 	}
 	return cmd
 }
@@ -162,7 +170,7 @@ func deployRollbackCommand() *cobra.Command {
 	}
 	ask, upgrade := deployFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return doDeploy(cmd, pathOf(args[0], "deploys", "rollback"), ask, *upgrade)
+		return doDeploy(cmd, args[0], pathOf(args[0], "deploys", "rollback"), ask, *upgrade)
 	}
 	return cmd
 }

@@ -43,7 +43,7 @@ func doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Look for what is wrong with a data directory and the process that uses it, and say what to do",
 		Long: `Look for what is wrong with a data directory and the process that uses it, and say what to do: disk, limits, log, lake and index, jobs, ledger,
-dead letters. It changes nothing. The exit code is 1 when something is bad.`,
+dead letters. Of a context, what it answers over its API. It changes nothing. The exit code is 1 when something is bad.`,
 		Args: exactArgs(),
 	}
 	output := outputFlag(cmd, "text", "json")
@@ -93,11 +93,22 @@ func (f findings) print(w io.Writer) error {
 
 // examine looks at all that can be looked at. The error is that the directory cannot be.
 func examine(cmd *cobra.Command) (findings, error) {
-	dir, err := readDataDir(dataDirFlag(cmd))
+	t, err := askedBy(cmd)
 	if err != nil {
 		return nil, err
 	}
 	var all findings
+	if t.isRemote() {
+		c, err := remoteClient(t)
+		if err == nil {
+			all.running(cmd.Context(), c)
+		}
+		return all, err
+	}
+	dir, err := readDataDir(dataDirFlag(cmd))
+	if err != nil {
+		return nil, err
+	}
 	killed := dir.killed()
 	all.add(fine, "", "data directory %s: format %d, made by %s", dir.path, dir.head.Format, dir.head.CreatedBy)
 	all.disk(dir)
@@ -107,7 +118,7 @@ func examine(cmd *cobra.Command) (findings, error) {
 		all.stopped(cmd.Context(), dir, killed)
 		return all, nil
 	}
-	all.running(cmd.Context(), client{r})
+	all.running(cmd.Context(), localClient(r))
 	return all, nil
 }
 
@@ -161,12 +172,12 @@ const long = 5 * time.Minute
 
 // running is what a process says of itself.
 func (f *findings) running(ctx context.Context, c client) {
-	st, err := askStatus(ctx, c.running)
+	st, err := c.status(ctx)
 	if err != nil {
-		f.add(sick, "look at its log, and restart it if this stays", "process %d uses the directory, and does not answer: %s", c.PID, err)
+		f.add(sick, "look at its log, and restart it if this stays", "what runs does not answer: %s", err)
 		return
 	}
-	f.add(fine, "", "process %d, version %s, runs for %s", c.PID, st.Version, st.At.Sub(st.StartedAt).Round(time.Second))
+	f.add(fine, "", "%s, version %s, runs for %s", strings.TrimSuffix(c.name, usesDirectory), st.Version, st.At.Sub(st.StartedAt).Round(time.Second))
 	if st.Version != version {
 		f.add(doubt, "use the same version, or restart the process with this one", "this program is version %s, and what runs is %s", version, st.Version)
 	}
@@ -231,21 +242,25 @@ var errNotReady = errors.New("not ready")
 
 // askReady returns what the process says of its parts, with errNotReady when one cannot do its work.
 func (c client) askReady(ctx context.Context) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Listen+"/readyz", http.NoBody)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := c.request(ctx, http.MethodGet, "/readyz", http.NoBody)
 	if err != nil {
 		return "", err
 	}
-	res, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+	res, err := c.http.Do(req)
 	if err != nil {
-		return "", fmt.Errorf("ask process %d, which uses the data directory: %w", c.PID, err)
+		return "", c.away(err)
 	}
 	defer func() { _ = res.Body.Close() }() // it was only read
 	text, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
-	if err != nil {
-		return "", fmt.Errorf("ask process %d, which uses the data directory: %w", c.PID, err)
-	}
-	if res.StatusCode != http.StatusOK {
+	switch {
+	case err != nil:
+		return "", c.away(err)
+	case res.StatusCode == http.StatusServiceUnavailable:
 		err = errNotReady
+	case res.StatusCode != http.StatusOK:
+		err = fmt.Errorf("%s answers /readyz with %s: see that the URL is that of a Millrace", c.name, res.Status)
 	}
 	return strings.TrimSpace(string(text)), err
 }

@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))):
 		return exitInterrupted
 	case errors.As(err, &usage):
 		fmt.Fprintln(os.Stderr, "millrace:", err)
@@ -62,9 +62,9 @@ func run(ctx context.Context, args []string) int {
 	if errors.Is(err, errTimedOut) {
 		return exitTimedOut
 	}
-	var answered problemError
-	if errors.As(err, &answered) {
-		return answered.exitCode()
+	var coded interface{ exitCode() int }
+	if errors.As(err, &coded) {
+		return coded.exitCode()
 	}
 	return exitFailed
 }
@@ -110,12 +110,15 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.PersistentFlags().String("data-dir", "millrace-data", "directory that holds everything")
 	root.PersistentFlags().String("config", "", "file with settings; default: $MILLRACE_CONFIG, else ./millrace.yaml if it is there")
+	askedFlags(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		_, err := configure(cmd)
-		return err
+		if _, err := configure(cmd); err != nil {
+			return err
+		}
+		return checkReach(cmd)
 	}
 	root.AddCommand(
-		demoCommand(), serveCommand(), readyCommand(), versionCommand(), configCommand(), appCommand(), newCommand(), buildCommand(), deployCommand(), blockerCommand(), keyCommand(), userCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
+		demoCommand(), serveCommand(), readyCommand(), versionCommand(), configCommand(), appCommand(), newCommand(), buildCommand(), contextCommand(), deployCommand(), blockerCommand(), keyCommand(), userCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
 		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), backupCommand(), restoreCommand(), forgetCommand(), benchCommand(), logsCommand(), topCommand(), doctorCommand(), runCommand(),
 	)
 	return root

@@ -10,8 +10,8 @@ import (
 func readyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ready",
-		Short: "Say whether the process that uses a data directory can do its work; exit with 1 when it cannot",
-		Long:  "Say whether the process that uses a data directory can do its work, as its /readyz does; exit with 1 when it cannot. For health checks where there is nothing else to ask with.",
+		Short: "Say whether what is asked can do its work; exit with 1 when it cannot",
+		Long:  "Say whether the process that uses a data directory, or a context, can do its work, as its /readyz does; exit with 1 when it cannot. For health checks where there is nothing else to ask with.",
 		Args:  exactArgs(),
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -163,7 +163,7 @@ func TestTLS(t *testing.T) {
 	require.Contains(t, body, "millrace token add --role viewer")
 	r, ok := dir.running()
 	require.True(t, ok)
-	st, err := askStatus(t.Context(), r)
+	st, err := localClient(r).status(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, path, st.DataDir)
 }

@@ -18,7 +18,7 @@ func topCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Show live what the jobs and tables do",
-		Long:  "Show live what the jobs and tables of the process do that uses a data directory, until interrupted. Where the output is no terminal it is printed once.",
+		Long:  "Show live what the jobs and tables of what is asked do, until interrupted. Where the output is no terminal it is printed once.",
 		Args:  exactArgs(),
 	}
 	every := cmd.Flags().Duration("every", time.Second, "how often it is looked at")
@@ -30,7 +30,7 @@ func topCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		st, err := askStatus(cmd.Context(), c.running)
+		st, err := c.status(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ func (c client) showTop(ctx context.Context, out io.Writer, st web.Status, every
 		case <-tick.C:
 		}
 		var now web.Status
-		if now, err = askStatus(ctx, c.running); err == nil {
+		if now, err = c.status(ctx); err == nil {
 			st = now
 		}
 	}
