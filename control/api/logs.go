@@ -82,7 +82,7 @@ func (h *Handler) logs(r *http.Request, version string) (any, error) {
 	case strings.HasPrefix(r.Header.Get("Accept"), "text/plain"):
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.sendLog(w, r, log, id) }), nil
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // it was only read
 	all := Logs{UniqueID: id, Lines: []string{}}
 	for {
 		line, err := log.Next()
@@ -116,7 +116,7 @@ func (s slowly) done() { _ = s.flush.SetWriteDeadline(time.Time{}) } // what has
 
 // sendLog sends lines as they are, for a file.
 func (h *Handler) sendLog(w http.ResponseWriter, r *http.Request, log Log, id string) {
-	defer log.Close()
+	defer func() { _ = log.Close() }() // it was only read
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", id+".log"))
 	out := slow(w)
@@ -144,7 +144,7 @@ func (h *Handler) sendLog(w http.ResponseWriter, r *http.Request, log Log, id st
 //	event: lost      lines may be missing here
 //	data: …
 func (h *Handler) streamLog(w http.ResponseWriter, r *http.Request, log Log) {
-	defer log.Close()
+	defer func() { _ = log.Close() }() // it was only read
 	w.Header().Set("Content-Type", eventStream)
 	out := slow(w)
 	defer out.done()

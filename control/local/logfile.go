@@ -66,7 +66,7 @@ const followEvery = 200 * time.Millisecond
 
 // Follow copies what a reader has to w, and what comes after it, until ctx ends; then it copies what is still there. It closes the reader.
 func Follow(ctx context.Context, r *LogReader, w io.Writer) error {
-	defer r.Close()
+	defer func() { _ = r.Close() }() // it was only read
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
@@ -84,7 +84,7 @@ func Follow(ctx context.Context, r *LogReader, w io.Writer) error {
 
 // Copy copies what a reader has to w, and closes the reader.
 func Copy(r *LogReader, w io.Writer) error {
-	defer r.Close()
+	defer func() { _ = r.Close() }() // it was only read
 	return r.copy(w)
 }
 
