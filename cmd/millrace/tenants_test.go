@@ -59,13 +59,13 @@ func (s *stack) appendTenants(t *testing.T) {
 	require.NoError(t, s.untilPublished(t.Context()))
 }
 
-// asked is a request, and what became of it.
-type asked struct {
+// request is one to a route.
+type request struct {
 	method, path, body string
 }
 
 // requests are what a route is asked for: with each wildcard everything that there is of it, and below a folder what is known to be there.
-func (s *stack) requests(r access.Route) (all []asked) {
+func (s *stack) requests(r access.Route) (all []request) {
 	method, path, ok := strings.Cut(r.Pattern, " ")
 	methods := []string{method}
 	if !ok {
@@ -132,11 +132,11 @@ func (s *stack) requests(r access.Route) (all []asked) {
 	for _, m := range methods {
 		for _, p := range paths {
 			if m == "GET" {
-				all = append(all, asked{m, p, ""})
+				all = append(all, request{m, p, ""})
 				continue
 			}
 			for _, b := range bodies {
-				all = append(all, asked{m, p, b})
+				all = append(all, request{m, p, b})
 			}
 		}
 	}
@@ -144,7 +144,7 @@ func (s *stack) requests(r access.Route) (all []asked) {
 }
 
 // ask sends a request with a secret, and returns the answer with its headers. Of a stream it is the first two messages.
-func (s *stack) ask(t *testing.T, a asked, secret string) (status int, text string) {
+func (s *stack) ask(t *testing.T, a request, secret string) (status int, text string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -241,7 +241,7 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 
 	// What is theirs is there.
 	analyst := tokens[control.Analyst]
-	status, text := s.ask(t, asked{"GET", "/tables/activity_view", ""}, analyst)
+	status, text := s.ask(t, request{"GET", "/tables/activity_view", ""}, analyst)
 	require.Equal(t, 200, status)
 	require.Contains(t, text, "urn:acme:page")
 	var st web.Status
@@ -258,11 +258,11 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 	var stats web.LakeStats
 	s.askJSON(t, "/api/v1/lake/stats", analyst, &stats)
 	require.EqualValues(t, 5, stats.Total.Records)
-	_, none := s.ask(t, asked{"GET", "/api/v1/lake/stats?account=nobody", ""}, analyst)
-	status, there := s.ask(t, asked{"GET", "/api/v1/lake/stats?account=" + marker, ""}, analyst)
+	_, none := s.ask(t, request{"GET", "/api/v1/lake/stats?account=nobody", ""}, analyst)
+	status, there := s.ask(t, request{"GET", "/api/v1/lake/stats?account=" + marker, ""}, analyst)
 	require.Equal(t, 404, status)
 	require.Equal(t, bodyOf(none), bodyOf(there), "whether there is one is not told")
-	_, text = s.ask(t, asked{"POST", api.SQLPath, `{"query":"SELECT account, count(*) AS n FROM raw.events GROUP BY ALL"}`}, analyst)
+	_, text = s.ask(t, request{"POST", api.SQLPath, `{"query":"SELECT account, count(*) AS n FROM raw.events GROUP BY ALL"}`}, analyst)
 	require.Contains(t, text, `{"columns":["account","n"],"rows":[["acme",3]]}`)
 	var apps []api.App
 	s.askJSON(t, api.Path, analyst, &apps)
@@ -277,7 +277,7 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 
 func (s *stack) askJSON(t *testing.T, path, secret string, into any) {
 	t.Helper()
-	status, text := s.ask(t, asked{"GET", path, ""}, secret)
+	status, text := s.ask(t, request{"GET", path, ""}, secret)
 	require.Equal(t, 200, status, text)
 	require.NoError(t, json.Unmarshal([]byte(bodyOf(text)), into), text)
 }
