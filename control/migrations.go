@@ -166,4 +166,7 @@ var migrations = []string{
 
 	// Who changes an instance can say which revision of it they have seen.
 	`ALTER TABLE instances ADD COLUMN revision INTEGER NOT NULL DEFAULT 1`,
+
+	// People may be bound to one account, as tokens are; empty: to none.
+	`ALTER TABLE users ADD COLUMN account TEXT NOT NULL DEFAULT ''`,
 }

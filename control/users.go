@@ -24,6 +24,7 @@ type User struct {
 	Created  time.Time
 	SignedIn time.Time // the last time; zero: never
 	Disabled bool      // may not sign in
+	Account  string    // the tenant that they are bound to, as tokens are; empty: they are not bound
 
 	Issuer  string // of the provider; empty: they have a password
 	Subject string // that the provider knows them by
@@ -62,22 +63,26 @@ func newUsers(db *sql.DB) *Users {
 	return u
 }
 
-// Add adds a user. The error matches ErrUserExists, or ErrRefused when name or password cannot be one.
-func (u *Users) Add(ctx context.Context, name string, role Role, password string) error {
-	return u.add(ctx, name, role, password, false)
+// Add adds a user with a name, a role, and the account that they are bound to, if any. The error matches ErrUserExists, or ErrRefused when one of them, or the
+// password, cannot be that.
+func (u *Users) Add(ctx context.Context, user User, password string) error {
+	return u.add(ctx, user, password, false)
 }
 
 // AddFirst adds the first user, an admin, and is refused when there is one.
 func (u *Users) AddFirst(ctx context.Context, name, password string) error {
-	return u.add(ctx, name, Admin, password, true)
+	return u.add(ctx, User{Name: name, Role: Admin}, password, true)
 }
 
-func (u *Users) add(ctx context.Context, name string, role Role, password string, first bool) error {
-	if !word.MatchString(name) {
-		return fmt.Errorf("%w: %q cannot name a user: use 1 to 64 letters, digits, _ and -, beginning with a letter or digit", ErrRefused, name)
+func (u *Users) add(ctx context.Context, user User, password string, first bool) error {
+	if !word.MatchString(user.Name) {
+		return fmt.Errorf("%w: %q cannot name a user: use 1 to 64 letters, digits, _ and -, beginning with a letter or digit", ErrRefused, user.Name)
 	}
-	if role < Viewer || role > Admin {
-		return fmt.Errorf("%w: user %s needs a role", ErrRefused, name)
+	if user.Role < Viewer || user.Role > Admin {
+		return fmt.Errorf("%w: user %s needs a role", ErrRefused, user.Name)
+	}
+	if err := checkAccount(user.Account, user.Role); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if err := checkPassword(password); err != nil {
 		return err
@@ -93,14 +98,14 @@ func (u *Users) add(ctx context.Context, name string, role Role, password string
 				return fmt.Errorf("%w: there is a user already: sign in, or ask an admin", ErrRefused)
 			}
 		}
-		done, err := tx.ExecContext(ctx, `INSERT INTO users (name, password, role, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`, name, hash, role, u.now().UnixMicro())
+		done, err := tx.ExecContext(ctx, `INSERT INTO users (name, password, role, account, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, user.Name, hash, user.Role, user.Account, u.now().UnixMicro())
 		if err != nil {
 			return err
 		}
 		return one(done, ErrUserExists)
 	})
 	if err != nil {
-		return fmt.Errorf("add user %s: %w", name, err)
+		return fmt.Errorf("add user %s: %w", user.Name, err)
 	}
 	return nil
 }
@@ -116,7 +121,7 @@ func one(done sql.Result, none error) error {
 
 // List lists users by name.
 func (u *Users) List(ctx context.Context) (all []User, err error) {
-	rows, err := u.db.QueryContext(ctx, `SELECT name, role, created, signed_in, disabled, issuer, subject FROM users ORDER BY name`)
+	rows, err := u.db.QueryContext(ctx, `SELECT name, role, account, created, signed_in, disabled, issuer, subject FROM users ORDER BY name`)
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
@@ -124,7 +129,7 @@ func (u *Users) List(ctx context.Context) (all []User, err error) {
 	for rows.Next() {
 		var one User
 		var created, signedIn int64
-		if err := rows.Scan(&one.Name, &one.Role, &created, &signedIn, &one.Disabled, &one.Issuer, &one.Subject); err != nil {
+		if err := rows.Scan(&one.Name, &one.Role, &one.Account, &created, &signedIn, &one.Disabled, &one.Issuer, &one.Subject); err != nil {
 			return nil, fmt.Errorf("list users: %w", err)
 		}
 		one.Created, one.SignedIn = time.UnixMicro(created).UTC(), fromMicro(signedIn)
@@ -142,12 +147,12 @@ func fromMicro(t int64) time.Time {
 }
 
 // SetRole gives a user another role. It is refused for the last admin who may sign in, as Disable and Delete are, and for whoever has an identity at
-// a provider: that says their role.
+// a provider: that says their role. Whoever is bound to an account cannot be made an admin.
 func (u *Users) SetRole(ctx context.Context, name string, role Role) error {
 	if role < Viewer || role > Admin {
 		return fmt.Errorf("%w: user %s needs a role", ErrRefused, name)
 	}
-	return u.change(ctx, "change the role of", name, change{endsAdmin: role < Admin, local: true}, `UPDATE users SET role = ? WHERE name = ?`, role, name)
+	return u.change(ctx, "change the role of", name, change{endsAdmin: role < Admin, local: true, bound: role}, `UPDATE users SET role = ? WHERE name = ?`, role, name)
 }
 
 // Disable keeps a user from signing in, and ends their sessions.
@@ -190,14 +195,15 @@ func (u *Users) SetPassword(ctx context.Context, name, password string) error {
 type change struct {
 	endsAdmin bool // the last admin
 	local     bool // who has an identity at a provider
+	bound     Role // who is bound to an account, and could not be in that role
 }
 
 func (u *Users) change(ctx context.Context, what, name string, c change, query string, args ...any) error {
 	err := transaction(ctx, u.db, func(tx *sql.Tx) error {
 		var last bool
-		var issuer string
-		err := tx.QueryRowContext(ctx, `SELECT role = ? AND NOT disabled AND 1 = (SELECT count(*) FROM users WHERE role = ? AND NOT disabled), issuer FROM users WHERE name = ?`,
-			Admin, Admin, name).Scan(&last, &issuer)
+		var issuer, account string
+		err := tx.QueryRowContext(ctx, `SELECT role = ? AND NOT disabled AND 1 = (SELECT count(*) FROM users WHERE role = ? AND NOT disabled), issuer, account FROM users WHERE name = ?`,
+			Admin, Admin, name).Scan(&last, &issuer, &account)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%w: there is none with the name %q", ErrUnknownUser, name)
 		}
@@ -206,6 +212,9 @@ func (u *Users) change(ctx context.Context, what, name string, c change, query s
 		}
 		if issuer != "" && c.local {
 			return fmt.Errorf("%w: %s says their role and has their password; change it there, or disable the user here", ErrRefused, issuer)
+		}
+		if err := checkAccount(account, c.bound); err != nil {
+			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 		if last && c.endsAdmin {
 			return fmt.Errorf("%w: it is the last admin; make another one first", ErrRefused)
@@ -289,7 +298,7 @@ func (u *Users) check(ctx context.Context, name, password string) (user User, ol
 	return user, old, nil
 }
 
-// Session returns the user who is signed in with a secret, with name, role and issuer, or ErrUnknownSession.
+// Session returns the user who is signed in with a secret, with name, role, account and issuer, or ErrUnknownSession.
 func (u *Users) Session(ctx context.Context, secret string) (User, error) {
 	s, ok, err := u.secrets.lookup(ctx, secret)
 	if err != nil {
@@ -333,7 +342,7 @@ func (u *Users) SignOut(ctx context.Context, secret string) error {
 }
 
 func (u *Users) readSessions(ctx context.Context) (all []hashed[session], err error) {
-	rows, err := u.db.QueryContext(ctx, `SELECT id, hash, began, used, name, role, disabled, issuer FROM sessions JOIN users ON name = user ORDER BY began, id`)
+	rows, err := u.db.QueryContext(ctx, `SELECT id, hash, began, used, name, role, account, disabled, issuer FROM sessions JOIN users ON name = user ORDER BY began, id`)
 	if err != nil {
 		return nil, err
 	}
@@ -343,7 +352,7 @@ func (u *Users) readSessions(ctx context.Context) (all []hashed[session], err er
 		var hash []byte
 		var began, used int64
 		s := &found.value
-		if err := rows.Scan(&s.id, &hash, &began, &used, &s.user.Name, &s.user.Role, &s.user.Disabled, &s.user.Issuer); err != nil {
+		if err := rows.Scan(&s.id, &hash, &began, &used, &s.user.Name, &s.user.Role, &s.user.Account, &s.user.Disabled, &s.user.Issuer); err != nil {
 			return nil, err
 		}
 		if err := found.setHash("session "+s.id, hash); err != nil {

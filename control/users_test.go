@@ -26,10 +26,10 @@ func TestUsers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	u, other := openUsers(t, path), openUsers(t, path)
 	ctx := t.Context()
-	require.ErrorIs(t, u.Add(ctx, "an n", Viewer, good), ErrRefused)
-	require.ErrorContains(t, u.Add(ctx, "ann", Viewer, "short"), "a password has 10 characters or more")
-	require.ErrorContains(t, u.Add(ctx, "ann", Viewer, strings.Repeat("x", 1025)), "1024 bytes or less")
-	require.ErrorContains(t, u.Add(ctx, "ann", 0, good), "needs a role")
+	require.ErrorIs(t, u.Add(ctx, User{Name: "an n", Role: Viewer}, good), ErrRefused)
+	require.ErrorContains(t, u.Add(ctx, User{Name: "ann", Role: Viewer}, "short"), "a password has 10 characters or more")
+	require.ErrorContains(t, u.Add(ctx, User{Name: "ann", Role: Viewer}, strings.Repeat("x", 1025)), "1024 bytes or less")
+	require.ErrorContains(t, u.Add(ctx, User{Name: "ann", Role: 0}, good), "needs a role")
 
 	// The first one is an admin, and two who try at once are not both.
 	var both sync.WaitGroup
@@ -46,8 +46,8 @@ func TestUsers(t *testing.T) {
 	require.Equal(t, Admin, all[0].Role)
 	require.Zero(t, all[0].SignedIn)
 
-	require.NoError(t, u.Add(ctx, "ann", Operator, good))
-	require.ErrorIs(t, u.Add(ctx, "ann", Viewer, good), ErrUserExists)
+	require.NoError(t, u.Add(ctx, User{Name: "ann", Role: Operator}, good))
+	require.ErrorIs(t, u.Add(ctx, User{Name: "ann", Role: Viewer}, good), ErrUserExists)
 	for _, wrong := range [][2]string{{"ann", "wrong password"}, {"nobody", good}, {"", ""}, {"ann", strings.Repeat("x", 5000)}} {
 		_, err := u.SignIn(ctx, wrong[0], wrong[1])
 		require.Equal(t, ErrWrongPassword, err, "%q", wrong)
@@ -99,7 +99,20 @@ func TestUsers(t *testing.T) {
 		require.ErrorIs(t, err, ErrRefused)
 		require.ErrorContains(t, err, "it is the last admin; make another one first")
 	}
-	require.NoError(t, u.Add(ctx, "second", Admin, good))
+	require.NoError(t, u.Add(ctx, User{Name: "second", Role: Admin}, good))
+
+	// Who is bound to an account is no admin.
+	require.ErrorIs(t, u.Add(ctx, User{Name: "bound", Role: Admin, Account: "acme"}, good), ErrRefused)
+	require.ErrorIs(t, u.Add(ctx, User{Name: "bound", Role: Viewer, Account: "a b"}, good), ErrRefused)
+	require.NoError(t, u.Add(ctx, User{Name: "bound", Role: Viewer, Account: "acme"}, good))
+	require.ErrorContains(t, u.SetRole(ctx, "bound", Admin), "an admin is not bound to an account")
+	require.NoError(t, u.SetRole(ctx, "bound", Operator))
+	secret, err = u.SignIn(ctx, "bound", good)
+	require.NoError(t, err)
+	bound, err := other.Session(ctx, secret)
+	require.NoError(t, err)
+	require.Equal(t, "acme", bound.Account)
+	require.NoError(t, u.Delete(ctx, "bound"))
 	require.NoError(t, u.SetRole(ctx, admin, Viewer))
 	require.ErrorIs(t, u.Delete(ctx, "second"), ErrRefused)
 	require.ErrorIs(t, u.Enable(ctx, "ann"), ErrUnknownUser)

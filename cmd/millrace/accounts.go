@@ -91,7 +91,7 @@ func (a *accounts) session(ctx context.Context, secret string) (access.Principal
 	if errors.Is(err, control.ErrUnknownSession) {
 		err = access.ErrUnknown
 	}
-	return access.Principal{Name: u.Name, Role: u.Role, Issuer: u.Issuer}, err
+	return access.Principal{Name: u.Name, Role: u.Role, Account: u.Account, Issuer: u.Issuer}, err
 }
 
 // SetPassword implements web.Accounts.

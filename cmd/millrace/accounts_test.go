@@ -139,7 +139,7 @@ func TestAccounts(t *testing.T) {
 	require.Equal(t, 303, status)
 
 	// Who guesses is told nothing, and soon has to wait.
-	require.NoError(t, s.store.Users.Add(t.Context(), "viv", control.Viewer, password))
+	require.NoError(t, s.store.Users.Add(t.Context(), control.User{Name: "viv", Role: control.Viewer}, password))
 	for name, tries := range map[string]int{"ann": 4, "nobody": 5} { // one was at the old password
 		for range tries {
 			status, _, body = ann.post("/login", "name", name, "password", "guessed again")

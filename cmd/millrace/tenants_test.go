@@ -176,6 +176,32 @@ func (s *stack) ask(t *testing.T, a request, secret string) (status int, text st
 	return res.StatusCode, head
 }
 
+// Who signs in and is bound to an account is shown what its tokens are shown, and may end their session and change their password.
+func TestBoundUser(t *testing.T) {
+	t.Parallel()
+	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
+	defer stop()
+	s.appendTenants(t)
+	const password, next = "correct horse battery", "another horse battery"
+	require.NoError(t, s.store.Users.Add(t.Context(), control.User{Name: "ann", Role: control.Analyst, Account: ownAccount}, password))
+	ann := newBrowser(t, s.url())
+	status, _, _ := ann.post("/login", "name", "ann", "password", password)
+	require.Equal(t, http.StatusSeeOther, status)
+	for path, want := range map[string]int{"/": 200, "/tables/activity_view": 200, "/account": 200, api.BlockersPath: 403, auditPath: 403, "/metrics": 403} {
+		status, _, body := ann.get(path)
+		require.Equal(t, want, status, path)
+		require.NotContains(t, strings.ToLower(body), marker, path)
+	}
+	_, _, body := ann.get("/tables/activity_view")
+	require.Contains(t, body, "urn:acme:page")
+	status, _, body = ann.post("/account", "old", password, "password", next, "again", next)
+	require.Less(t, status, 400, body)
+	status, _, _ = ann.post("/logout")
+	require.Less(t, status, 400)
+	_, err := s.store.Users.SignIn(t.Context(), "ann", next)
+	require.NoError(t, err)
+}
+
 // Every route that there is is asked by somebody who is bound to an account, in each role, against a stack that has data of that account and of another one. A
 // route refuses, or is said to be the tenants'; and nothing of the other account is in any answer.
 func TestNoRouteShowsAnotherTenant(t *testing.T) {

@@ -48,7 +48,7 @@ stack as a whole. An admin is not bound. Only its hash is kept: a token that is 
 			token.Expires = time.Now().Add(*expires)
 		}
 		return withStore(cmd, func(store *control.Store) error {
-			return audited(cmd.Context(), store, "add token", token.Name+", "+roleOf(token), func() error {
+			return audited(cmd.Context(), store, "add token", token.Name+", "+roleOf(token.Role, token.Account), func() error {
 				secret, err := store.Tokens.Add(cmd.Context(), token)
 				if err == nil {
 					fmt.Fprintln(cmd.OutOrStdout(), secret)
@@ -60,12 +60,12 @@ stack as a whole. An admin is not bound. Only its hash is kept: a token that is 
 	return cmd
 }
 
-// roleOf is what a token may do, and where, for the audit log.
-func roleOf(token control.Token) string {
-	if token.Account == "" {
-		return token.Role.String()
+// roleOf is what somebody may do, and where, for the audit log.
+func roleOf(role control.Role, account string) string {
+	if account == "" {
+		return role.String()
 	}
-	return token.Role.String() + " of account " + token.Account
+	return role.String() + " of account " + account
 }
 
 func tokenListCommand() *cobra.Command {

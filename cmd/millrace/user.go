@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -49,10 +50,11 @@ func userAddCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Add a user, whose password is asked for",
-		Long:  "Add a user. The password is asked for on the terminal; with --password-stdin it is the first line of the standard input. It is kept as a hash.",
+		Long:  "Add a user. The password is asked for on the terminal; with --password-stdin it is the first line of the standard input. It is kept as a hash. With --account the user sees what is of that tenant alone.",
 		Args:  exactArgs("a name"),
 	}
 	role := cmd.Flags().String("role", control.Viewer.String(), "viewer, analyst, operator or admin")
+	account := cmd.Flags().String("account", "", "the tenant that the user is bound to, of whom there need be nothing yet; default: none, and they see all")
 	password := passwordFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r, err := control.ParseRole(*role)
@@ -64,7 +66,9 @@ func userAddCommand() *cobra.Command {
 			return err
 		}
 		return withStore(cmd, func(store *control.Store) error {
-			return audited(cmd.Context(), store, "add user", args[0]+", "+r.String(), func() error { return store.Users.Add(cmd.Context(), args[0], r, text) })
+			return audited(cmd.Context(), store, "add user", args[0]+", "+roleOf(r, *account), func() error {
+				return store.Users.Add(cmd.Context(), control.User{Name: args[0], Role: r, Account: *account}, text)
+			})
 		})
 	}
 	return cmd
@@ -113,7 +117,7 @@ func userListCommand() *cobra.Command {
 				return err
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tROLE\tCREATED\tSIGNED IN\t")
+			fmt.Fprintln(w, "NAME\tROLE\tACCOUNT\tCREATED\tSIGNED IN\t")
 			for _, u := range all {
 				signedIn, note := "–", ""
 				if !u.SignedIn.IsZero() {
@@ -125,7 +129,7 @@ func userListCommand() *cobra.Command {
 				if u.Disabled {
 					note = strings.TrimSuffix("disabled, "+note, ", ")
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Name, u.Role, u.Created.Format(time.RFC3339), signedIn, note)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", u.Name, u.Role, cmp.Or(u.Account, "–"), u.Created.Format(time.RFC3339), signedIn, note)
 			}
 			return w.Flush()
 		})
