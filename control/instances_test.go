@@ -445,3 +445,18 @@ func TestResources(t *testing.T) {
 	require.Equal(t, control.Resources{Parallelism: 2}, gets(control.Request{Action: control.Suspend}))
 	require.Equal(t, control.Resources{Parallelism: 2, Memory: 500}, gets(control.Request{Action: control.Resume, Resources: control.Resources{Memory: 500}}))
 }
+
+// An instance that the system starts begins at the beginning the first time, and with its last commit from then on.
+func TestOriginOfWhatTheSystemStarts(t *testing.T) {
+	t.Parallel()
+	x := openInstances(t, filepath.Join(t.TempDir(), "keys.db"))
+	require.NoError(t, x.Ensure(t.Context(), line, "unversioned", control.System))
+	for range 2 {
+		p := control.NewPlane(control.PlaneConfig{Instances: x, Runner: &runner{}, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, p.StartJobs(t.Context()))
+	}
+	jobs, err := x.Jobs(t.Context(), line, "unversioned", 10)
+	require.NoError(t, err)
+	require.Len(t, jobs, 2)
+	require.Equal(t, []string{"its last commit", "the beginning"}, []string{jobs[0].Origin, jobs[1].Origin})
+}

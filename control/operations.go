@@ -277,15 +277,21 @@ func (o *Operation) apply(ctx context.Context, tx *sql.Tx, step Step, result str
 	return errors.Join(err, put(ctx, tx, in))
 }
 
+// What jobs begin from that begin from no savepoint.
+const (
+	fromBeginning  = "the beginning"
+	fromLastCommit = "its last commit"
+)
+
 // origin is what a job begins from that the operation runs.
 func (o *Operation) origin() string {
 	switch {
 	case o.Action == Start:
-		return "the beginning"
+		return fromBeginning
 	case o.Savepoint != "" && o.Action != Upgrade:
 		return o.Savepoint
 	}
-	return "its last commit"
+	return fromLastCommit
 }
 
 // failed records that the job of an instance failed by itself. An operation that is at work on the instance sees that, and says what becomes of it.
@@ -318,7 +324,17 @@ func (x *Instances) began(ctx context.Context, l Line, dataVersion, version stri
 		if err := endJob(ctx, tx, in, "its process ended"); err != nil { // one before, of a process that was killed
 			return err
 		}
-		return errors.Join(put(ctx, tx, in), beginJob(ctx, tx, in, "its last commit", 0))
+		var ran bool
+		err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM jobs WHERE program = ? AND account = ? AND env = ? AND data_version = ?)`,
+			in.Program, in.Account, in.Env, in.DataVersion).Scan(&ran)
+		if err != nil {
+			return err
+		}
+		origin := fromBeginning
+		if ran {
+			origin = fromLastCommit
+		}
+		return errors.Join(put(ctx, tx, in), beginJob(ctx, tx, in, origin, 0))
 	})
 	if err != nil {
 		return fmt.Errorf("record that %s of %s runs: %w", dataVersion, l, err)
