@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"net/http"
 	"os"
 	"regexp"
 	"strconv"
@@ -20,6 +22,7 @@ import (
 
 	"millrace"
 	"millrace/control"
+	"millrace/control/api"
 	"millrace/delivery"
 	"millrace/lake"
 )
@@ -38,7 +41,9 @@ applied: a row is there in its newest revision, once. The lake is read, never ch
   quiz_submission@20180827174235    that of a data version
   raw.events                        a table with its namespace
 
-A query sees one snapshot of each table. Times are in UTC. Bytes of raw.events are bytes: decode(bytes) is text.`,
+A query sees one snapshot of each table. Times are in UTC. Bytes of raw.events are bytes: decode(bytes) is text.
+
+A context is asked over its API, which answers with the first 10,000 rows, 8 MB of them at most, and not in Parquet.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("sql takes one query; quote it: millrace sql 'SELECT …'")
@@ -73,6 +78,16 @@ A query sees one snapshot of each table. Times are in UTC. Bytes of raw.events a
 		if format == "parquet" && isTerminal(cmd.OutOrStdout()) {
 			return usagef("-o parquet writes bytes: send them to a file with > NAME.parquet")
 		}
+		t, err := askedBy(cmd)
+		if err != nil {
+			return err
+		}
+		if t.isRemote() {
+			if format == "parquet" || cmd.Flags().Changed("memory") {
+				return usagef("-o parquet and --memory are for a lake on this machine: %s answers with the first rows", t.remote)
+			}
+			return sqlElsewhere(cmd, t, query, format, *timeout, *limit)
+		}
 		return withLake(cmd, func(ctx context.Context, l *lake.Lake) (err error) {
 			serving := func(ctx context.Context, _ string) (string, error) {
 				dir, err := readDataDir(dataDirFlag(cmd))
@@ -92,17 +107,72 @@ A query sees one snapshot of each table. Times are in UTC. Bytes of raw.events a
 				return err
 			}
 			defer func() { err = errors.Join(err, a.Close()) }()
+			if format != "parquet" {
+				return printAnswer(ctx, cmd, answer{a.Columns, a.Text, a.JSON, a.Rows, a.More}, format)
+			}
 			out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
-			if err := errors.Join(printAnswer(ctx, out, a, format), out.Flush()); err != nil {
-				return err
-			}
-			if a.More {
-				fmt.Fprintf(cmd.ErrOrStderr(), "millrace: the first %d rows; there are more\n", a.Rows)
-			}
-			return nil
+			return errors.Join(a.WriteParquet(ctx, out), out.Flush(), sayMore(cmd, a.Rows, a.More))
 		})
 	}
 	return cmd
+}
+
+// sqlElsewhere asks another Millrace.
+func sqlElsewhere(cmd *cobra.Command, t asked, query, format string, timeout time.Duration, limit int64) error {
+	c, err := remoteClient(t)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(cmd.Context(), timeout, fmt.Errorf("%s has not answered for %s: ask for less, or give it more time with --timeout", t.remote, timeout))
+	defer cancel()
+	var got struct { // an api.Rows
+		Columns []string            `json:"columns"`
+		Rows    [][]json.RawMessage `json:"rows"`
+		More    bool                `json:"more"`
+	}
+	if err := c.do(ctx, http.MethodPost, api.SQLPath, api.QueryAsk{Query: query}, &got); err != nil {
+		return err
+	}
+	if limit > 0 && int64(len(got.Rows)) > limit {
+		got.Rows, got.More = got.Rows[:limit], true
+	}
+	a := answer{columns: got.Columns, n: int64(len(got.Rows)), more: got.More}
+	a.json = func(context.Context) iter.Seq2[[]json.RawMessage, error] {
+		return func(yield func([]json.RawMessage, error) bool) {
+			for _, row := range got.Rows {
+				if !yield(row, nil) {
+					return
+				}
+			}
+		}
+	}
+	a.text = func(context.Context) iter.Seq2[[]sql.NullString, error] {
+		return func(yield func([]sql.NullString, error) bool) {
+			for _, row := range got.Rows {
+				cells := make([]sql.NullString, len(row))
+				for i, v := range row {
+					cells[i] = textOf(v)
+				}
+				if !yield(cells, nil) {
+					return
+				}
+			}
+		}
+	}
+	return printAnswer(ctx, cmd, a, format)
+}
+
+// textOf is a value of JSON as text: what a string says, null as nothing, and others as they are written.
+func textOf(v json.RawMessage) sql.NullString {
+	var s *string
+	switch err := json.Unmarshal(v, &s); {
+	case err != nil:
+		return sql.NullString{String: string(v), Valid: true}
+	case s == nil:
+		return sql.NullString{}
+	default:
+		return sql.NullString{String: *s, Valid: true}
+	}
 }
 
 // servingVersion is the data version that readers see, whether or not a process uses the data directory.
@@ -176,22 +246,42 @@ func parseSize(s string) (int64, error) {
 	return n, nil
 }
 
-func printAnswer(ctx context.Context, w io.Writer, a *delivery.Answer, format string) error {
+// answer is what a query is answered with, here or elsewhere.
+type answer struct {
+	columns []string
+	text    func(context.Context) iter.Seq2[[]sql.NullString, error]
+	json    func(context.Context) iter.Seq2[[]json.RawMessage, error]
+	n       int64 // rows
+	more    bool  // there are more than these
+}
+
+func printAnswer(ctx context.Context, cmd *cobra.Command, a answer, format string) error {
+	write := printTable
 	switch format {
-	case "parquet":
-		return a.WriteParquet(ctx, w)
 	case "json", "jsonl":
-		return printJSONRows(ctx, w, a, format == "json")
+		write = func(ctx context.Context, w io.Writer, a answer) error {
+			return printJSONRows(ctx, w, a, format == "json")
+		}
 	case "csv":
-		return printCSV(ctx, w, a)
+		write = printCSV
 	}
-	return printTable(ctx, w, a)
+	out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
+	return errors.Join(write(ctx, out, a), out.Flush(), sayMore(cmd, a.n, a.more))
+}
+
+// sayMore says that there are more rows than those that were printed.
+func sayMore(cmd *cobra.Command, rows int64, more bool) error {
+	if !more {
+		return nil
+	}
+	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "millrace: the first %d rows; there are more\n", rows)
+	return err
 }
 
 // printJSONRows prints objects with their members in the order of the columns: one a line, and as one array if asked.
-func printJSONRows(ctx context.Context, w io.Writer, a *delivery.Answer, array bool) error {
-	names := make([][]byte, len(a.Columns))
-	for i, c := range a.Columns {
+func printJSONRows(ctx context.Context, w io.Writer, a answer, array bool) error {
+	names := make([][]byte, len(a.columns))
+	for i, c := range a.columns {
 		var err error
 		if names[i], err = marshal(c); err != nil {
 			return err
@@ -203,7 +293,7 @@ func printJSONRows(ctx context.Context, w io.Writer, a *delivery.Answer, array b
 	}
 	fmt.Fprint(w, open)
 	n := 0
-	for row, err := range a.JSON(ctx) {
+	for row, err := range a.json(ctx) {
 		if err != nil {
 			return err
 		}
@@ -233,13 +323,13 @@ func printObject(w io.Writer, names [][]byte, values []json.RawMessage) error {
 }
 
 // printCSV prints RFC 4180 with a header. Null and empty text are both nothing.
-func printCSV(ctx context.Context, w io.Writer, a *delivery.Answer) error {
+func printCSV(ctx context.Context, w io.Writer, a answer) error {
 	c := csv.NewWriter(w)
-	if err := c.Write(a.Columns); err != nil {
+	if err := c.Write(a.columns); err != nil {
 		return err
 	}
-	record := make([]string, len(a.Columns))
-	for row, err := range a.Text(ctx) {
+	record := make([]string, len(a.columns))
+	for row, err := range a.text(ctx) {
 		if err != nil {
 			return err
 		}
@@ -260,8 +350,8 @@ const (
 )
 
 // printTable prints columns for people. It looks at the first rows for the widths; what does not fit is cut, at a sign that says so.
-func printTable(ctx context.Context, w io.Writer, a *delivery.Answer) error {
-	widths := make([]int, len(a.Columns))
+func printTable(ctx context.Context, w io.Writer, a answer) error {
+	widths := make([]int, len(a.columns))
 	var head [][]string
 	add := func(row []string) {
 		for i, c := range row {
@@ -278,9 +368,9 @@ func printTable(ctx context.Context, w io.Writer, a *delivery.Answer) error {
 		head = head[:0]
 		return nil
 	}
-	add(a.Columns)
+	add(a.columns)
 	n := 0
-	for row, err := range a.Text(ctx) {
+	for row, err := range a.text(ctx) {
 		if err != nil {
 			return errors.Join(flush(), err)
 		}
