@@ -393,7 +393,9 @@ func TestHelmValues(t *testing.T) {
 	doc, err := os.ReadFile("../docs/configuration.md")
 	require.NoError(t, err)
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|").FindAllSubmatch(doc, -1) {
-		secrets = append(secrets, string(m[1]))
+		if name := string(m[1]); name != "MILLRACE_TOKEN" { // which commands show
+			secrets = append(secrets, name)
+		}
 	}
 	require.ElementsMatch(t, append(secrets, settings...), keys(at[map[string]any](t, schema, "properties.secrets.properties")))
 
