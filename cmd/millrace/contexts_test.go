@@ -89,7 +89,7 @@ func TestReach(t *testing.T) {
 	require.Equal(t, []string{
 		"app cancel", "app delete", "app force", "app history", "app jobs", "app list", "app operation", "app promote", "app recover", "app resume", "app rollback", "app savepoint",
 		"app start", "app suspend", "app upgrade", "audit", "blocker add", "blocker lift", "blocker list", "build list", "build push", "check", "deploy diff", "deploy list", "deploy new",
-		"deploy rollback", "doctor", "logs", "ready", "top",
+		"deploy rollback", "doctor", "logs", "ready", "sql", "top",
 	}, found[asks])
 	require.Equal(t, []string{"bench", "demo", "restore", "serve"}, found[starts])
 	require.Equal(t, []string{"config show", "context add", "context list", "context remove", "context use", "describe", "new", "run", "send", "version"}, found[neither])

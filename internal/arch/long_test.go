@@ -12,7 +12,7 @@ import (
 )
 
 // notSizes are the variables of tests that do not say how long one runs.
-var notSizes = regexp.MustCompile(`^MILLRACE_(SEED|CRASH|SHARED|SCREENSHOTS|TEST_.*|INDEX_TEST_SERVE|)$`)
+var notSizes = regexp.MustCompile(`^MILLRACE_(SEED|CRASH|SHARED|SCREENSHOTS|TEST_.*|INDEX_TEST_SERVE|TOKEN|)$`)
 
 // TestLongIsComplete finds that every test which a variable makes longer is in `make long`, or in .ci/run beside the servers it needs.
 func TestLongIsComplete(t *testing.T) {
