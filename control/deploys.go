@@ -34,7 +34,7 @@ type Deploy struct {
 	ID       int64     `json:"id"`
 	App      string    `json:"app"`
 	Version  string    `json:"version"`
-	Before   string    `json:"before"` // the version that was deployed until then
+	Before   string    `json:"before"` // the version that was deployed until then; empty: none
 	At       time.Time `json:"at"`
 	Who      string    `json:"who"`
 	Reason   string    `json:"reason,omitempty"`
@@ -161,7 +161,7 @@ func (d *Deploys) Rollback(ctx context.Context, c Choice) (Deploy, error) {
 			return "", err
 		}
 		version, ok := before(all)
-		if !ok {
+		if !ok || version == "" { // of an app that was pushed, the first one
 			return "", fmt.Errorf("%w: nothing was deployed before", ErrRefused)
 		}
 		return version, nil
@@ -250,7 +250,7 @@ func (d *Deploys) List(ctx context.Context, app string) (all []Deploy, err error
 	return all, nil
 }
 
-// Deployed is the version of an app that is deployed: shipped, the program's own, until another one was.
+// Deployed is the version of an app that is deployed: shipped, the program's own, until another one was; empty: none.
 func (d *Deploys) Deployed(ctx context.Context, app, shipped string) (string, error) {
 	all, err := d.List(ctx, app)
 	if err != nil || len(all) == 0 {

@@ -116,39 +116,72 @@ const (
 	undone    = "undone"
 )
 
-// ReadServing returns which data version of a line serves, "" for none, from a file that is only read: it may be a copy that cannot be
-// written, or one that was made before there were instances.
-func ReadServing(ctx context.Context, path string, l Line) (dataVersion string, err error) {
+// Version is an instance, and whether it serves.
+type Version struct {
+	Line
+	DataVersion string
+	Serving     bool
+}
+
+// ReadVersions returns the instances there are, the oldest first, from a file that is only read: it may be a copy that cannot be written, or one
+// that was made before there were instances.
+func ReadVersions(ctx context.Context, path string) ([]Version, error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return nil, nil
 	}
 	query := url.Values{"_pragma": {"busy_timeout(5000)"}, "mode": {"ro"}}
-	dataVersion, err = readServing(ctx, path, query, l)
+	all, err := readVersions(ctx, path, query)
 	var coded interface{ Code() int }
 	if errors.As(err, &coded) && (coded.Code()&0xff == 8 || coded.Code()&0xff == 14) { // SQLITE_READONLY, SQLITE_CANTOPEN: readers write too, beside the file
 		query.Set("immutable", "1")
-		dataVersion, err = readServing(ctx, path, query, l)
+		all, err = readVersions(ctx, path, query)
 	}
 	if err != nil {
-		return "", openError(path, err)
+		return nil, openError(path, err)
 	}
-	return dataVersion, nil
+	return all, nil
 }
 
-func readServing(ctx context.Context, path string, query url.Values, l Line) (dataVersion string, err error) {
+func readVersions(ctx context.Context, path string, query url.Values) (all []Version, err error) {
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: query.Encode()}).String())
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	x := &Instances{db}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	tables := 0
 	err = db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master WHERE name = 'promotions'`).Scan(&tables)
 	if err != nil || tables == 0 {
-		return "", err
+		return nil, err
 	}
-	dataVersion, _, err = x.Serving(ctx, l)
-	return dataVersion, err
+	return versions(ctx, db)
+}
+
+// versions lists the instances with what older files have of them too.
+func versions(ctx context.Context, db *sql.DB) (all []Version, err error) {
+	rows, err := db.QueryContext(ctx, `SELECT program, account, env, data_version FROM instances ORDER BY created, data_version`)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var v Version
+		if err := rows.Scan(&v.Program, &v.Account, &v.Env, &v.DataVersion); err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	x := &Instances{db}
+	for i := range all {
+		now, _, err := x.Serving(ctx, all[i].Line)
+		if err != nil {
+			return nil, err
+		}
+		all[i].Serving = now == all[i].DataVersion
+	}
+	return all, nil
 }
 
 const instanceColumns = `program, account, env, data_version, seed, state, version, savepoint, error, created, updated, updated_by, parallelism, memory, revision`

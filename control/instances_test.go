@@ -380,15 +380,15 @@ func TestPromoteAndRollback(t *testing.T) {
 	require.Empty(t, n+w, "of another tenant")
 }
 
-func TestReadServing(t *testing.T) {
+func TestReadVersions(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "keys.db")
-	read := func() string {
+	read := func() []control.Version {
 		t.Helper()
-		v, err := control.ReadServing(t.Context(), path, line)
+		all, err := control.ReadVersions(t.Context(), path)
 		require.NoError(t, err)
-		return v
+		return all
 	}
 	require.Empty(t, read())
 	require.NoFileExists(t, path)
@@ -399,13 +399,15 @@ func TestReadServing(t *testing.T) {
 	x := store.Instances
 	p := newPlane(t, x)
 	p.do(control.Start, "a")
-	require.Empty(t, read())
+	require.Equal(t, []control.Version{{Line: line, DataVersion: "a"}}, read())
 	p.do(control.Promote, "a")
-	require.Equal(t, "a", read(), "while another process has it open")
+	p.do(control.Start, "b")
+	serving := []control.Version{{Line: line, DataVersion: "a", Serving: true}, {Line: line, DataVersion: "b"}}
+	require.Equal(t, serving, read(), "while another process has it open")
 	require.NoError(t, store.Close())
 	require.NoError(t, os.Chmod(path, 0o400))
 	require.NoError(t, os.Chmod(dir, 0o500)) //nolint:gosec // a folder, which nobody may write
-	require.Equal(t, "a", read(), "of a copy that cannot be written")
+	require.Equal(t, serving, read(), "of a copy that cannot be written")
 	require.NoError(t, os.Chmod(dir, 0o700)) //nolint:gosec // for who removes it
 }
 

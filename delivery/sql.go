@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -26,8 +27,9 @@ import (
 type SQLConfig struct {
 	Lake *lake.Lake // not closed by SQL
 
-	// Serving is the namespace that a table means that is named without one.
-	Serving func(ctx context.Context, table string) (namespace string, err error)
+	// Serving are the namespaces of the tables that are named without one. A table that several of them have, as all apps have dead letters, is
+	// one with the rows of each.
+	Serving func(ctx context.Context) (namespaces []string, err error)
 
 	// Account is the tenant whose rows there are. A table that has no column for whose its rows are is not there. Default: the rows of all.
 	Account string
@@ -76,7 +78,7 @@ func (c SQLConfig) validate() error {
 // before the predicate had left the others' rows out. So a query takes as long, and as much of Memory and Spill, as all that the account has in the tables that
 // it names.
 //
-// A table is named as quiz_submission, in the namespace that serves; as quiz_submission@20180827174235, of a data version; or as
+// A table is named as quiz_submission, in the namespaces that serve; as quiz_submission@20180827174235, of a data version; or as
 // raw.events, with its namespace.
 type SQL struct{ cfg SQLConfig }
 
@@ -92,7 +94,7 @@ func NewSQL(cfg SQLConfig) (*SQL, error) {
 // Query runs a SELECT and keeps its result, in memory and on disk, until the answer is closed. A fault of the statement is a
 // *StatementError. The files of the snapshots are read before Query returns: within lake.Config.KeepFor, or it fails.
 func (s *SQL) Query(ctx context.Context, text string) (*Answer, error) {
-	q := &query{cfg: s.cfg, statement: newStatement(text)}
+	q := &query{cfg: s.cfg, statement: newStatement(text), files: map[string]string{}}
 	a, err := q.run(ctx)
 	if err != nil {
 		return nil, errors.Join(q.fault(ctx, err), q.close())
@@ -107,8 +109,8 @@ type query struct {
 	dir       string // of what it keeps on disk
 	db        *sql.DB
 	conn      *sql.Conn
-	fetched   int64 // bytes
-	files     []string
+	fetched   int64             // bytes
+	files     map[string]string // of snapshots, by their paths: where they are on this machine
 }
 
 const resultTable = `"millrace:result"` // no table of a lake has a colon in its name
@@ -214,13 +216,13 @@ func (q *query) define(ctx context.Context, refs []tableRef) error {
 			continue
 		}
 		done[key] = true
-		name, ok, err := q.lookup(ctx, names, ref)
+		found, err := q.lookup(ctx, names, ref)
 		if err != nil {
 			return err
 		}
 		switch {
-		case ok:
-			there, err := q.view(ctx, ref, name)
+		case len(found) > 0:
+			there, err := q.view(ctx, ref, found)
 			if err != nil {
 				return err
 			}
@@ -236,39 +238,46 @@ func (q *query) define(ctx context.Context, refs []tableRef) error {
 
 var dataVersion = regexp.MustCompile(`^[0-9]+$`)
 
-// lookup finds the table that a reference means.
-func (q *query) lookup(ctx context.Context, names []lake.Name, ref tableRef) (lake.Name, bool, error) {
-	want := lake.Name{Namespace: ref.schema, Table: ref.name}
+// lookup finds the tables that a reference means.
+func (q *query) lookup(ctx context.Context, names []lake.Name, ref tableRef) (found []lake.Name, err error) {
+	table, namespaces := ref.name, []string{ref.schema}
 	if ref.schema == "" {
-		table, version, versioned := strings.Cut(ref.name, "@")
-		want.Table = table
+		name, version, versioned := strings.Cut(ref.name, "@")
+		table = name
 		switch {
 		case versioned && dataVersion.MatchString(version):
-			want.Namespace = "v" + version
+			namespaces = []string{"v" + version}
 		case versioned:
-			want.Namespace = version
+			namespaces = []string{version}
 		default:
-			var err error
-			if want.Namespace, err = q.cfg.Serving(ctx, table); err != nil {
-				return want, false, err
+			if namespaces, err = q.cfg.Serving(ctx); err != nil {
+				return nil, err
 			}
 		}
 	}
-	if slices.Contains(names, want) {
-		return want, true, nil
+	for _, namespace := range namespaces {
+		want := lake.Name{Namespace: namespace, Table: table}
+		if slices.Contains(names, want) {
+			found = append(found, want)
+			continue
+		}
+		// As in all of SQL, upper and lower case are the same.
+		i := slices.IndexFunc(names, func(n lake.Name) bool {
+			return strings.EqualFold(n.Namespace, want.Namespace) && strings.EqualFold(n.Table, want.Table)
+		})
+		if i >= 0 {
+			found = append(found, names[i])
+		}
 	}
-	// As in all of SQL, upper and lower case are the same.
-	i := slices.IndexFunc(names, func(n lake.Name) bool {
-		return strings.EqualFold(n.Namespace, want.Namespace) && strings.EqualFold(n.Table, want.Table)
-	})
-	if i < 0 {
-		return want, false, nil
-	}
-	return names[i], true, nil
+	return found, nil
 }
 
 // unknown names the tables that there are, as a statement would.
 func (q *query) unknown(ctx context.Context, names []lake.Name, ref tableRef) error {
+	serving, err := q.cfg.Serving(ctx)
+	if err != nil {
+		return err
+	}
 	var have []string
 	for _, n := range names {
 		if q.cfg.Account != "" {
@@ -280,13 +289,9 @@ func (q *query) unknown(ctx context.Context, names []lake.Name, ref tableRef) er
 				continue
 			}
 		}
-		serving, err := q.cfg.Serving(ctx, n.Table)
-		if err != nil {
-			return err
-		}
 		version, versioned := strings.CutPrefix(n.Namespace, "v")
 		switch {
-		case n.Namespace == serving:
+		case slices.Contains(serving, n.Namespace):
 			have = append(have, plainName(n.Table))
 		case versioned && dataVersion.MatchString(version):
 			have = append(have, n.Table+"@"+version)
@@ -295,6 +300,7 @@ func (q *query) unknown(ctx context.Context, names []lake.Name, ref tableRef) er
 		}
 	}
 	slices.Sort(have)
+	have = slices.Compact(have)
 	name := ref.name
 	if ref.schema != "" {
 		name = ref.schema + "." + ref.name
@@ -335,50 +341,75 @@ func accountColumn(name lake.Name, columns []plan.Column) string {
 	return ""
 }
 
-// view defines a reference as what the newest snapshot of a table holds. It reports whether that is there for the account.
-func (q *query) view(ctx context.Context, ref tableRef, name lake.Name) (there bool, err error) {
-	t, err := q.cfg.Lake.Lookup(ctx, name)
-	if err != nil {
-		return false, err
+// view defines a reference as what the newest snapshots of tables hold. It reports whether one of them is there for the account.
+func (q *query) view(ctx context.Context, ref tableRef, names []lake.Name) (there bool, err error) {
+	var rows []string
+	for _, name := range names {
+		from, err := q.rowsOf(ctx, name)
+		if err != nil {
+			return false, err
+		}
+		if from != "" {
+			rows = append(rows, from)
+		}
 	}
-	column := accountColumn(name, t.Columns())
-	if q.cfg.Account != "" && column == "" {
+	if len(rows) == 0 {
 		return false, nil
-	}
-	snapshot, err := t.Snapshot(ctx)
-	if err != nil {
-		return false, err
-	}
-	data, err := q.local(ctx, snapshot, snapshot.Data)
-	if err != nil {
-		return false, err
-	}
-	deletes, err := q.local(ctx, snapshot, snapshot.Deletes)
-	if err != nil {
-		return false, err
 	}
 	at := identifier(ref.name)
 	if ref.schema != "" {
 		if _, err := q.conn.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+identifier(ref.schema)); err != nil {
-			return false, fmt.Errorf("table %s: %w", name, err)
+			return false, fmt.Errorf("table %s: %w", names[0], err)
 		}
 		at = identifier(ref.schema) + "." + at
 	}
-	rows := viewOf(snapshot.Columns, data, deletes)
-	text := "CREATE VIEW " + at + " AS " + rows
+	kind := "VIEW"
 	if q.cfg.Account != "" {
-		text = "CREATE TABLE " + at + " AS SELECT * FROM (" + rows + ") WHERE " + identifier(column) + " = " + literal(q.cfg.Account)
+		kind = "TABLE"
 	}
-	if _, err := q.conn.ExecContext(ctx, text); err != nil {
-		return false, fmt.Errorf("table %s: %w", name, err)
+	if _, err := q.conn.ExecContext(ctx, "CREATE "+kind+" "+at+" AS "+strings.Join(rows, " UNION ALL BY NAME ")); err != nil {
+		return false, fmt.Errorf("table %s: %w", names[0], err)
 	}
 	return true, nil
+}
+
+// rowsOf is the SELECT of the rows that the newest snapshot of a table has for the account; empty: the table is not there for it.
+func (q *query) rowsOf(ctx context.Context, name lake.Name) (string, error) {
+	t, err := q.cfg.Lake.Lookup(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	column := accountColumn(name, t.Columns())
+	if q.cfg.Account != "" && column == "" {
+		return "", nil
+	}
+	snapshot, err := t.Snapshot(ctx)
+	if err != nil {
+		return "", err
+	}
+	data, err := q.local(ctx, snapshot, snapshot.Data)
+	if err != nil {
+		return "", err
+	}
+	deletes, err := q.local(ctx, snapshot, snapshot.Deletes)
+	if err != nil {
+		return "", err
+	}
+	rows := "SELECT * FROM (" + viewOf(snapshot.Columns, data, deletes) + ")"
+	if q.cfg.Account != "" {
+		rows += " WHERE " + identifier(column) + " = " + literal(q.cfg.Account)
+	}
+	return rows, nil
 }
 
 // local has the files of a snapshot on this machine.
 func (q *query) local(ctx context.Context, s *lake.Snapshot, files []lake.SnapshotFile) ([]localFile, error) {
 	out := make([]localFile, len(files))
 	for i, f := range files {
+		if path, done := q.files[f.Path]; done { // the statement names the table by two names
+			out[i] = localFile{path, f.Sequence}
+			continue
+		}
 		// What has a name of its own here is not fetched. It costs nothing.
 		if strings.Contains(f.Path, "://") {
 			if q.fetched += f.Bytes; q.fetched > q.cfg.Fetch {
@@ -398,7 +429,7 @@ func (q *query) local(ctx context.Context, s *lake.Snapshot, files []lake.Snapsh
 			path = link
 		}
 		out[i] = localFile{path, f.Sequence}
-		q.files = append(q.files, path)
+		q.files[f.Path] = path
 	}
 	return out, nil
 }
@@ -408,7 +439,7 @@ func (q *query) local(ctx context.Context, s *lake.Snapshot, files []lake.Snapsh
 func (q *query) lock(ctx context.Context) error {
 	var paths []string
 	if q.cfg.Account == "" {
-		for _, f := range q.files {
+		for _, f := range slices.Sorted(maps.Values(q.files)) {
 			paths = append(paths, literal(f))
 		}
 	}

@@ -85,7 +85,7 @@ func publish(t testing.TB, tbl *lake.Table, epoch uint64, rows ...plan.Row) {
 func openSQL(t testing.TB, l *lake.Lake, cfg delivery.SQLConfig) *delivery.SQL {
 	t.Helper()
 	cfg.Lake = l
-	cfg.Serving = func(context.Context, string) (string, error) { return "unversioned", nil }
+	cfg.Serving = func(context.Context) ([]string, error) { return []string{"unversioned"}, nil }
 	if cfg.Temp == "" {
 		cfg.Temp = t.TempDir()
 	}
@@ -113,6 +113,28 @@ func ask(t testing.TB, s *delivery.SQL, query string) [][]string {
 	}
 	require.Len(t, rows, int(a.Rows))
 	return rows
+}
+
+// A table that several namespaces have which serve is one with the rows of all, as the dead letters of several apps are, each with the columns that it has.
+func TestSQLOfSeveralApps(t *testing.T) {
+	t.Parallel()
+	l := openLake(t, t.TempDir())
+	publish(t, openTable(t, l, "unversioned", grades), 1, grade(t, "a", 1, 1, 1, 0), grade(t, "b", 1, 1, 2, 0))
+	publish(t, openTable(t, l, "unversioned", grades), 2, grade(t, "b", 2, 2, 3, 0))
+	other := grades
+	other.Schema.Columns = append(slices.Clone(grades.Schema.Columns), plan.Column{Name: "app", Type: plan.String})
+	row := grade(t, "a", 1, 1, 10, 0)
+	row.Value = value(t, other, plan.Cell{Bytes: []byte("s")}, plan.Cell{Float: 10}, plan.Cell{Int: 1}, plan.Cell{}, plan.Cell{Null: true}, plan.Cell{Bytes: []byte("s")}, plan.Cell{}, plan.Cell{Bytes: []byte("other")})
+	publish(t, openTable(t, l, "v20180827174235", other), 1, row)
+	publish(t, openTable(t, l, "v20180827174236", other), 1, row)
+	s, err := delivery.NewSQL(delivery.SQLConfig{Lake: l, Temp: t.TempDir(), Serving: func(context.Context) ([]string, error) {
+		return []string{"unversioned", "v20180827174235", "v20990101000000"}, nil // the last one has no table yet
+	}})
+	require.NoError(t, err)
+	require.Equal(t, [][]string{{"1.0", "null"}, {"3.0", "null"}, {"10.0", "other"}}, ask(t, s, "SELECT score, app FROM grades ORDER BY score"))
+	require.Equal(t, [][]string{{"3", "10.0"}}, ask(t, s, "SELECT count(*), max(b.score) FROM Grades a, grades@20180827174235 b"))
+	_, err = s.Query(t.Context(), "SELECT 1 FROM grade")
+	require.ErrorContains(t, err, "the lake has grades, grades@20180827174236")
 }
 
 // The oracle: a random history of new rows, corrections that may move a row to another day, withdrawals and compactions. After

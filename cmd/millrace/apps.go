@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"millrace/apps/lms"
@@ -12,18 +13,18 @@ import (
 	"millrace/plan"
 )
 
-// app is an app that this program holds.
+// app is an app of the stack: one that this program holds, or one of which artifacts were pushed.
 type app struct {
 	line        control.Line
 	descriptor  control.Descriptor
-	version     string
-	sourceTypes []string // that it reads; empty: all
-	group       string   // jobGroup of its jobs' parameters
-	plan        func() (*plan.Plan, error)
+	version     string                     // that this program has of it; empty: none
+	sourceTypes []string                   // that it reads; empty: all
+	group       string                     // jobGroup of its jobs' parameters
+	plan        func() (*plan.Plan, error) // of version; nil: there is none
 }
 
-// apps are those that this program holds. The first one fills the raw lake.
-func apps() ([]app, error) {
+// shippedApps are those that this program holds. The first one fills the raw lake.
+func shippedApps() ([]app, error) {
 	raw, err := control.ParseDescriptor("ingest/descriptor.json", ingest.Descriptor)
 	if err != nil {
 		return nil, err
@@ -38,16 +39,57 @@ func apps() ([]app, error) {
 	}, nil
 }
 
+// pushedApp is the app of an artifact.
+func pushedApp(a control.Artifact) app {
+	return app{line: lineOf(a.App), descriptor: a.Descriptor, sourceTypes: a.Plan.SourceTypes}
+}
+
+// lineOf is the line of an app: they all serve all tenants.
+func lineOf(name string) control.Line {
+	return control.Line{Program: name, Account: system, Env: system}
+}
+
+// openApps lists the apps: those of this program, and then those that were pushed, the oldest first.
+func (s *stack) openApps(ctx context.Context) error {
+	shipped, err := shippedApps()
+	if err != nil {
+		return err
+	}
+	s.apps = shipped
+	pushed, err := s.store.Deploys.Artifacts(ctx)
+	for _, a := range slices.Backward(pushed) {
+		s.addApp(a)
+	}
+	return err
+}
+
+// addApp adds the app of an artifact, unless it is there.
+func (s *stack) addApp(a control.Artifact) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.ContainsFunc(s.apps, func(o app) bool { return o.line.Program == a.App }) {
+		s.apps = append(slices.Clip(s.apps), pushedApp(a))
+	}
+}
+
+// allApps are the apps, those of this program first.
+func (s *stack) allApps() []app {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.apps
+}
+
 // app returns the app of a name.
 func (s *stack) app(name string) (app, error) {
 	var names []string
-	for _, a := range s.apps {
+	for _, a := range s.allApps() {
 		if a.line.Program == name {
 			return a, nil
 		}
 		names = append(names, a.line.Program)
 	}
-	return app{}, fmt.Errorf("%w: there is no app %q; there are %s", api.ErrNotFound, name, strings.Join(names, " and "))
+	last := len(names) - 1
+	return app{}, fmt.Errorf("%w: there is no app %q; there are %s and %s", api.ErrNotFound, name, strings.Join(names[:last], ", "), names[last])
 }
 
 // refuses returns why an action is not for an app: a singleton has one instance for all time, which the system starts, and to delete the one that fills

@@ -116,14 +116,14 @@ func (s *benchStack) NewKey(ctx context.Context, account, env, sourceType string
 }
 
 func (s *benchStack) Jobs() []engine.Progress {
-	return []engine.Progress{s.raw.Progress(), s.serving().Progress()}
+	return []engine.Progress{s.raw.Progress(), s.servingOf(etlLine).Progress()}
 }
 
 func (s *benchStack) Run(ctx context.Context) error {
 	if err := s.stack.Run(ctx); err != nil {
 		return err
 	}
-	return errors.Join(s.raw.failure(), s.serving().failure())
+	return errors.Join(s.raw.failure(), s.servingOf(etlLine).failure())
 }
 
 func (s *benchStack) Close() error {

@@ -253,7 +253,7 @@ func (d *demo) show(ctx context.Context, s *stack, sender *sim.Sender, p *pace) 
 			p.add(sent(sender), now)
 		}
 		state, virtual := sender.Snapshot()
-		serving := s.serving()
+		serving := s.servingOf(etlLine)
 		raw, job := s.raw.Progress(), serving.Progress()
 		waiting := int64(0)
 		for _, t := range serving.program().plan.Tables {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/control"
 	"millrace/delivery"
 	"millrace/lake"
 	"millrace/web"
@@ -25,7 +26,7 @@ func diffCommand() *cobra.Command {
 		Use:   "diff A B",
 		Short: "Compare the tables of two data versions, row by row; exit 1 when they differ",
 		Long: `Compare the tables of two data versions, row by row and value by value: read it before a version is promoted. A and B are data versions
-such as 20180827174235, unversioned, or serving for the one that readers see. Exit 1 when they differ.
+such as 20180827174235, unversioned, or serving for the one of the app that readers see. Exit 1 when they differ.
 
 Rows are the same ones that have the same id: the same event gives the same id in every version. _rev, _epoch, _lineage and
 _app_version differ by nature and are not compared. A row with the same values that was made from other records, as _sources says, has other
@@ -58,7 +59,7 @@ as 2018-11-30T12:00:00Z. A row is compared if its time is in the range in either
 		}
 		for i := range args {
 			if args[i] == "serving" {
-				if args[i], err = servingVersion(cmd.Context(), dir); err != nil {
+				if args[i], err = servingBeside(cmd.Context(), dir, args[1-i]); err != nil {
 					return err
 				}
 			}
@@ -94,6 +95,21 @@ as 2018-11-30T12:00:00Z. A row is compared if its time is in the range in either
 		})
 	}
 	return cmd
+}
+
+// servingBeside is the data version that serves of the app that has another one: no two apps have one of the same name.
+func servingBeside(ctx context.Context, dir *dataDir, other string) (string, error) {
+	all, err := control.ReadVersions(ctx, dir.join("keys.db"))
+	if err != nil {
+		return "", err
+	}
+	of := etlLine
+	for _, v := range all {
+		if v.DataVersion == other && v.Line != rawLine {
+			of = v.Line
+		}
+	}
+	return servingVersion(ctx, dir, of)
 }
 
 // shownDays is how many days of a table are printed: those with the most differences.

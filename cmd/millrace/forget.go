@@ -106,19 +106,25 @@ var forgetLimits = []string{
 
 // certificate says what was removed of a person, or for a dry run what would be.
 type certificate struct {
-	IDs      []string      `json:"ids"`
-	DryRun   bool          `json:"dry_run,omitempty"`
-	Who      string        `json:"who"`
-	Reason   string        `json:"reason,omitempty"`
-	Began    time.Time     `json:"began"`
-	Ended    time.Time     `json:"ended"`
-	Places   []forgetPlace `json:"places"`
-	Erased   int64         `json:"erased,omitempty"`   // records of the raw lake
-	Replaced string        `json:"replaced,omitempty"` // data version that is gone
-	By       string        `json:"by,omitempty"`       // data version that was made without the records
-	LogFrom  plan.Offsets  `json:"log_from,omitempty"` // of each partition, the first offset that the log still has
-	Limits   []string      `json:"limits,omitempty"`   // what this does not cover
-	Rebuilds []string      `json:"rebuilds,omitempty"` // of a dry run: what is made anew whatever it holds
+	IDs      []string          `json:"ids"`
+	DryRun   bool              `json:"dry_run,omitempty"`
+	Who      string            `json:"who"`
+	Reason   string            `json:"reason,omitempty"`
+	Began    time.Time         `json:"began"`
+	Ended    time.Time         `json:"ended"`
+	Places   []forgetPlace     `json:"places"`
+	Erased   int64             `json:"erased,omitempty"`   // records of the raw lake
+	Replaced []replacedVersion `json:"replaced,omitempty"` // data versions that are gone
+	LogFrom  plan.Offsets      `json:"log_from,omitempty"` // of each partition, the first offset that the log still has
+	Limits   []string          `json:"limits,omitempty"`   // what this does not cover
+	Rebuilds []string          `json:"rebuilds,omitempty"` // of a dry run: what is made anew whatever it holds
+}
+
+// replacedVersion is a data version that is gone, and the one that was made without the records.
+type replacedVersion struct {
+	App         string `json:"app"`
+	DataVersion string `json:"data_version"`
+	By          string `json:"by"`
 }
 
 // forgetPlace is somewhere that records are.
@@ -268,8 +274,11 @@ func (c *certificate) print(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "Erased from the raw lake: %d. Data version %s, its state, checkpoints, savepoints, tables, indices and topics are deleted; %s was made without the records and serves.\nNot covered:\n",
-		c.Erased, c.Replaced, c.By)
+	fmt.Fprintf(w, "Erased from the raw lake: %d.\n", c.Erased)
+	for _, r := range c.Replaced {
+		fmt.Fprintf(w, "Data version %s of %s, its state, checkpoints, savepoints, tables, indices and topics are deleted; %s was made without the records and takes its place.\n", r.DataVersion, r.App, r.By)
+	}
+	fmt.Fprintln(w, "Not covered:")
 	for _, l := range c.Limits {
 		fmt.Fprintf(w, "- %s\n", l)
 	}

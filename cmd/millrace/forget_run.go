@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"millrace/apps/lms"
 	"millrace/control"
 	"millrace/control/api"
 	"millrace/forget"
@@ -22,8 +22,11 @@ import (
 
 // forgetting is what the data directory remembers of a run of forget until it has ended, to clean up after one that was interrupted.
 type forgetting struct {
+	App string `json:"app"`
 	Old string `json:"old"` // data version that is to go
 	New string `json:"new"` // data version that is made in its place
+
+	Made bool `json:"made,omitempty"` // Old does not serve, and New holds what it does
 }
 
 const forgettingFile = "forgetting.json"
@@ -56,7 +59,7 @@ func (s *stack) forgetServing(ctx context.Context, people *forget.People, c *cer
 	if err := s.endForgetting(ctx, c.ask()); err != nil {
 		return err
 	}
-	old, err := s.onlyVersion()
+	old, err := s.onlyVersions()
 	if err != nil {
 		return err
 	}
@@ -84,35 +87,50 @@ func (s *stack) forgetServing(ctx context.Context, people *forget.People, c *cer
 		return err
 	}
 	c.LogFrom = at
-	seed := plan.SeedRange{SourceTypes: lms.App.SourceTypes}
+	for _, j := range old {
+		made, err := s.makeAnew(ctx, j, c, say)
+		if err != nil {
+			return err
+		}
+		c.Replaced = append(c.Replaced, replacedVersion{App: j.instance.Program, DataVersion: j.instance.DataVersion, By: made})
+	}
+	s.rewriteIndex = true
+	say("looking for records that are left")
+	return c.look(ctx, s.log, s.lake, people, true)
+}
+
+// makeAnew makes a data version of the lake in the place of one, which is then deleted.
+func (s *stack) makeAnew(ctx context.Context, old *stackJob, c *certificate, say func(format string, args ...any)) (made string, err error) {
+	app, serves := old.instance.Program, s.serves(old)
+	seed := plan.SeedRange{SourceTypes: old.program().plan.SourceTypes}
 	if old.seed != nil {
 		seed = *old.seed
 	}
-	made := s.newDataVersion(time.Now())
-	if err := writeJSON(s.cfg.dir.join(forgettingFile), forgetting{Old: old.instance.DataVersion, New: made}); err != nil {
-		return err
+	made = s.newDataVersion(time.Now())
+	if err := writeJSON(s.cfg.dir.join(forgettingFile), forgetting{App: app, Old: old.instance.DataVersion, New: made}); err != nil {
+		return made, err
 	}
 	op, err := s.plane.Do(ctx, control.Request{
-		Line: etlLine, DataVersion: made, Action: control.Start, By: c.ask().By(), Role: control.Admin, Seed: &seed, Version: lms.App.Version,
+		Line: old.line(), DataVersion: made, Action: control.Start, By: c.ask().By(), Role: control.Admin, Seed: &seed, Version: old.program().plan.Version,
 	})
 	if err == nil {
 		err = s.untilDone(ctx, op.ID)
 	}
 	if err != nil {
-		return err
+		return made, err
 	}
 	caughtUp := uint64(0) // the epoch in which it had read what the old one has
 	err = until(ctx, func() (bool, error) {
-		j, err := s.find(etlLine.Program, made)
+		j, err := s.find(app, made)
 		if err != nil {
 			return false, err
 		}
 		p := j.Progress()
 		if x := p.Seeding; x != nil {
-			say("making data version %s: %d of %d rows of the lake read", made, x.Read, x.Rows)
+			say("making data version %s of %s: %d of %d rows of the lake read", made, app, x.Read, x.Rows)
 		}
 		if err := j.failure(); err != nil {
-			return false, fmt.Errorf("data version %s, made without the records: %w", made, err)
+			return false, fmt.Errorf("data version %s of %s, made without the records: %w", made, app, err)
 		}
 		if caughtUp == 0 && p.Ends != nil && p.Seeding != nil && p.Seeding.Done && p.Lag <= old.Progress().Lag {
 			caughtUp = p.Epoch
@@ -120,18 +138,17 @@ func (s *stack) forgetServing(ctx context.Context, people *forget.People, c *cer
 		return caughtUp > 0 && published(p) >= caughtUp, nil
 	})
 	if err != nil {
-		return err
+		return made, err
 	}
-	if _, err := s.act(ctx, control.Promote, made, c.ask()); err != nil {
-		return err
+	if serves {
+		_, err = s.act(ctx, control.Promote, app, made, c.ask())
+	} else {
+		err = writeJSON(s.cfg.dir.join(forgettingFile), forgetting{App: app, Old: old.instance.DataVersion, New: made, Made: true})
 	}
-	if err := s.endForgetting(ctx, c.ask()); err != nil {
-		return err
+	if err != nil {
+		return made, err
 	}
-	c.Replaced, c.By = old.instance.DataVersion, made
-	s.rewriteIndex = true
-	say("looking for records that are left")
-	return c.look(ctx, s.log, s.lake, people, true)
+	return made, s.endForgetting(ctx, c.ask())
 }
 
 // until waits until something is so.
@@ -150,20 +167,23 @@ func until(ctx context.Context, is func() (bool, error)) error {
 	}
 }
 
-// onlyVersion returns the job of the one data version there is. Others would hold the records too.
-func (s *stack) onlyVersion() (*stackJob, error) {
-	serving := s.serving()
-	for _, j := range append(s.versions(), s.raw) {
-		id := j.instance.UniqueID()
-		switch state := j.state(); {
-		case j != serving && j != s.raw:
-			return nil, fmt.Errorf("%w: data version %s holds records too, and does not serve: delete it with 'millrace app delete', or promote it and delete %s",
-				control.ErrRefused, j.instance.DataVersion, serving.instance.DataVersion)
-		case state != control.Running:
-			return nil, fmt.Errorf("%w: %s is %s: it has to run: %w", control.ErrRefused, id, state, errors.Join(j.failure(), errors.New("see 'millrace app list'")))
+// onlyVersions returns the job of the one data version that there is of each app. Others would hold the records too.
+func (s *stack) onlyVersions() (all []*stackJob, err error) {
+	for _, j := range s.jobs() {
+		others := s.versionsOf(j.line())
+		if serving := s.servingOf(j.line()); len(others) > 1 && j != serving {
+			keep := cmp.Or(serving, others[len(others)-1])
+			return nil, fmt.Errorf("%w: data version %s of %s holds records too, beside %s: delete it with 'millrace app delete', or promote it and delete the other",
+				control.ErrRefused, j.instance.DataVersion, j.instance.Program, keep.instance.DataVersion)
+		}
+		if state := j.state(); state != control.Running {
+			return nil, fmt.Errorf("%w: %s is %s: it has to run: %w", control.ErrRefused, j.instance.UniqueID(), state, errors.Join(j.failure(), errors.New("see 'millrace app list'")))
+		}
+		if j != s.raw {
+			all = append(all, j)
 		}
 	}
-	return serving, nil
+	return all, nil
 }
 
 // endForgetting deletes what is not needed any more once the new data version serves, and what an interrupted run has left when it does not.
@@ -180,14 +200,18 @@ func (s *stack) endForgetting(ctx context.Context, ask api.Ask) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w; remove it if no 'millrace forget' was interrupted", name, err)
 	}
+	f.App = cmp.Or(f.App, etlLine.Program) // of a version that knew no others
 	gone := f.New
-	_, wanted, err := s.store.Instances.Serving(ctx, etlLine)
+	if f.Made {
+		gone = f.Old
+	}
+	_, wanted, err := s.store.Instances.Serving(ctx, lineOf(f.App))
 	if err != nil {
 		return err
 	}
 	if wanted == f.New { // it may have been killed while it made readers see it
 		err := until(ctx, func() (bool, error) {
-			now, _, err := s.store.Instances.Serving(ctx, etlLine)
+			now, _, err := s.store.Instances.Serving(ctx, lineOf(f.App))
 			return now == f.New, err
 		})
 		if err != nil {
@@ -195,10 +219,10 @@ func (s *stack) endForgetting(ctx context.Context, ask api.Ask) error {
 		}
 		gone = f.Old
 	}
-	if err := s.settled(ctx, gone); err != nil {
+	if err := s.settled(ctx, f.App, gone); err != nil {
 		return err
 	}
-	_, err = s.act(ctx, control.Delete, gone, ask)
+	_, err = s.act(ctx, control.Delete, f.App, gone, ask)
 	if err != nil && !errors.Is(err, control.ErrUnknownInstance) {
 		return err
 	}
@@ -206,13 +230,13 @@ func (s *stack) endForgetting(ctx context.Context, ask api.Ask) error {
 }
 
 // settled waits until no operation is at work on a data version: one of a run that was killed goes on by itself.
-func (s *stack) settled(ctx context.Context, dataVersion string) error {
+func (s *stack) settled(ctx context.Context, app, dataVersion string) error {
 	left, err := s.store.Instances.Working(ctx)
 	if err != nil {
 		return err
 	}
 	for _, op := range left {
-		if op.Line == etlLine && op.DataVersion == dataVersion {
+		if op.Program == app && op.DataVersion == dataVersion {
 			if _, err := s.plane.Wait(ctx, op.ID); err != nil {
 				return err
 			}

@@ -22,7 +22,7 @@ func TestForgettingIsEnded(t *testing.T) {
 			defer stop()
 			made := s.done(t, control.Start, "")
 			file := s.cfg.dir.join(forgettingFile)
-			require.NoError(t, writeJSON(file, forgetting{Old: millrace.Unversioned, New: made.DataVersion}))
+			require.NoError(t, writeJSON(file, forgetting{App: etlLine.Program, Old: millrace.Unversioned, New: made.DataVersion}))
 			stays := millrace.Unversioned
 			begin := func(a control.Action) { // and no further, as far as forget is concerned
 				_, err := s.plane.Do(t.Context(), control.Request{Line: etlLine, DataVersion: made.DataVersion, Action: a, By: test.By(), Role: control.Admin})
@@ -37,7 +37,7 @@ func TestForgettingIsEnded(t *testing.T) {
 			}
 			require.NoError(t, s.endForgetting(t.Context(), test))
 			require.Len(t, s.versions(), 1)
-			require.Equal(t, stays, s.serving().instance.DataVersion)
+			require.Equal(t, stays, s.servingOf(etlLine).instance.DataVersion)
 			_, err := os.Stat(file)
 			require.ErrorIs(t, err, fs.ErrNotExist)
 		})

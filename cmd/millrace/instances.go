@@ -26,8 +26,8 @@ import (
 // system is the tenant of apps that serve all tenants, and the name of who does what nobody asked for.
 const system = control.System
 
-// etlLine is the app that has data versions.
-var etlLine = control.Line{Program: lms.App.Name, Account: system, Env: system}
+// etlLine is the app with data versions that this program has.
+var etlLine = lineOf(lms.App.Name)
 
 // errStopping refuses a change while the process ends.
 var errStopping = fmt.Errorf("%w: the process is stopping; start it again and ask then", control.ErrRefused)
@@ -83,7 +83,7 @@ func (s *stack) openJobs(ctx context.Context) error {
 }
 
 // rawLine is the app that fills the raw lake.
-var rawLine = control.Line{Program: ingest.App, Account: system, Env: system}
+var rawLine = lineOf(ingest.App)
 
 // ensureInstances lists the instances, and makes those that the system starts.
 func (s *stack) ensureInstances(ctx context.Context) ([]control.Instance, error) {
@@ -106,15 +106,20 @@ func (s *stack) ensureInstances(ctx context.Context) ([]control.Instance, error)
 	return all, s.readServing(ctx)
 }
 
-// readServing takes note of which data version readers see.
+// readServing takes note of which data version of each app readers see.
 func (s *stack) readServing(ctx context.Context) error {
-	now, _, err := s.store.Instances.Serving(ctx, etlLine)
+	serving := map[control.Line]string{}
+	for _, a := range s.allApps() {
+		now, _, err := s.store.Instances.Serving(ctx, a.line)
+		if err != nil {
+			return err
+		}
+		serving[a.line] = now
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil {
-		s.servingVersion = now
-	}
-	return err
+	s.servingVersions = serving
+	return nil
 }
 
 // addJob makes the job of an instance.
@@ -133,7 +138,7 @@ func (s *stack) addJob(i control.Instance) (*stackJob, error) {
 	if i.Line == rawLine {
 		s.raw = j
 	} else {
-		s.etl = append(s.etl, j)
+		s.derived = append(s.derived, j)
 	}
 	return j, nil
 }
@@ -203,24 +208,42 @@ func (s *stack) jobs() []*stackJob {
 	return append([]*stackJob{s.raw}, s.versions()...)
 }
 
-// versions are the jobs of the instances of the ETL app, the oldest first.
+// versions are the jobs of the instances of all apps but that which fills the raw lake, the oldest first.
 func (s *stack) versions() []*stackJob {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.etl)
+	return slices.Clone(s.derived)
 }
 
-// serving is the job of the data version that readers see.
-func (s *stack) serving() *stackJob {
+// versionsOf are those of an app.
+func (s *stack) versionsOf(l control.Line) []*stackJob {
+	return slices.DeleteFunc(s.versions(), func(j *stackJob) bool { return j.line() != l })
+}
+
+// serving are the jobs of the data versions that readers see, one of each app that has one: that of this program first.
+func (s *stack) serving() (all []*stackJob) {
+	for _, a := range s.allApps() {
+		if j := s.servingOf(a.line); j != nil {
+			all = append(all, j)
+		}
+	}
+	return all
+}
+
+// servingOf is the job of an app's data version that readers see; nil: they see none.
+func (s *stack) servingOf(l control.Line) *stackJob {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, j := range s.etl {
-		if j.instance.DataVersion == s.servingVersion {
+	for _, j := range s.derived {
+		if j.line() == l && j.instance.DataVersion == s.servingVersions[l] {
 			return j
 		}
 	}
-	return s.etl[0]
+	return nil
 }
+
+// serves reports whether readers see the data version of a job.
+func (s *stack) serves(j *stackJob) bool { return s.servingOf(j.line()) == j }
 
 // find returns the job of an app's data version.
 func (s *stack) find(app, dataVersion string) (*stackJob, error) {
@@ -257,7 +280,7 @@ func (s *stack) Apps(ctx context.Context) ([]api.App, error) {
 		return nil, err
 	}
 	var apps []api.App
-	for _, a := range s.apps {
+	for _, a := range s.allApps() {
 		if a, err = s.deployed(ctx, a); err != nil {
 			return nil, err
 		}
@@ -419,7 +442,7 @@ func (s *stack) Do(ctx context.Context, app, dataVersion string, ask api.Ask) (c
 			r.Version, err = s.store.Deploys.Deployed(ctx, app, a.version)
 		}
 	case control.Delete:
-		if len(s.versions()) == 1 {
+		if a.line == etlLine && len(s.versionsOf(a.line)) == 1 { // the program would start another one
 			err = fmt.Errorf("%w: %s is the only data version; start another one first", control.ErrRefused, r.DataVersion)
 		}
 	}
@@ -449,9 +472,9 @@ func (s *stack) doStart(ctx context.Context, a app, r control.Request, seed *api
 }
 
 // act does something with an instance and waits until it is done.
-func (s *stack) act(ctx context.Context, action control.Action, dataVersion string, ask api.Ask) (control.Operation, error) {
+func (s *stack) act(ctx context.Context, action control.Action, app, dataVersion string, ask api.Ask) (control.Operation, error) {
 	ask.Action, ask.Role = action, control.Admin
-	op, err := s.Do(ctx, etlLine.Program, dataVersion, ask)
+	op, err := s.Do(ctx, app, dataVersion, ask)
 	if err != nil {
 		return op, err
 	}
@@ -467,11 +490,15 @@ func (s *stack) untilDone(ctx context.Context, id int64) error {
 	return err
 }
 
-// newDataVersion is the time, or the next second that no data version has.
+// newDataVersion is the time, or the next second that no data version of any app has: tables of two apps in one namespace would be mixed up.
 func (s *stack) newDataVersion(now time.Time) string {
+	all := s.versions()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for {
 		v := control.NewDataVersion(now)
-		if !slices.ContainsFunc(s.versions(), func(j *stackJob) bool { return j.instance.DataVersion == v }) {
+		if v > s.newest && !slices.ContainsFunc(all, func(j *stackJob) bool { return j.instance.DataVersion == v }) {
+			s.newest = v
 			return v
 		}
 		now = now.Add(time.Second)
@@ -621,16 +648,16 @@ func (s *stack) caughtUp(ctx context.Context, j *stackJob) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		p, serving := j.Progress(), s.serving().Progress()
+		p, least := j.Progress(), s.leastBehind(j.line())
 		var why error
 		switch state := j.stateOf(p); {
 		case state == control.Seeding:
 			return fmt.Errorf("%w: %s is seeding: it has read %d of %d rows of the lake%s", control.ErrRefused, j.instance.DataVersion, p.Seeding.Read, p.Seeding.Rows, force)
 		case state != control.Running:
 			return fmt.Errorf("%w: %s is %s and falls behind; let it go on first, or force it", control.ErrRefused, j.instance.DataVersion, state)
-		case p.Ends == nil || behind(p) > behind(serving):
+		case p.Ends == nil || behind(p) > least:
 			why = fmt.Errorf("%w: %s is behind: %d records to read and rows to publish, and the version that serves has %d%s",
-				control.ErrRefused, j.instance.DataVersion, behind(p), behind(serving), force)
+				control.ErrRefused, j.instance.DataVersion, behind(p), least, force)
 		}
 		if why == nil {
 			return nil
@@ -643,6 +670,14 @@ func (s *stack) caughtUp(ctx context.Context, j *stackJob) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// leastBehind is how far behind the version of an app may be that is to serve: as far as the one that does, or, when none does, as the raw lake is.
+func (s *stack) leastBehind(l control.Line) int64 {
+	if serving := s.servingOf(l); serving != nil {
+		return behind(serving.Progress())
+	}
+	return s.raw.Progress().Lag
 }
 
 // behind is what a job has to do until the index holds what the log held a moment ago.
@@ -661,19 +696,30 @@ func (s *stack) assertServing(ctx context.Context) error {
 	err := retry.Do(ctx, retry.Policy{OnRetry: func(_ int, err error, wait time.Duration) {
 		s.cfg.logger.Warn("the names of the tables may not say which data version serves; it is tried again", "error", err, "wait", wait)
 	}}, func(ctx context.Context) error {
-		_, wanted, err := s.store.Instances.Serving(ctx, etlLine)
-		if err == nil {
-			err = runner{s}.Serve(ctx, control.Instance{Line: etlLine, DataVersion: wanted})
+		var errs []error
+		for _, a := range s.allApps() {
+			errs = append(errs, s.assertServingOf(ctx, a.line))
 		}
-		if err != nil {
-			return err
-		}
-		return s.store.Instances.Served(ctx, etlLine, wanted)
+		return errors.Join(errs...)
 	})
 	if ctx.Err() != nil {
 		return nil
 	}
 	return errors.Join(err, s.readServing(context.WithoutCancel(ctx)))
+}
+
+func (s *stack) assertServingOf(ctx context.Context, l control.Line) error {
+	if l == rawLine { // its tables are in no index
+		return nil
+	}
+	_, wanted, err := s.store.Instances.Serving(ctx, l)
+	if err != nil || wanted == "" {
+		return err
+	}
+	if err := (runner{s}).Serve(ctx, control.Instance{Line: l, DataVersion: wanted}); err != nil {
+		return err
+	}
+	return s.store.Instances.Served(ctx, l, wanted)
 }
 
 // names is what changes the index's names of an instance.

@@ -77,10 +77,10 @@ func TestRefusedInstance(t *testing.T) { //nolint:paralleltest // it changes the
 
 	s, stop = runStack(t, path)
 	require.ErrorContains(t, s.ready(t.Context()), "cannot go from version 1.0.0 to 2.0.0")
-	require.Equal(t, control.Failed, s.serving().state())
+	require.Equal(t, control.Failed, s.servingOf(etlLine).state())
 	made := s.done(t, control.Start, "")
 	require.NoError(t, s.untilServes(t, made.DataVersion))
-	_, err := s.act(t.Context(), control.Recover, millrace.Unversioned, test)
+	_, err := s.act(t.Context(), control.Recover, etlLine.Program, millrace.Unversioned, test)
 	require.ErrorContains(t, err, "cannot go from version 1.0.0 to 2.0.0")
 	stop()
 
@@ -89,7 +89,7 @@ func TestRefusedInstance(t *testing.T) { //nolint:paralleltest // it changes the
 	s, stop = runStack(t, path)
 	versions := s.versions()
 	require.Equal(t, control.Running, versions[0].state())
-	require.Equal(t, made.DataVersion, s.serving().instance.DataVersion)
+	require.Equal(t, made.DataVersion, s.servingOf(etlLine).instance.DataVersion)
 	stop()
 }
 
@@ -100,7 +100,7 @@ func (s *stack) untilServes(t *testing.T, dataVersion string) error {
 		j, err := s.find(etlLine.Program, dataVersion)
 		return err == nil && s.caughtUp(t.Context(), j) == nil
 	}, time.Minute, 10*time.Millisecond)
-	_, err := s.act(t.Context(), control.Promote, dataVersion, test)
+	_, err := s.act(t.Context(), control.Promote, etlLine.Program, dataVersion, test)
 	return err
 }
 
@@ -110,7 +110,7 @@ var test = api.Ask{Who: "test", Reason: "test"}
 // done does something with a data version, which must succeed.
 func (s *stack) done(t *testing.T, a control.Action, dataVersion string) control.Operation {
 	t.Helper()
-	op, err := s.act(t.Context(), a, dataVersion, test)
+	op, err := s.act(t.Context(), a, etlLine.Program, dataVersion, test)
 	require.NoError(t, err)
 	return op
 }
@@ -174,7 +174,7 @@ func TestRoomForInstances(t *testing.T) {
 	defer stop()
 	var err error
 	for range 20 {
-		if _, err = s.act(t.Context(), control.Start, "", test); err != nil {
+		if _, err = s.act(t.Context(), control.Start, etlLine.Program, "", test); err != nil {
 			break
 		}
 	}

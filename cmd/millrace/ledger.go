@@ -160,7 +160,7 @@ func (a *auditor) versions(ctx context.Context) error {
 		a.etl, a.job = j, j.Progress()
 		a.letters, a.refused, a.records, a.l.made = map[string]int64{}, map[string]*spill.Set{}, map[string]int64{}, made{Rows: map[string]int64{}}
 		label, from := "", len(a.l.Checks)
-		if j.instance.DataVersion != millrace.Unversioned {
+		if j.line() != etlLine || j.instance.DataVersion != millrace.Unversioned {
 			label = j.instance.DataVersion + ": "
 		}
 		if err := a.tables(ctx); err != nil {
@@ -169,7 +169,10 @@ func (a *auditor) versions(ctx context.Context) error {
 		for i := range a.l.Checks[from:] {
 			a.l.Checks[from+i].Name = label + a.l.Checks[from+i].Name
 		}
-		if j == a.s.serving() {
+		if j.line() != etlLine {
+			continue // the simulator knows nothing of it
+		}
+		if a.s.serves(j) {
 			served = a.l.made
 		}
 		if r := j.seed; r == nil || r.From.IsZero() && r.To.IsZero() && len(r.Envs) == 0 && len(r.SourceTypes) == len(j.program().plan.SourceTypes) {

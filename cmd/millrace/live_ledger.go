@@ -1,8 +1,6 @@
 package main
 
 import (
-	"time"
-
 	"millrace/engine"
 	"millrace/web"
 )
@@ -30,18 +28,6 @@ func (m meanwhile) refused(sink string) int64 {
 		}
 	}
 	return 0
-}
-
-// liveLedger is the bookkeeping while everything moves. What is on its way is a part of each account, and never more than a sink has yet to
-// publish: a record that is missing beyond that is lost.
-func liveLedger(st web.Status, raw, job meanwhile) web.Ledger {
-	l := web.Ledger{At: time.Now()}
-	if a, ok := lakeAccount(st.Lake, raw); ok {
-		l.Accounts = append(l.Accounts, a)
-	}
-	l.Accounts = append(l.Accounts, itemsAccount(job.after))
-	l.Accounts = append(l.Accounts, tableAccounts(st.Tables, job)...)
-	return l
 }
 
 // lakeAccount is where the records that were read from the log are in the raw lake. Not ok: what the lake holds is not known.

@@ -71,10 +71,9 @@ func (m *jobMetrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (m *jobMetrics) Collect(ch chan<- prometheus.Metric) {
-	serving := m.s.serving()
 	for _, j := range m.s.jobs() {
 		c := jobSeries{ch, j, j.instance.UniqueID()}
-		m.job(c, j == serving)
+		m.job(c, m.s.serves(j))
 		if p, known := j.known(); known {
 			m.counters(c, p)
 			m.ledger(c, p)

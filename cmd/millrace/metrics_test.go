@@ -64,7 +64,7 @@ func TestReady(t *testing.T) {
 	err := s.ready(ended)
 	require.ErrorContains(t, err, "log: ")
 	require.ErrorContains(t, err, "index: it does not answer")
-	j := s.serving()
+	j := s.servingOf(etlLine)
 	j.mu.Lock()
 	j.err = errors.New("disk on fire")
 	j.mu.Unlock()
@@ -133,7 +133,7 @@ func TestLedgerOfEachJob(t *testing.T) {
 	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
 	defer stop()
 	s.appendItems(t)
-	made, err := s.act(t.Context(), control.Start, "", api.Ask{Who: "test", Seed: &api.Seed{}})
+	made, err := s.act(t.Context(), control.Start, etlLine.Program, "", api.Ask{Who: "test", Seed: &api.Seed{}})
 	require.NoError(t, err)
 	require.NoError(t, s.untilServes(t, made.DataVersion))
 	require.NoError(t, s.untilPublished(t.Context()))
@@ -185,7 +185,7 @@ func TestLedgerOfEachJob(t *testing.T) {
 	require.Contains(t, text, `millrace_job_ledger_balanced{unique_id="`+made.UniqueID()+`"} 1`)
 
 	// A row that is gone from the targets is missing.
-	j := s.serving()
+	j := s.servingOf(etlLine)
 	spoiled := *j.readLedger()
 	for i := range spoiled.Accounts {
 		spoiled.Accounts[i].Total.Count++
@@ -254,7 +254,7 @@ func TestWatchSeesAProcessEnd(t *testing.T) {
 	t.Parallel()
 	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
 	defer stop()
-	j := s.serving()
+	j := s.servingOf(etlLine)
 	watched := make(chan error, 1)
 	go func() { watched <- runner{s}.Watch(t.Context(), j.controlled()) }()
 	process, open := j.opened()
@@ -273,7 +273,7 @@ func TestSuspendBetweenRestarts(t *testing.T) {
 	t.Parallel()
 	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
 	defer stop()
-	j := s.serving()
+	j := s.servingOf(etlLine)
 	process, open := j.opened()
 	require.True(t, open)
 	require.NoError(t, syscall.Kill(process.PID(), syscall.SIGKILL))

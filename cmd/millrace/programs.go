@@ -14,6 +14,7 @@ import (
 	"millrace/control"
 	"millrace/control/api"
 	"millrace/engine"
+	"millrace/etl"
 	"millrace/plan"
 )
 
@@ -40,7 +41,7 @@ func (s *stack) program(ctx context.Context, name, version string) (program, err
 		}
 	}
 	pushed, err := s.store.Deploys.Artifact(ctx, name, version)
-	if errors.Is(err, control.ErrUnknownArtifact) {
+	if errors.Is(err, control.ErrUnknownArtifact) && a.plan != nil {
 		p, err := a.plan()
 		return program{p, s.executable, s.build}, err
 	}
@@ -51,10 +52,10 @@ func (s *stack) program(ctx context.Context, name, version string) (program, err
 	return program{p, artifact.Executable(s.cfg.dir.join(artifactsDir, name, version)), pushed.SHA256}, err
 }
 
-// deployed is an app as its deployed version says that it is.
+// deployed is an app as its deployed version says that it is. The version is empty while none is deployed.
 func (s *stack) deployed(ctx context.Context, a app) (app, error) {
 	version, err := s.store.Deploys.Deployed(ctx, a.line.Program, a.version)
-	if err != nil {
+	if err != nil || version == "" {
 		return a, err
 	}
 	pushed, err := s.store.Deploys.Artifact(ctx, a.line.Program, version)
@@ -77,7 +78,7 @@ func (s *stack) described(ctx context.Context, name, version string) (control.De
 	if appErr != nil {
 		return control.Descriptor{}, plan.Description{}, appErr
 	}
-	if version != a.version {
+	if version != a.version || a.plan == nil {
 		return control.Descriptor{}, plan.Description{}, err
 	}
 	p, err := a.plan()
@@ -134,20 +135,56 @@ func (s *stack) Push(ctx context.Context, from io.Reader, who string) (a control
 	return a, s.keep(ctx, &a, dir)
 }
 
-// mayPush returns an error when an artifact is not of this stack.
+// mayPush returns an error when an artifact cannot be of this stack.
 func (s *stack) mayPush(a control.Artifact) error {
 	own, err := s.app(a.App)
-	if err != nil {
-		return fmt.Errorf("%w: this stack runs versions of its own apps, and has none called %s", control.ErrRefused, a.App)
-	}
 	switch {
 	case a.App == rawLine.Program:
 		return fmt.Errorf("%w: %s is the program's own", control.ErrRefused, a.App)
-	case a.Version == own.version:
+	case err == nil && a.Version == own.version:
 		return fmt.Errorf("%w: version %s of %s is the program's own; give this one a version of its own", control.ErrRefused, a.Version, a.App)
+	case !appName.MatchString(a.App):
+		return fmt.Errorf("%w: %q cannot name an app: use 3 to 64 of a to z, 0 to 9 and -, beginning with a letter", api.ErrInvalid, a.App)
+	case !a.Descriptor.Versioned:
+		return fmt.Errorf("%w: %s is a singleton, as its descriptor says, and the only one of those is %s: set versioned to true", control.ErrRefused, a.App, rawLine.Program)
 	}
 	_, err = a.Plan.Sketch()
 	return err
+}
+
+// ownTables returns an error when an app has a table with the name of one that another app has, in its deployed version or in one that an instance
+// runs: readers know a table by its name. Dead letters have one name in all apps, and are read together.
+func (s *stack) ownTables(ctx context.Context, a app, tables []plan.TableDescription) error {
+	for _, other := range s.allApps() {
+		if other.line == a.line || other.line == rawLine {
+			continue
+		}
+		has := map[string]string{} // version, by table
+		for _, j := range s.versionsOf(other.line) {
+			for _, t := range j.program().plan.Tables {
+				has[t.Name] = j.program().plan.Version
+			}
+		}
+		version, err := s.store.Deploys.Deployed(ctx, other.line.Program, other.version)
+		if err != nil {
+			return err
+		}
+		if version != "" {
+			_, deployed, err := s.described(ctx, other.line.Program, version)
+			if err != nil {
+				return err
+			}
+			for _, t := range deployed.Tables {
+				has[t.Name] = version
+			}
+		}
+		for _, t := range tables {
+			if version, is := has[t.Name]; is && t.Name != etl.DeadLetterTable {
+				return fmt.Errorf("%w: table %s is one of %s %s, and readers know tables by their names: call it otherwise", control.ErrRefused, t.Name, other.line.Program, version)
+			}
+		}
+	}
+	return nil
 }
 
 // keep gives an unpacked artifact its place, and records it.
@@ -168,7 +205,9 @@ func (s *stack) keep(ctx context.Context, a *control.Artifact, dir string) error
 	if err := os.Rename(dir, to); err != nil && !errors.Is(err, fs.ErrExist) { // it is there: the same one
 		return err
 	}
-	*a, err = s.store.Deploys.Push(ctx, *a)
+	if *a, err = s.store.Deploys.Push(ctx, *a); err == nil {
+		s.addApp(*a)
+	}
 	return err
 }
 
@@ -188,8 +227,17 @@ func (s *stack) Deploy(ctx context.Context, app string, ask api.DeployAsk) (cont
 		return control.Deploy{}, err
 	}
 	c := control.Choice{App: app, Version: ask.Version, By: control.By{Who: ask.Who, Reason: ask.Reason}, Shipped: a.version, Past: ask.Force, Revisions: ask.Revisions}
+	s.deploying.Lock() // of two apps that get the same table at once the second one is refused
+	defer s.deploying.Unlock()
 	if ask.Version == "" {
 		return s.store.Deploys.Rollback(ctx, c)
+	}
+	_, is, err := s.described(ctx, app, ask.Version)
+	if err == nil {
+		err = s.ownTables(ctx, a, is.Tables)
+	}
+	if err != nil {
+		return control.Deploy{}, err
 	}
 	return s.store.Deploys.Deploy(ctx, c)
 }
@@ -204,9 +252,12 @@ func (s *stack) Diff(ctx context.Context, app, version string) (d api.Diff, err 
 	if d.From, err = s.store.Deploys.Deployed(ctx, app, a.version); err != nil {
 		return d, err
 	}
-	wasDescriptor, was, err := s.described(ctx, app, d.From)
-	if err != nil {
-		return d, err
+	var wasDescriptor control.Descriptor
+	var was plan.Description
+	if d.From != "" {
+		if wasDescriptor, was, err = s.described(ctx, app, d.From); err != nil {
+			return d, err
+		}
 	}
 	isDescriptor, is, err := s.described(ctx, app, version)
 	if err != nil {
@@ -215,7 +266,13 @@ func (s *stack) Diff(ctx context.Context, app, version string) (d api.Diff, err 
 	if d.Descriptor, err = api.Changes(wasDescriptor, isDescriptor); err != nil {
 		return d, err
 	}
+	if d.From == "" { // none is deployed: all of it is new
+		was = plan.Description{App: app, SourceTypes: is.SourceTypes}
+	}
 	d.Plan = plan.Compare(was, is, nil)
+	if err := s.ownTables(ctx, a, is.Tables); err != nil {
+		d.Plan.Changes = append(d.Plan.Changes, plan.Change{What: "tables", Meaning: err.Error(), Refused: true})
+	}
 	sketch, err := is.Sketch()
 	if err != nil {
 		return d, err

@@ -48,7 +48,7 @@ func (s *stack) query(ctx context.Context, account, query string) (rows api.Rows
 	}
 	q, err := delivery.NewSQL(delivery.SQLConfig{
 		Lake: s.lake, Account: account, Rows: queryRows, Memory: queryMemory, Spill: querySpill,
-		Serving: func(ctx context.Context, _ string) (string, error) { return s.servingNamespace(ctx) },
+		Serving: s.servingNamespaces,
 	})
 	if err != nil {
 		return rows, err

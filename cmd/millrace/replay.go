@@ -27,7 +27,8 @@ lists them. Replaying twice changes nothing.`,
 	}
 	cfg := stoppedConfig()
 	serverFlags(cmd, &cfg)
-	which := millrace.ReplayConfig{App: lms.App.Name}
+	var which millrace.ReplayConfig
+	cmd.Flags().StringVar(&which.App, "app", lms.App.Name, "app whose dead letters are replayed: those of its data version that serves")
 	all := cmd.Flags().Bool("all", false, "replay all dead letters that --table and --stage leave")
 	cmd.Flags().StringSliceVar(&which.Tables, "table", nil, "only records that were for this table; may be repeated")
 	cmd.Flags().StringSliceVar(&which.Stages, "stage", nil, "only records that failed in this stage: read, flat_map, join, map, sink/elastic or another of the letters' column stage; may be repeated")
@@ -40,9 +41,11 @@ lists them. Replaying twice changes nothing.`,
 		if err != nil {
 			return err
 		}
-		if which.Namespace, err = servingNamespace(cmd.Context(), dir); err != nil {
+		serving, err := servingVersion(cmd.Context(), dir, lineOf(which.App))
+		if err != nil {
 			return err
 		}
+		which.Namespace = millrace.Instance{DataVersion: serving}.Namespace()
 		var n int
 		if r, ok := dir.running(); ok {
 			err = withLake(cmd, func(ctx context.Context, l *lake.Lake) error {

@@ -23,8 +23,12 @@ type runner struct{ s *stack }
 
 // controlled is the job's instance as the control plane names it.
 func (j *stackJob) controlled() control.Instance {
+	return control.Instance{Line: j.line(), DataVersion: j.instance.DataVersion}
+}
+
+func (j *stackJob) line() control.Line {
 	i := j.instance
-	return control.Instance{Line: control.Line{Program: i.Program, Account: i.Account, Env: i.Env}, DataVersion: i.DataVersion}
+	return control.Line{Program: i.Program, Account: i.Account, Env: i.Env}
 }
 
 // job is the job of an instance, which is made when there is none.
@@ -347,7 +351,7 @@ func (s *stack) changed(i control.Instance) {
 	defer s.events.Say(api.Changed{App: i.Program, Account: i.Account, DataVersion: i.DataVersion, State: string(i.State), UpdatedBy: i.UpdatedBy})
 	if i.State == "" {
 		s.mu.Lock()
-		s.etl = slices.DeleteFunc(s.etl, func(o *stackJob) bool { return o == j })
+		s.derived = slices.DeleteFunc(s.derived, func(o *stackJob) bool { return o == j })
 		s.mu.Unlock()
 	}
 	if err := s.readServing(context.Background()); err != nil {

@@ -37,7 +37,7 @@ func TestKafkaWithSASL(t *testing.T) {
 	s, stop := runStackOf(t, cfg)
 	s.appendItems(t)
 	require.NoError(t, s.untilPublished(t.Context()))
-	require.Positive(t, s.serving().Progress().Rows)
+	require.Positive(t, s.servingOf(etlLine).Progress().Rows)
 	stop()
 	inNoFile(t, path, password)
 }

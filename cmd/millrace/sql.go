@@ -89,12 +89,12 @@ A context is asked over its API, which answers with the first 10,000 rows, 8 MB 
 			return sqlElsewhere(cmd, t, query, format, *timeout, *limit)
 		}
 		return withLake(cmd, func(ctx context.Context, l *lake.Lake) (err error) {
-			serving := func(ctx context.Context, _ string) (string, error) {
+			serving := func(ctx context.Context) ([]string, error) {
 				dir, err := readDataDir(dataDirFlag(cmd))
 				if err != nil {
-					return "", err
+					return nil, err
 				}
-				return servingNamespace(ctx, dir)
+				return servingNamespaces(ctx, dir)
 			}
 			ctx, cancel := context.WithTimeoutCause(ctx, *timeout, fmt.Errorf("the query took longer than %s: ask for less, or give it more time with --timeout", *timeout))
 			defer cancel()
@@ -175,19 +175,46 @@ func textOf(v json.RawMessage) sql.NullString {
 	}
 }
 
-// servingVersion is the data version that readers see, whether or not a process uses the data directory.
-func servingVersion(ctx context.Context, dir *dataDir) (string, error) {
-	now, err := control.ReadServing(ctx, dir.join("keys.db"), etlLine)
-	if now == "" {
-		now = millrace.Unversioned
+// servingVersion is the data version of an app that readers see, whether or not a process uses the data directory.
+func servingVersion(ctx context.Context, dir *dataDir, l control.Line) (string, error) {
+	all, err := servingVersions(ctx, dir)
+	for _, v := range all {
+		if v.Line == l {
+			return v.DataVersion, nil
+		}
 	}
-	return now, err
+	if err == nil {
+		err = fmt.Errorf("no data version of %s serves; 'millrace app list' lists those there are", l.Program)
+	}
+	return "", err
 }
 
-// servingNamespace is its namespace in the lake.
-func servingNamespace(ctx context.Context, dir *dataDir) (string, error) {
-	now, err := servingVersion(ctx, dir)
-	return millrace.Instance{DataVersion: now}.Namespace(), err
+// servingVersions are the data versions that readers see, of this program's own app first. Before the first start it is to serve.
+func servingVersions(ctx context.Context, dir *dataDir) ([]control.Version, error) {
+	all, err := control.ReadVersions(ctx, dir.join("keys.db"))
+	if err != nil {
+		return nil, err
+	}
+	serving := []control.Version{{Line: etlLine, DataVersion: millrace.Unversioned, Serving: true}}
+	for _, v := range all {
+		switch {
+		case !v.Serving || v.Line == rawLine:
+		case v.Line == etlLine:
+			serving[0] = v
+		default:
+			serving = append(serving, v)
+		}
+	}
+	return serving, nil
+}
+
+// servingNamespaces are their namespaces in the lake.
+func servingNamespaces(ctx context.Context, dir *dataDir) (all []string, err error) {
+	versions, err := servingVersions(ctx, dir)
+	for _, v := range versions {
+		all = append(all, millrace.Instance{DataVersion: v.DataVersion}.Namespace())
+	}
+	return all, err
 }
 
 func readQuery(cmd *cobra.Command, args []string, file string) (string, error) {

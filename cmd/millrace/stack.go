@@ -135,7 +135,6 @@ type stack struct {
 	accounts   *accounts
 	querying   chan struct{} // holds something while a query runs
 	provider   *provider     // nil: there is none
-	apps       []app
 	plane      *control.Plane
 	events     api.Events
 	operators  *api.Handler  // what operators do
@@ -144,14 +143,17 @@ type stack struct {
 	secret     string        // that operators show
 	raw        *stackJob
 
-	changing sync.Mutex      // held while a job is added, or stands still for what is done to its tables
-	working  context.Context // of the jobs' runs; nil unless the stack runs
+	deploying sync.Mutex      // held while a version is deployed
+	changing  sync.Mutex      // held while a job is added, or stands still for what is done to its tables
+	working   context.Context // of the jobs' runs; nil unless the stack runs
 
 	rewriteIndex bool // once it is closed, without what was deleted from it
 
-	mu             sync.Mutex
-	etl            []*stackJob // by data version, the oldest first
-	servingVersion string
+	mu              sync.Mutex
+	apps            []app       // is replaced, not changed
+	derived         []*stackJob // of the instances of all apps but that of raw, the oldest first
+	servingVersions map[control.Line]string
+	newest          string // data version that was given out; empty: none was
 }
 
 func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
@@ -198,10 +200,10 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.onClose(s.lake.Close)
-	if s.catalog, err = catalog.New(catalog.Config{Lake: s.lake, Authorize: s.authorize, Serving: s.servingNamespace, Logger: cfg.logger}); err != nil {
+	if s.catalog, err = catalog.New(catalog.Config{Lake: s.lake, Authorize: s.authorize, Serving: s.servingNamespaces, Logger: cfg.logger}); err != nil {
 		return s, err
 	}
-	if s.apps, err = apps(); err != nil {
+	if err = s.openApps(ctx); err != nil {
 		return s, err
 	}
 	if err = s.openProcesses(); err != nil {
@@ -238,9 +240,12 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	})
 }
 
-// servingNamespace is the namespace of the lake that readers see.
-func (s *stack) servingNamespace(context.Context) (string, error) {
-	return s.serving().instance.Namespace(), nil
+// servingNamespaces are those of the lake that readers see.
+func (s *stack) servingNamespaces(context.Context) (all []string, _ error) {
+	for _, j := range s.serving() {
+		all = append(all, j.instance.Namespace())
+	}
+	return all, nil
 }
 
 func placeOf(isEmbedded bool) place {

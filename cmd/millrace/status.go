@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"millrace/ingest"
 	"millrace/lake"
 	"millrace/plan"
+	"millrace/sink/elastic"
 	"millrace/web"
 )
 
@@ -40,21 +42,46 @@ func (s *stack) status(ctx context.Context, account string) (web.Status, error) 
 	}
 	st.Collected.Items = new(total(ends))
 
-	serving := s.serving()
-	raw, etlProgress := meanwhile{before: s.raw.Progress()}, meanwhile{before: serving.Progress()}
+	raw := meanwhile{before: s.raw.Progress()}
 	if st.Lake, err = s.rawLake(ctx, ""); err != nil {
 		problem("The lake", err)
 	}
-	st.Tables = s.tablesOf(ctx, s.index, serving, func(table string) string { return table }, problem)
-	raw.after, etlProgress.after = s.raw.Progress(), serving.Progress()
+	raw.after = s.raw.Progress()
+	st.Ledger = web.Ledger{At: time.Now()}
+	if a, ok := lakeAccount(st.Lake, raw); ok {
+		st.Ledger.Accounts = append(st.Ledger.Accounts, a)
+	}
+	for _, j := range s.serving() {
+		moved := meanwhile{before: j.Progress()}
+		tables := s.tablesOf(ctx, s.index, j, servingName, problem)
+		moved.after = j.Progress()
+		setWaiting(tables, moved.after)
+		items := itemsAccount(moved.after)
+		if j.line() != etlLine {
+			items.Name += " of " + j.instance.Program
+		}
+		st.Ledger.Accounts = append(append(st.Ledger.Accounts, items), tableAccounts(tables, moved)...)
+		st.Tables = addTables(st.Tables, tables)
+	}
 	for _, j := range s.jobs() {
 		job := webJob(j, j.Progress())
-		job.Serving = j == serving
+		job.Serving = s.serves(j)
 		st.Jobs = append(st.Jobs, job)
 	}
-	setWaiting(st.Tables, etlProgress.after)
-	st.Ledger = liveLedger(st, raw, etlProgress)
 	return st, nil
+}
+
+// servingName is what readers call the indices of a table.
+func servingName(table string) string { return table }
+
+// addTables adds the tables of another app. What it calls dead letters is the same table, which the index has counted for all.
+func addTables(all, others []web.Table) []web.Table {
+	for _, t := range others {
+		if !slices.ContainsFunc(all, func(o web.Table) bool { return o.Name == t.Name }) {
+			all = append(all, t)
+		}
+	}
+	return all
 }
 
 // statusOf is what there is for an account. What is counted for all of them together is left out: what the log holds and what waits, the upkeep of the
@@ -69,12 +96,13 @@ func (s *stack) statusOf(ctx context.Context, account string) (web.Status, error
 	if st.Lake, err = s.rawLake(ctx, account); err != nil {
 		problem("The lake", err)
 	}
-	serving := s.serving()
-	st.Tables = s.tablesOf(ctx, s.index.Of(account), serving, func(table string) string { return table }, problem)
+	for _, j := range s.serving() {
+		st.Tables = addTables(st.Tables, s.tablesOf(ctx, s.index.Of(account), j, servingName, problem))
+	}
 	for _, j := range s.jobs() {
 		if j.instance.Account == account {
 			job := webJob(j, j.Progress())
-			job.Serving = j == serving
+			job.Serving = s.serves(j)
 			st.Jobs = append(st.Jobs, job)
 		}
 	}
@@ -207,12 +235,10 @@ func deadLettersByTable(ctx context.Context, x *delivery.Index, index string) (m
 
 // newestRows are the rows of a table that were made last, of an account or of all, as text.
 func (s *stack) newestRows(ctx context.Context, account, table string, n int) ([]string, [][]string, error) {
-	serving := s.serving()
-	i, ok := serving.program().plan.Table(table)
+	t, ok := s.servingTable(table)
 	if !ok {
 		return nil, nil, fmt.Errorf("table %s: %w", table, web.ErrNotFound)
 	}
-	t := serving.program().plan.Tables[i]
 	columns := columnNames(t)
 	rows, err := s.index.Of(account).Newest(ctx, table, n)
 	if errors.Is(err, delivery.ErrNotFound) {
@@ -232,6 +258,17 @@ func (s *stack) newestRows(ctx context.Context, account, table string, n int) ([
 		}
 	}
 	return columns, out, nil
+}
+
+// servingTable finds a table among those that readers see.
+func (s *stack) servingTable(name string) (plan.Table, bool) {
+	for _, j := range s.serving() {
+		p := j.program().plan
+		if i, ok := p.Table(name); ok {
+			return p.Tables[i], true
+		}
+	}
+	return plan.Table{}, false
 }
 
 func columnNames(t plan.Table) (names []string) {
@@ -275,30 +312,39 @@ func bytesText(encoded string) string {
 	return encoded
 }
 
-func (s *stack) deadLetters(ctx context.Context, account string, n int) ([]web.DeadLetter, error) {
-	rows, err := s.index.Of(account).Newest(ctx, etl.DeadLetterTable, n)
-	if errors.Is(err, delivery.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, s.errOfAccount(account, err)
-	}
-	out := make([]web.DeadLetter, len(rows))
-	for i, r := range rows {
-		out[i] = web.DeadLetter{App: etlLine.Program, Stage: cellText(r["stage"]), Record: cellText(first(r["_sources"]))}
-		if table := cellText(r["table_name"]); table != "" {
-			out[i].Stage = table + ": " + out[i].Stage
+// deadLetters are the newest dead letters of the data versions that readers see, of an account or of all.
+func (s *stack) deadLetters(ctx context.Context, account string, n int) (all []web.DeadLetter, err error) {
+	for _, j := range s.serving() {
+		rows, err := s.index.Of(account).Newest(ctx, elastic.VersionAlias(etl.DeadLetterTable, j.instance.DataVersion), n)
+		if errors.Is(err, delivery.ErrNotFound) {
+			continue
 		}
-		out[i].At, _ = time.Parse(time.RFC3339Nano, cellText(r["_event_time"])) // the sink wrote it; unknown stays unknown
-		if reasons, ok := r["reasons"].([]any); ok {
-			for _, reason := range reasons {
-				out[i].Reasons = append(out[i].Reasons, cellText(reason))
-			}
-		} else {
-			out[i].Reasons = []string{cellText(r["reasons"])}
+		if err != nil {
+			return nil, s.errOfAccount(account, err)
+		}
+		for _, r := range rows {
+			all = append(all, deadLetter(j.instance.Program, r))
 		}
 	}
-	return out, nil
+	slices.SortStableFunc(all, func(a, b web.DeadLetter) int { return b.At.Compare(a.At) })
+	return all[:min(n, len(all))], nil
+}
+
+// deadLetter is one as its row in the index says.
+func deadLetter(app string, r delivery.Row) web.DeadLetter {
+	d := web.DeadLetter{App: app, Stage: cellText(r["stage"]), Record: cellText(first(r["_sources"]))}
+	if table := cellText(r["table_name"]); table != "" {
+		d.Stage = table + ": " + d.Stage
+	}
+	d.At, _ = time.Parse(time.RFC3339Nano, cellText(r["_event_time"])) // the sink wrote it; unknown stays unknown
+	reasons, ok := r["reasons"].([]any)
+	if !ok {
+		d.Reasons = []string{cellText(r["reasons"])}
+	}
+	for _, reason := range reasons {
+		d.Reasons = append(d.Reasons, cellText(reason))
+	}
+	return d
 }
 
 func first(v any) any {

@@ -163,16 +163,20 @@ func findTable(ctx context.Context, dataDir string, l *lake.Lake, name string) (
 	if err != nil {
 		return nil, err
 	}
-	serving, err := servingNamespace(ctx, dir)
+	serving, err := servingNamespaces(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	all = all[:0]
+	var served []lake.Name
 	for _, n := range found {
-		if n.Namespace == serving {
-			return l.Lookup(ctx, n)
+		if slices.Contains(serving, n.Namespace) {
+			served = append(served, n)
 		}
 		all = append(all, n.String())
+	}
+	if len(served) == 1 {
+		return l.Lookup(ctx, served[0])
 	}
 	return nil, fmt.Errorf("table %q is in several namespaces; name one: %s", name, strings.Join(all, ", "))
 }

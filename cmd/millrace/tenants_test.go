@@ -88,7 +88,7 @@ func (s *stack) requests(r access.Route) (all []request) {
 		paths = next
 	}
 	var tables []string
-	for _, t := range s.serving().program().plan.Tables {
+	for _, t := range s.servingOf(etlLine).program().plan.Tables {
 		tables = append(tables, t.Name)
 	}
 	switch path {
@@ -209,7 +209,7 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
 	defer stop()
 	s.appendTenants(t)
-	_, err := s.act(t.Context(), control.TakeSavepoint, "unversioned", api.Ask{Who: marker, Reason: "for " + marker})
+	_, err := s.act(t.Context(), control.TakeSavepoint, etlLine.Program, "unversioned", api.Ask{Who: marker, Reason: "for " + marker})
 	require.NoError(t, err)
 	_, err = s.Block(t.Context(), control.Blocker{Reason: "for " + marker, Who: marker})
 	require.NoError(t, err)

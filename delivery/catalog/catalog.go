@@ -43,8 +43,8 @@ type Config struct {
 	Lake      *lake.Lake // not closed by the catalogue
 	Authorize func(ctx context.Context, token string) error
 
-	// Serving is the namespace that "serving" stands for. Default: there is none.
-	Serving func(ctx context.Context) (namespace string, err error)
+	// Serving are the namespaces that "serving" stands for. Of a table that several of them have it is that of the first. Default: there is none.
+	Serving func(ctx context.Context) (namespaces []string, err error)
 
 	Logger *slog.Logger // default: discards
 }
@@ -177,27 +177,45 @@ func (c *Catalog) byNamespace(ctx context.Context) (namespaces []string, tables 
 		}
 		tables[n.Namespace] = append(tables[n.Namespace], n.Table)
 	}
-	stands, err := c.resolve(ctx, serving)
+	if c.cfg.Serving == nil {
+		slices.Sort(namespaces)
+		return namespaces, tables, nil
+	}
+	stands, err := c.cfg.Serving(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if stands != serving && tables[stands] != nil {
-		namespaces = append(namespaces, serving)
-		tables[serving] = tables[stands]
+	var served []string
+	for _, namespace := range stands {
+		served = append(served, tables[namespace]...)
+	}
+	if len(served) > 0 {
+		slices.Sort(served)
+		namespaces, tables[serving] = append(namespaces, serving), slices.Compact(served)
 	}
 	slices.Sort(namespaces)
 	return namespaces, tables, nil
 }
 
-// serving is the namespace that stands for another one.
+// serving is the namespace that stands for others.
 const serving = "serving"
 
-// resolve returns what a namespace stands for.
-func (c *Catalog) resolve(ctx context.Context, namespace string) (string, error) {
+// lookup finds a table, also by what its namespace is called while it serves.
+func (c *Catalog) lookup(ctx context.Context, namespace, table string) (*lake.Table, error) {
 	if namespace != serving || c.cfg.Serving == nil {
-		return namespace, nil
+		return c.cfg.Lake.Lookup(ctx, lake.Name{Namespace: namespace, Table: table})
 	}
-	return c.cfg.Serving(ctx)
+	stands, err := c.cfg.Serving(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, namespace := range stands {
+		t, err := c.cfg.Lake.Lookup(ctx, lake.Name{Namespace: namespace, Table: table})
+		if !errors.Is(err, lake.ErrNotFound) {
+			return t, err
+		}
+	}
+	return nil, fmt.Errorf("%s.%s: %w", serving, table, lake.ErrNotFound)
 }
 
 func noNamespace(name string) error {
@@ -249,11 +267,7 @@ func (c *Catalog) tables(r *http.Request) (any, error) {
 }
 
 func (c *Catalog) table(r *http.Request) (any, error) {
-	namespace, err := c.resolve(r.Context(), r.PathValue("namespace"))
-	if err != nil {
-		return nil, err
-	}
-	t, err := c.cfg.Lake.Lookup(r.Context(), lake.Name{Namespace: namespace, Table: r.PathValue("table")})
+	t, err := c.lookup(r.Context(), r.PathValue("namespace"), r.PathValue("table"))
 	if err != nil {
 		return nil, err
 	}

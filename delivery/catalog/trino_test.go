@@ -117,7 +117,7 @@ func TestTrinoAgrees(t *testing.T) {
 	defer server.Close()
 	trino := catalogtest.Open(t, server.URL+"/iceberg", token)
 	duck, err := delivery.NewSQL(delivery.SQLConfig{
-		Lake: l, Temp: dir, Serving: func(context.Context, string) (string, error) { return "v20180827174235", nil },
+		Lake: l, Temp: dir, Serving: func(context.Context) ([]string, error) { return []string{"v20180827174235"}, nil },
 	})
 	require.NoError(t, err)
 
