@@ -80,6 +80,9 @@ func appListCommand() *cobra.Command {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "APP\tDATA VERSION\tSTATE\tREAD\tROWS\tTO READ\tSERVING")
 		for _, a := range apps {
+			if len(a.Instances) == 0 {
+				fmt.Fprintf(w, "%s\tnone\n", a.Name)
+			}
 			for _, i := range a.Instances {
 				serving := ""
 				switch i.DataVersion {

@@ -81,7 +81,7 @@ func deployCommand() *cobra.Command {
 		Use:   "deploy",
 		Short: "Which version of an app is deployed: what is started or upgraded is that one",
 		Long: `Which version of an app is deployed. What is started or upgraded from then on is that version; what runs goes on as it does until 'millrace app upgrade'. At first it is the version that
-this program has. 'millrace build push' hands over others.`,
+this program has, or none of an app that it does not have. 'millrace build push' hands over others.`,
 		Args: unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -112,7 +112,11 @@ func doDeploy(cmd *cobra.Command, app, path string, ask *api.DeployAsk, upgrade 
 	if _, err := c.doWith(cmd.Context(), http.MethodPost, path, http.Header{"If-Match": read.Values("ETag")}, ask, &d); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s %s is deployed, where %s was\n", d.App, d.Version, d.Before)
+	where := ""
+	if d.Before != "" {
+		where = ", where " + d.Before + " was"
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s %s is deployed%s\n", d.App, d.Version, where)
 	if upgrade {
 		return c.upgradeAll(cmd, d, ask.Reason)
 	}

@@ -112,7 +112,11 @@ func refused(c plan.Comparison) (n int) {
 
 func comparisonText(c plan.Comparison) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s ─▶ %s\n", c.App, c.From, c.To)
+	if c.From == "" {
+		fmt.Fprintf(&b, "%s %s, of which no version is deployed\n", c.App, c.To)
+	} else {
+		fmt.Fprintf(&b, "%s %s ─▶ %s\n", c.App, c.From, c.To)
+	}
 	if len(c.Changes) == 0 {
 		b.WriteString("state and tables go on as they are\n")
 	}

@@ -260,7 +260,11 @@ func (s *stack) find(app, dataVersion string) (*stackJob, error) {
 		}
 		versions = append(versions, j.instance.DataVersion)
 	}
-	return nil, fmt.Errorf("%w: %s has no data version %s; it has %s", control.ErrUnknownInstance, app, dataVersion, strings.Join(versions, ", "))
+	has := "none yet"
+	if len(versions) > 0 {
+		has = strings.Join(versions, ", ")
+	}
+	return nil, fmt.Errorf("%w: %s has no data version %s; it has %s", control.ErrUnknownInstance, app, dataVersion, has)
 }
 
 // jobOf returns the job of an instance, if there is one.
@@ -460,6 +464,9 @@ func (s *stack) doStart(ctx context.Context, a app, r control.Request, seed *api
 	a, err := s.deployed(ctx, a)
 	if err != nil {
 		return control.Operation{}, err
+	}
+	if a.version == "" {
+		return control.Operation{}, fmt.Errorf("%w: no version of %s is deployed: 'millrace deploy new %s VERSION' deploys one", control.ErrRefused, a.line.Program, a.line.Program)
 	}
 	if r.Seed, err = s.seedRange(ctx, a, seed); err != nil {
 		return control.Operation{}, err
