@@ -32,6 +32,7 @@ type Artifact struct {
 // Deploy is a decision for a version of an app: what is started or upgraded from then on is that version. It restarts nothing.
 type Deploy struct {
 	ID       int64     `json:"id"`
+	Stack    string    `json:"stack,omitempty"` // what it was called then
 	App      string    `json:"app"`
 	Version  string    `json:"version"`
 	Before   string    `json:"before"` // the version that was deployed until then; empty: none
@@ -54,9 +55,14 @@ type Blocker struct {
 	LiftedBy string    `json:"lifted_by,omitempty"`
 }
 
+// Holds reports whether it has neither ended nor been lifted at a time.
+func (b Blocker) Holds(at time.Time) bool {
+	return b.Lifted.IsZero() && (b.Until.IsZero() || at.Before(b.Until))
+}
+
 // blocks reports whether it keeps versions of an app from being deployed at a time.
 func (b Blocker) blocks(app string, at time.Time) bool {
-	return (b.App == "" || b.App == app) && b.Lifted.IsZero() && (b.Until.IsZero() || at.Before(b.Until))
+	return (b.App == "" || b.App == app) && b.Holds(at)
 }
 
 // Errors of deploys.
@@ -198,7 +204,11 @@ func (d *Deploys) decide(ctx context.Context, c Choice, version func(tx *sql.Tx,
 		if !seen(c.Revisions, newest.ID) {
 			return &StaleError{What: "which version of " + c.App + " is deployed", Present: newest}
 		}
-		out.Before = newest.Version
+		stack, err := stackOf(ctx, tx)
+		if err != nil {
+			return err
+		}
+		out.Stack, out.Before = stack.Name, newest.Version
 		if out.Version, err = version(tx, out.Before); err != nil {
 			return err
 		}

@@ -169,4 +169,12 @@ var migrations = []string{
 
 	// People may be bound to one account, as tokens are; empty: to none.
 	`ALTER TABLE users ADD COLUMN account TEXT NOT NULL DEFAULT ''`,
+
+	// The stack that the file is of.
+	`CREATE TABLE stack (
+		one INTEGER PRIMARY KEY CHECK (one = 1),
+		id TEXT NOT NULL,
+		name TEXT NOT NULL,
+		created INTEGER NOT NULL
+	) STRICT`,
 }

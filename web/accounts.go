@@ -83,8 +83,9 @@ func (s *Server) frame(r *http.Request, title string) layout {
 	return l
 }
 
-// signs notes who is signed in.
+// signs notes where this is, and who is signed in.
 func (s *Server) signs(r *http.Request, l *layout) {
+	l.Stack = s.cfg.Stack
 	if s.cfg.Accounts == nil {
 		return
 	}

@@ -178,7 +178,7 @@ func (p *pipeline) deadLetters(context.Context, string, int) ([]web.DeadLetter, 
 }
 
 func (p *pipeline) config() web.Config {
-	return web.Config{Status: p.status, Rows: p.rows, DeadLetters: p.deadLetters, Now: p.now}
+	return web.Config{Stack: "master-prod1", Status: p.status, Rows: p.rows, DeadLetters: p.deadLetters, Now: p.now}
 }
 
 func newServer(t testing.TB, cfg web.Config) *web.Server {

@@ -26,6 +26,7 @@ var overviewParts = []string{"attention", "flow", "chart", "minutes", "ledger", 
 // layout is what every page's frame needs.
 type layout struct {
 	Title   string
+	Stack   string // empty: it is not said
 	Version string
 	Events  string // address of the page's stream; empty for a page that does not live
 

@@ -41,6 +41,8 @@ const csp = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 's
 // Config says where the console's values come from. Status is needed; everything else has a default. Functions that take an account answer with what is of that
 // one alone, or when it is empty with all.
 type Config struct {
+	Stack string // what the environment is called that this is the console of; default: it is not said
+
 	// Status reads the pipeline's state. It is called for each account at most about once a second, by one goroutine at a time.
 	Status func(ctx context.Context, account string) (Status, error)
 

@@ -206,7 +206,7 @@ func elsewhere(dir *dataDir) []string {
 		parts = append(parts, "the index, an Elasticsearch or OpenSearch")
 	}
 	for _, p := range []struct{ name, what string }{{"catalog.db", "the catalogue of the lake"}, {"warehouse", "the files of the lake"}} {
-		if _, err := os.Stat(dir.join("lake", p.name)); errors.Is(err, fs.ErrNotExist) {
+		if !dir.has("lake", p.name) {
 			parts = append(parts, p.what)
 		}
 	}

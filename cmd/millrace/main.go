@@ -118,7 +118,7 @@ func rootCommand() *cobra.Command {
 		return checkReach(cmd)
 	}
 	root.AddCommand(
-		demoCommand(), serveCommand(), readyCommand(), versionCommand(), configCommand(), appCommand(), newCommand(), buildCommand(), contextCommand(), deployCommand(), blockerCommand(), keyCommand(), userCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
+		demoCommand(), serveCommand(), readyCommand(), versionCommand(), configCommand(), appCommand(), newCommand(), buildCommand(), contextCommand(), stackCommand(), deployCommand(), blockerCommand(), keyCommand(), userCommand(), tokenCommand(), auditCommand(), sendCommand(), describeCommand(),
 		tablesCommand(), rowsCommand(), rawCommand(), sqlCommand(), diffCommand(), lakeCommand(), replayCommand(), checkCommand(), savepointCommand(), backupCommand(), restoreCommand(), forgetCommand(), benchCommand(), logsCommand(), topCommand(), doctorCommand(), runCommand(),
 	)
 	return root

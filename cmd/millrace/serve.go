@@ -72,6 +72,7 @@ func serveCommand() *cobra.Command {
 func stackFlags(cmd *cobra.Command) *stackConfig {
 	cfg := &stackConfig{}
 	f := cmd.Flags()
+	f.StringVar(&cfg.name, "stack", "", "name of the stack, such as master-prod1, for people and the history of deploys; default: the one it has, at first local")
 	f.StringVar(&cfg.listen, "listen", defaultListen, "address of collector and console")
 	f.StringVar(&cfg.tlsCert, "tls-cert", "", "file with the certificate that --listen shows, PEM, with its chain; read again when it has changed")
 	f.StringVar(&cfg.tlsKey, "tls-key", "", "file with its key, PEM")
@@ -147,6 +148,11 @@ func (f anonymousFlag) Set(text string) error {
 func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(context.Context, *stack) error) (err error) {
 	if cfg.flush <= 0 {
 		return usagef("--flush %s: want a positive duration such as 60s", cfg.flush)
+	}
+	if cfg.name != "" {
+		if err := control.CheckStackName(cfg.name); err != nil {
+			return usagef("--stack: %w", err)
+		}
 	}
 	if u, err := url.Parse(cfg.indexURL); cfg.indexURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		return usagef("--index-url %q is no URL: want one such as http://127.0.0.1:9200", cfg.indexURL)

@@ -45,6 +45,7 @@ import (
 // stackConfig says what a stack is made of.
 type stackConfig struct {
 	dir         *dataDir
+	name        string            // of the stack; empty: the one it has
 	listen      string            // of collector and console
 	tlsCert     string            // file of listen's certificate; empty: it has no TLS
 	tlsKey      string            // file of the certificate's key
@@ -127,6 +128,7 @@ type stack struct {
 	executable string // this program
 	build      string // tells it from others
 	store      *control.Store
+	name       string // of the stack
 	collector  *collect.Collector
 	lake       *lake.Lake
 	index      *delivery.Index
@@ -196,6 +198,9 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.onClose(s.store.Close)
+	if err = s.takeName(ctx); err != nil {
+		return s, err
+	}
 	if s.lake, err = s.openLake(ctx); err != nil {
 		return s, err
 	}
@@ -226,7 +231,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	console := web.Config{
-		Accounts: s.accounts, Cookies: s.cookies(),
+		Stack: s.name, Accounts: s.accounts, Cookies: s.cookies(),
 		Status: s.status, Rows: s.newestRows, DeadLetters: s.deadLetters, LakeStats: s.lakeStats, Ready: s.ready, Logger: cfg.logger,
 	}
 	if s.provider != nil {

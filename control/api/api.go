@@ -211,6 +211,7 @@ var (
 type Service interface {
 	Deployments
 
+	Stack(ctx context.Context) (Stack, error)
 	Apps(ctx context.Context) ([]App, error)
 	History(ctx context.Context, app string, before int64) ([]control.Operation, error)
 	Instance(ctx context.Context, app, dataVersion string) (control.Instance, error)

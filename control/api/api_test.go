@@ -26,6 +26,10 @@ type service struct {
 	err   error
 }
 
+func (s *service) Stack(context.Context) (api.Stack, error) {
+	return api.Stack{ID: "X", Name: "master-prod1", Engine: "embedded", Apps: []api.StackApp{}, Blockers: []control.Blocker{}}, s.err
+}
+
 func (s *service) Apps(context.Context) ([]api.App, error) {
 	return []api.App{{Name: "a", Account: control.System}, {Name: "own", Account: "acme"}}, s.err
 }

@@ -80,6 +80,10 @@ func (h *Handler) endpoints() []endpoint {
 		}
 	}
 	return append(h.deploying(), []endpoint{
+		{
+			method: http.MethodGet, path: StackPath, summary: "The stack, and which versions of apps are there", status: http.StatusOK, answer: reflect.TypeFor[Stack](),
+			serve: func(r *http.Request) (any, error) { return h.Service.Stack(r.Context()) },
+		},
 		reads(Path, "The apps with their instances", []App{}, func(r *http.Request) (any, error) { return h.apps(r) }),
 		reads(Path+"/{app}/history", "Who decided what: the newest hundred operations, or those before another one", []control.Operation{}, h.ofApp(h.history),
 			parameter{"before", "id of an operation", &jsonschema.Schema{Type: "integer"}}),

@@ -96,5 +96,5 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	require.Len(t, ids, 20)
+	require.Len(t, ids, 21)
 }
