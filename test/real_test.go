@@ -77,6 +77,7 @@ func TestRestarts(t *testing.T) { //nolint:paralleltest // alone: it takes the w
 			}
 			d.serveVersion(t, version)
 			d.finish(t)
+			d.forgetsSomebody(t, "http://"+servers[test.index].address, args...)
 		})
 	}
 }
@@ -113,6 +114,63 @@ func (d *loadedDemo) serveVersion(t *testing.T, version string) {
 			return err == nil
 		})
 	}
+}
+
+// forgetsSomebody has the stopped stack forget a student, and looks for them in all servers.
+func (d *loadedDemo) forgetsSomebody(t *testing.T, index string, servers ...string) {
+	t.Helper()
+	run := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command(millrace, append(args, "--data-dir", d.data)...)
+		var said strings.Builder
+		cmd.Stderr = &said
+		out, err := cmd.Output()
+		require.NoError(t, err, "%s %s", out, said.String())
+		return strings.TrimSpace(string(out))
+	}
+	sql := func(query string, who string) string {
+		return run("sql", "-o", "csv", strings.ReplaceAll(query, "WHO", who))
+	}
+	who := strings.Split(sql(`SELECT studentId FROM quiz_submission GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1`, ""), "\n")[1]
+	const (
+		inRaw  = `SELECT sum(n) FROM (SELECT count(*) AS n FROM raw.events WHERE contains(bytes::VARCHAR, '"WHO"') UNION ALL SELECT count(*) FROM raw.entities WHERE contains(bytes::VARCHAR, '"WHO"'))`
+		inLake = `SELECT count(*) FROM quiz_submission WHERE studentId = 'WHO'`
+	)
+	inIndex := func() (n int64) {
+		body := fmt.Sprintf(`{"size":0,"track_total_hits":true,"query":{"term":{"studentId":%q}}}`, who)
+		res, err := http.Post(index+"/quiz_submission*/_search", "application/json", strings.NewReader(body))
+		require.NoError(t, err)
+		defer res.Body.Close()
+		var answer struct {
+			Hits struct{ Total struct{ Value int64 } }
+		}
+		require.NoError(t, json.NewDecoder(res.Body).Decode(&answer))
+		return answer.Hits.Total.Value
+	}
+	require.NotEqual(t, "0", strings.Split(sql(inRaw, who), "\n")[1])
+	require.NotEqual(t, "0", strings.Split(sql(inLake, who), "\n")[1])
+	require.Positive(t, inIndex())
+	var certificate struct {
+		Erased int64
+		Places []struct {
+			Place         string
+			Records, Left int64
+		}
+	}
+	text := run(append([]string{"forget", who, "--yes", "--reason", "asked for it", "--listen", "127.0.0.1:0", "-o", "json"}, servers...)...)
+	require.NoError(t, json.Unmarshal([]byte(text), &certificate), text)
+	require.Positive(t, certificate.Erased)
+	found := map[string]int64{}
+	for _, p := range certificate.Places {
+		require.Zero(t, p.Left, p.Place)
+		found[strings.Fields(p.Place)[0]] += p.Records
+	}
+	require.Positive(t, found["log"])
+	require.Positive(t, found["lake"])
+	require.Equal(t, "0", strings.Split(sql(inRaw, who), "\n")[1])
+	require.Equal(t, "0", strings.Split(sql(inLake, who), "\n")[1])
+	require.Zero(t, inIndex())
+	require.Contains(t, run(append([]string{"check"}, servers...)...), "the ledger balances")
 }
 
 // realServer is a server that a script in scripts/servers runs.

@@ -33,7 +33,7 @@ func TestTrinoReadsWhatServeShows(t *testing.T) {
 	made := output(t, "demo", "--data-dir", data, "--listen", "127.0.0.1:0", "--for", "4s", "--rate", "500", "--flush", "200ms", "-o", "json")
 	require.Contains(t, made, `"balanced": true`)
 	s, at := startServe(t, "--data-dir", data)
-	trino := catalogtest.Open(t, at[0]+"/iceberg", output(t, "token", "add", "--data-dir", data, "--name", "trino"))
+	trino := catalogtest.Open(t, at[0]+"/iceberg", output(t, "token", "add", "--data-dir", data, "--name", "trino"), catalogtest.Local)
 
 	type table struct {
 		Namespace, Table string

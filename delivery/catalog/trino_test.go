@@ -16,6 +16,7 @@ import (
 	"millrace/delivery/catalog"
 	"millrace/delivery/catalog/catalogtest"
 	"millrace/lake"
+	"millrace/lake/laketest"
 	"millrace/plan"
 )
 
@@ -99,8 +100,24 @@ const question = `SELECT count(*), count(DISTINCT _id), coalesce(sum(points), 0)
 func TestTrinoAgrees(t *testing.T) {
 	t.Parallel()
 	catalogtest.Need(t)
-	dir := t.TempDir()
-	l, err := lake.Open(t.Context(), lake.Config{Dir: filepath.Join(dir, "lake")})
+	t.Run("local", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		trinoAgrees(t, dir, lake.Config{Dir: filepath.Join(dir, "lake")}, catalogtest.Local)
+	})
+	t.Run("S3", func(t *testing.T) {
+		t.Parallel()
+		if !laketest.OnS3() {
+			t.Skip("MILLRACE_S3 is not set: scripts/servers/s3.sh starts a server for it")
+		}
+		dir := t.TempDir()
+		trinoAgrees(t, dir, laketest.In(filepath.Join(dir, "lake")), catalogtest.S3())
+	})
+}
+
+// trinoAgrees is TestTrinoAgrees of a lake whose files Trino reads where it is told to.
+func trinoAgrees(t *testing.T, dir string, cfg lake.Config, files string) {
+	l, err := lake.Open(t.Context(), cfg)
 	require.NoError(t, err)
 	defer l.Close()
 	store, err := control.Open(filepath.Join(dir, "keys.db"))
@@ -115,7 +132,7 @@ func TestTrinoAgrees(t *testing.T) {
 	require.NoError(t, err)
 	server := httptest.NewServer(c)
 	defer server.Close()
-	trino := catalogtest.Open(t, server.URL+"/iceberg", token)
+	trino := catalogtest.Open(t, server.URL+"/iceberg", token, files)
 	duck, err := delivery.NewSQL(delivery.SQLConfig{
 		Lake: l, Temp: dir, Serving: func(context.Context) ([]string, error) { return []string{"v20180827174235"}, nil },
 	})

@@ -15,7 +15,7 @@
 #   MILLRACE_SERVERS       ~/.cache/millrace-servers, where servers are installed
 #   JAVA_HOME              a Java runtime, 24 or newer; default: one in /usr/lib/jvm
 #
-# It reads lakes on the local disk, as the user that runs it.
+# It reads lakes on the local disk, as the user that runs it, and in S3, with the keys that a test gives it.
 #
 # Then: MILLRACE_TRINO=http://127.0.0.1:19080 go test ./delivery/... ./test -run Trino
 set -euo pipefail

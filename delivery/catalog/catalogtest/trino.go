@@ -27,16 +27,25 @@ func Need(t *testing.T) {
 	}
 }
 
-// Open makes a catalogue in the Trino that reads a lake on the local disk, through the Iceberg REST catalogue at a URL that wants a
+// Local has Trino read a lake on the local disk.
+const Local = `"fs.native-local.enabled" = 'true', "local.location" = '/'`
+
+// S3 has Trino read a lake in the S3 server of tests, with keys of its own.
+func S3() string {
+	return fmt.Sprintf(`"fs.native-s3.enabled" = 'true', "s3.endpoint" = '%s', "s3.region" = '%s', "s3.path-style-access" = 'true',
+		"s3.aws-access-key" = '%s', "s3.aws-secret-key" = '%s'`, os.Getenv("MILLRACE_S3"), os.Getenv("AWS_REGION"), os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"))
+}
+
+// Open makes a catalogue in the Trino that reads a lake where files say, through the Iceberg REST catalogue at a URL that wants a
 // token. It goes with the test.
-func Open(t *testing.T, uri, token string) *Trino {
+func Open(t *testing.T, uri, token, files string) *Trino {
 	t.Helper()
 	Need(t)
 	trino := &Trino{url: os.Getenv("MILLRACE_TRINO"), catalog: fmt.Sprintf("lake_%016x", xxh3.HashString(t.Name()+uri))}
 	trino.Query(t, fmt.Sprintf(`CREATE CATALOG %s USING iceberg WITH (
 		"iceberg.catalog.type" = 'rest', "iceberg.rest-catalog.uri" = '%s',
 		"iceberg.rest-catalog.security" = 'OAUTH2', "iceberg.rest-catalog.oauth2.token" = '%s',
-		"fs.native-local.enabled" = 'true', "local.location" = '/')`, trino.catalog, uri, token))
+		%s)`, trino.catalog, uri, token, files))
 	t.Cleanup(func() { trino.Query(t, "DROP CATALOG "+trino.catalog) })
 	return trino
 }
