@@ -461,10 +461,19 @@ func (s stack) rollback(ctx context.Context, tx *sql.Tx, dataVersion string) err
 	return err
 }
 
-// leave records that a data version serves no more after a rollback. One that serves, or is wanted to, is refused.
+// leave records that a data version serves no more after a rollback. One that serves, or is wanted to, is refused, unless it is the last one of its app: then
+// readers see none.
 func (s stack) leave(ctx context.Context, tx *sql.Tx, l Line, dataVersion string) error {
 	if slices.Contains([]string{s.serving(), s.wanted()}, dataVersion) {
-		return fmt.Errorf("%w: it serves; promote another data version first", ErrRefused)
+		others := 0
+		err := tx.QueryRowContext(ctx, `SELECT count(*) FROM instances WHERE program = ? AND account = ? AND env = ? AND data_version <> ?`,
+			l.Program, l.Account, l.Env, dataVersion).Scan(&others)
+		if err != nil {
+			return err
+		}
+		if others > 0 {
+			return fmt.Errorf("%w: it serves; promote another data version first", ErrRefused)
+		}
 	}
 	_, err := tx.ExecContext(ctx, `UPDATE promotions SET state = ? WHERE program = ? AND account = ? AND env = ? AND data_version = ?`,
 		undone, l.Program, l.Account, l.Env, dataVersion)

@@ -2,13 +2,16 @@ package main
 
 import (
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"millrace"
 	"millrace/apps/lms"
 	"millrace/artifact"
 	"millrace/control"
@@ -41,6 +44,39 @@ func (s *stack) push(t *testing.T, a etl.App) {
 	})
 	require.NoError(t, err)
 	s.addApp(pushed)
+}
+
+// A newer program may have a table that a pushed app had first. It does not start, and the one of before goes on.
+func TestProgramTakesATable(t *testing.T) { //nolint:paralleltest // it changes the app
+	path := filepath.Join(t.TempDir(), "data")
+	before := lms.App
+	defer func() { lms.App = before }()
+	older := before
+	older.Tables = slices.DeleteFunc(slices.Clone(before.Tables), func(table etl.Transformer) bool {
+		e, enrollment := table.(etl.Table[lms.Enrollment])
+		return enrollment && e.Name == "enrollment"
+	})
+	require.Less(t, len(older.Tables), len(before.Tables))
+	lms.App = older
+	s, stop := runStack(t, path)
+	forum := forumApp("1.0.0", "enrollment")
+	s.push(t, forum)
+	_, err := s.Deploy(t.Context(), forum.Name, api.DeployAsk{Who: "test", Version: forum.Version})
+	require.NoError(t, err)
+	stop()
+
+	lms.App = before
+	dir, err := openDataDir(path)
+	require.NoError(t, err)
+	cfg := stoppedConfig()
+	cfg.tableTopics, cfg.dir, cfg.logger = true, dir, slog.New(slog.DiscardHandler)
+	_, err = openStack(t.Context(), cfg)
+	require.ErrorContains(t, err, "table enrollment is one of forum-job 1.0.0")
+	require.NoError(t, dir.Close())
+
+	lms.App = older
+	_, stop = runStack(t, path)
+	stop()
 }
 
 func TestAppsOfOtherNames(t *testing.T) {
@@ -84,13 +120,22 @@ func TestAppsOfOtherNames(t *testing.T) {
 	require.ErrorIs(t, err, control.ErrUnknownInstance)
 	require.Len(t, s.versionsOf(etlLine), 1)
 
-	// The last one of an app that the program does not have may go too, while nobody reads it.
+	// The last one of an app that the program does not have may go too, also when readers see it; that of the program's own stays.
 	stop()
 	s, stop = runStack(t, path)
 	require.Len(t, s.versionsOf(lineOf(forum.Name)), 1, "it is known again")
+	promote := test
+	promote.Force = true
+	_, err = s.act(t.Context(), control.Promote, forum.Name, second, promote)
+	require.NoError(t, err)
+	require.Len(t, s.serving(), 2)
 	_, err = s.act(t.Context(), control.Delete, forum.Name, second, test)
 	require.NoError(t, err)
 	require.Empty(t, s.versionsOf(lineOf(forum.Name)))
+	require.Len(t, s.serving(), 1)
+	_, err = s.act(t.Context(), control.Delete, etlLine.Program, millrace.Unversioned, test)
+	require.ErrorContains(t, err, "unversioned is the only data version; start another one first")
+	require.NotEmpty(t, start())
 	require.NoError(t, s.ready(t.Context()))
 	stop()
 }

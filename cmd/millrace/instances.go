@@ -72,6 +72,9 @@ func (s *stack) openJobs(ctx context.Context) error {
 	if err := s.haveJobs(); err != nil {
 		return err
 	}
+	if err := s.checkShipped(ctx); err != nil {
+		return err
+	}
 	restarts, err := s.store.Runs.Restarts(ctx)
 	if err != nil {
 		return err
@@ -80,6 +83,22 @@ func (s *stack) openJobs(ctx context.Context) error {
 		j.setRestarts(restarts[j.instance.UniqueID()])
 	}
 	return s.registry.Register(newJobMetrics(s))
+}
+
+// checkShipped returns an error when the program's own app has a table that an app has which was pushed: an older program did not have it.
+func (s *stack) checkShipped(ctx context.Context) error {
+	a, err := s.app(etlLine.Program)
+	if err != nil {
+		return err
+	}
+	p, err := a.plan()
+	if err != nil {
+		return err
+	}
+	if err := s.ownTables(ctx, a, p.Describe().Tables); err != nil {
+		return fmt.Errorf("%s %s of this program (%s): %w; with the program of before, deploy a version of the other app that does, and have its data versions be of it", a.line.Program, a.version, version, err)
+	}
+	return nil
 }
 
 // rawLine is the app that fills the raw lake.
@@ -502,10 +521,13 @@ func (s *stack) newDataVersion(now time.Time) string {
 	all := s.versions()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if next := s.newest.Add(time.Second); now.Before(next) {
+		now = next
+	}
 	for {
 		v := control.NewDataVersion(now)
-		if v > s.newest && !slices.ContainsFunc(all, func(j *stackJob) bool { return j.instance.DataVersion == v }) {
-			s.newest = v
+		if !slices.ContainsFunc(all, func(j *stackJob) bool { return j.instance.DataVersion == v }) {
+			s.newest = now
 			return v
 		}
 		now = now.Add(time.Second)

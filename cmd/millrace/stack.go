@@ -155,7 +155,7 @@ type stack struct {
 	apps            []app       // is replaced, not changed
 	derived         []*stackJob // of the instances of all apps but that of raw, the oldest first
 	servingVersions map[control.Line]string
-	newest          string // data version that was given out; empty: none was
+	newest          time.Time // that a data version was named by; zero: none was
 }
 
 func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {

@@ -231,15 +231,26 @@ func (s *Sink) nameServing(ctx context.Context, t *table, index string) error {
 	}
 }
 
-// Delete removes the instance's indices and what the target knows of its lineages. It is refused while the instance serves. It needs no Begin;
-// nobody may publish to the instance any more.
-func (s *Sink) Delete(ctx context.Context) error {
-	now, err := s.serving(ctx)
-	if err != nil {
-		return err
+// leave takes away the mark that the instance serves, when it does.
+func (s *Sink) leave(ctx context.Context) error {
+	for {
+		now, err := s.serving(ctx)
+		if err != nil || now.instance != s.instance {
+			return err
+		}
+		remove := map[string]any{"remove": map[string]any{"index": registry, "alias": s.markAlias(now), "must_exist": true}}
+		err = s.do(ctx, http.MethodPost, "/_aliases", map[string]any{"actions": []any{remove}}, nil)
+		if err != nil && !lostMark(err) {
+			return err
+		}
 	}
-	if now.instance == s.instance {
-		return errors.New("the data version serves: make another one serve before its indices are deleted")
+}
+
+// Delete removes the instance's indices and what the target knows of its lineages. When the instance serves, none of its app does afterwards. It needs no
+// Begin; nobody may publish to the instance any more.
+func (s *Sink) Delete(ctx context.Context) error {
+	if err := s.leave(ctx); err != nil {
+		return fmt.Errorf("make the data version serve no more: %w", err)
 	}
 	own, err := s.ownIndices(ctx, s.instance)
 	if err != nil {
