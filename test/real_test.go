@@ -133,7 +133,7 @@ func (d *loadedDemo) forgetsSomebody(t *testing.T, index string, servers ...stri
 	}
 	who := strings.Split(sql(`SELECT studentId FROM quiz_submission GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1`, ""), "\n")[1]
 	const (
-		inRaw  = `SELECT sum(n) FROM (SELECT count(*) AS n FROM raw.events WHERE contains(bytes::VARCHAR, '"WHO"') UNION ALL SELECT count(*) FROM raw.entities WHERE contains(bytes::VARCHAR, '"WHO"'))`
+		inRaw  = `SELECT sum(n) FROM (SELECT count(*) AS n FROM raw.events WHERE contains(decode(bytes), '"WHO"') UNION ALL SELECT count(*) FROM raw.entities WHERE contains(decode(bytes), '"WHO"'))`
 		inLake = `SELECT count(*) FROM quiz_submission WHERE studentId = 'WHO'`
 	)
 	inIndex := func() (n int64) {
