@@ -60,7 +60,7 @@ type savepoint struct {
 // does not stop the job. A savepoint in Config.Savepoints is also made known to archives among the sinks, for which Savepoint
 // waits: after an error of theirs the savepoint is there, and they are told again at the next start.
 //
-// It works while Run does; before it, when Run is not called meanwhile; and after it, unless that failed: then it is of the last commit, and what
+// It works while Run does; before it, when Run waits meanwhile; and after it, unless that failed: then it is of the last commit, and what
 // sinks have published is in it.
 func (e *Engine) Savepoint(ctx context.Context, dir string) error {
 	err := e.savepoint(ctx, dir)
@@ -73,13 +73,24 @@ func (e *Engine) Savepoint(ctx context.Context, dir string) error {
 	return err
 }
 
+// Checkpoint is Savepoint without making it known to archives, for which it does not wait: it may be called while sinks are held.
+func (e *Engine) Checkpoint(ctx context.Context, dir string) error {
+	if err := e.savepoint(ctx, dir); err != nil {
+		return fmt.Errorf("checkpoint %s: %w", dir, err)
+	}
+	return nil
+}
+
 func (e *Engine) savepoint(ctx context.Context, dir string) error {
 	if err := makeDir(e.c.FS, e.c.FS.PathDir(dir)); err != nil {
 		return err
 	}
+	e.beginning.Lock()
 	if !e.started.Load() {
+		defer e.beginning.Unlock()
 		return e.checkpoint(dir)
 	}
+	e.beginning.Unlock()
 	r := &savepoint{dir: dir, done: make(chan error, 1)}
 	select {
 	case e.requests <- r:

@@ -26,15 +26,16 @@ type Engine struct {
 	sinks   []*publisher
 	metrics *metrics
 
-	history  sink.Lineage
-	archive  *publisher      // of the sink that can tell what it held; nil when there is none
-	advances chan *advance   // from publishers, with rows that were refused
-	requests chan *savepoint // from Savepoint
-	started  atomic.Bool     // Run was called
-	stopped  chan struct{}   // closed when the loop ends
-	ended    chan struct{}   // closed when Run has ended, with endedBy
-	closed   atomic.Bool     // Close was called
-	endedBy  error
+	history   sink.Lineage
+	archive   *publisher      // of the sink that can tell what it held; nil when there is none
+	advances  chan *advance   // from publishers, with rows that were refused
+	requests  chan *savepoint // from Savepoint
+	started   atomic.Bool     // Run was called
+	beginning sync.Mutex      // held while Run begins, or the state is copied before it
+	stopped   chan struct{}   // closed when the loop ends
+	ended     chan struct{}   // closed when Run has ended, with endedBy
+	closed    atomic.Bool     // Close was called
+	endedBy   error
 
 	// The loop's own:
 	last         map[int32]heard
@@ -143,7 +144,10 @@ func (e *Engine) restore() error {
 // sinks get Config.DrainTimeout to publish what is committed. Any other end returns its cause; what is committed then is
 // published at the next start. Run is called once.
 func (e *Engine) Run(ctx context.Context) error {
-	if !e.started.CompareAndSwap(false, true) {
+	e.beginning.Lock()
+	first := e.started.CompareAndSwap(false, true)
+	e.beginning.Unlock()
+	if !first {
 		return errors.New("the engine was run before; open the directory again to go on")
 	}
 	faults := make(chan error, len(e.sinks)+1) // each goroutine below sends once at most

@@ -51,6 +51,7 @@ type publisher struct {
 	file    vfs.File // open segment
 	segment uint64
 
+	busy  chan struct{}     // holds something while the publisher works, or is held
 	begun chan struct{}     // closed when the sink has begun the lineage in this run
 	keeps chan *keepRequest // for an archive
 }
@@ -84,7 +85,7 @@ func openPublishers(e *Engine) ([]*publisher, error) {
 			}
 		}
 		delete(known, s.Name())
-		all = append(all, &publisher{e: e, sink: s, pos: pos, begun: make(chan struct{}), keeps: make(chan *keepRequest, 1)})
+		all = append(all, &publisher{e: e, sink: s, pos: pos, busy: make(chan struct{}, 1), begun: make(chan struct{}), keeps: make(chan *keepRequest, 1)})
 	}
 	entries, err := readEntries(e.s)
 	if err != nil {
@@ -127,10 +128,11 @@ func (e *Engine) published() uint64 {
 // run publishes until ctx ends, or drain is closed and nothing is left. An error is the sink's, and ends the job.
 func (p *publisher) run(ctx context.Context, drain <-chan struct{}) (err error) {
 	defer func() { err = errors.Join(err, p.closeFile()) }()
-	if err := p.begin(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
+	err = p.alone(ctx, func() error { return p.begin(ctx) })
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("begin lineage %s: %w", p.e.history.ID, err)
 	}
 	size, every := p.sink.Gather()
@@ -141,7 +143,7 @@ func (p *publisher) run(ctx context.Context, drain <-chan struct{}) (err error) 
 	for {
 		select {
 		case r := <-p.keeps: // also while there is always more to publish
-			if err := p.keep(ctx, r); err != nil {
+			if err := p.alone(ctx, func() error { return p.keep(ctx, r) }); err != nil {
 				return err
 			}
 		default:
@@ -154,7 +156,7 @@ func (p *publisher) run(ctx context.Context, drain <-chan struct{}) (err error) 
 			gathering = true
 		}
 		if len(take) > 0 && (full || draining || every <= 0) {
-			if err := p.publish(ctx, take); err != nil {
+			if err := p.alone(ctx, func() error { return p.publish(ctx, take) }); err != nil {
 				return err
 			}
 			gathering = false
@@ -170,12 +172,12 @@ func (p *publisher) run(ctx context.Context, drain <-chan struct{}) (err error) 
 			case <-changed:
 				continue
 			case <-due:
-				if err := p.publish(ctx, take); err != nil {
+				if err := p.alone(ctx, func() error { return p.publish(ctx, take) }); err != nil {
 					return err
 				}
 				gathering = false
 			case r := <-p.keeps:
-				if err := p.keep(ctx, r); err != nil {
+				if err := p.alone(ctx, func() error { return p.keep(ctx, r) }); err != nil {
 					return err
 				}
 				continue

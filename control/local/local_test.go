@@ -80,7 +80,28 @@ func (j *scripted) Run(ctx context.Context) error {
 }
 
 func (j *scripted) Savepoint(_ context.Context, dir string) error { return os.Mkdir(dir, 0o700) }
-func (j *scripted) Progress() any                                 { return map[string]int64{"runs": j.runs.Load()} }
+
+func (j *scripted) Checkpoint(_ context.Context, dir string) error { return os.Mkdir(dir, 0o700) }
+
+// Hold has a file for each sink that is held.
+func (j *scripted) Hold(ctx context.Context, sinks ...string) (release func(), err error) {
+	if len(sinks) == 0 {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	for _, name := range sinks {
+		if err := os.WriteFile(filepath.Join(j.Dir, name), nil, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return func() {
+		for _, name := range sinks {
+			_ = os.Remove(filepath.Join(j.Dir, name)) // the test looks
+		}
+	}, nil
+}
+
+func (j *scripted) Progress() any { return map[string]int64{"runs": j.runs.Load()} }
 
 func (j *scripted) Close() error {
 	if j.Closes == "fail" {
@@ -105,6 +126,39 @@ func command(t *testing.T) []string {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	return []string{self, "job"}
+}
+
+// A hold lasts until it is released. One that is given up meanwhile, or that fails, is none.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	s, held := supervisor(t, t.TempDir(), nil), t.TempDir()
+	p, err := s.Start(t.Context(), "a", command(t), script{Name: "one", Dir: held})
+	require.NoError(t, err)
+	release, err := p.Hold(t.Context(), "lake", "index")
+	require.NoError(t, err)
+	require.FileExists(t, filepath.Join(held, "lake"))
+	require.FileExists(t, filepath.Join(held, "index"))
+	require.NoError(t, p.Checkpoint(t.Context(), filepath.Join(held, "copy")), "other requests are answered")
+	release()
+	require.Eventually(t, func() bool { // it ends a moment after the request
+		_, lake := os.Stat(filepath.Join(held, "lake"))
+		_, index := os.Stat(filepath.Join(held, "index"))
+		return os.IsNotExist(lake) && os.IsNotExist(index)
+	}, 10*time.Second, time.Millisecond)
+
+	_, err = p.Hold(t.Context(), "no/folder")
+	require.ErrorContains(t, err, "no such file")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = p.Hold(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+
+	release, err = p.Hold(t.Context(), "lake")
+	require.NoError(t, err)
+	require.NoError(t, p.Close(), "a process that is held can be closed")
+	release()
+	_, err = p.Hold(t.Context(), "lake")
+	require.ErrorContains(t, err, "the process of job a has ended")
 }
 
 func TestProcess(t *testing.T) {

@@ -80,6 +80,28 @@ func (p *Process) Savepoint(ctx context.Context, dir string) error {
 	return p.ask(ctx, "savepoint", url.Values{"dir": {dir}})
 }
 
+// Checkpoint copies the job's last commit into a directory.
+func (p *Process) Checkpoint(ctx context.Context, dir string) error {
+	return p.ask(ctx, "checkpoint", url.Values{"dir": {dir}})
+}
+
+// ErrOlder is of a process that does not know what it is asked for: its executable was built with an older version.
+var ErrOlder = errors.New("its executable was built with an older version that cannot do this")
+
+// Hold has sinks of the job publish nothing until release is called, this process ends, or that of the job. When ctx ends first, it holds none.
+func (p *Process) Hold(ctx context.Context, sinks ...string) (release func(), err error) {
+	ctx, cancel := context.WithCancel(ctx) // it ends the request, and with it the hold
+	res, err := p.request(ctx, http.MethodPost, "hold", url.Values{"sink": sinks})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return func() {
+		cancel()
+		_ = res.Body.Close() // it has nothing
+	}, nil
+}
+
 // Progress asks how far the job is.
 func (p *Process) Progress(ctx context.Context, progress any) error {
 	body, err := p.do(ctx, http.MethodGet, "progress", nil)
@@ -151,36 +173,55 @@ func (p *Process) ask(ctx context.Context, what string, with url.Values) error {
 }
 
 func (p *Process) do(ctx context.Context, method, what string, with url.Values) (_ []byte, err error) {
+	res, err := p.request(ctx, method, what, with)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(res.Body)
+	if err = errors.Join(err, res.Body.Close()); err != nil {
+		return nil, p.silence(ctx, err)
+	}
+	return body, nil
+}
+
+// request returns the answer when it is a good one. The caller closes its body.
+func (p *Process) request(ctx context.Context, method, what string, with url.Values) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://job/"+what+"?"+with.Encode(), http.NoBody)
 	if err != nil {
 		return nil, err
 	}
 	res, err := p.http.Do(r)
+	if err == nil && res.StatusCode == http.StatusOK {
+		return res, nil
+	}
 	if err == nil {
 		var body []byte
 		body, err = io.ReadAll(res.Body)
-		err = errors.Join(err, res.Body.Close())
-		if err == nil {
-			if res.StatusCode != http.StatusOK {
-				return nil, errors.New(strings.TrimSpace(string(body)))
+		if err = errors.Join(err, res.Body.Close()); err == nil {
+			if res.StatusCode == http.StatusNotFound {
+				return nil, fmt.Errorf("process %d of job %s: %w", p.PID(), p.id, ErrOlder)
 			}
-			return body, nil
+			return nil, errors.New(strings.TrimSpace(string(body)))
 		}
 	}
+	return nil, p.silence(ctx, err)
+}
+
+// silence is why there is no answer: the process is ending, or there is no reason.
+func (p *Process) silence(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	// The process is ending, or there is no reason that it does not answer.
 	select {
 	case <-p.ended:
 		if p.err != nil {
-			return nil, p.err
+			return p.err
 		}
-		return nil, fmt.Errorf("the process of job %s has ended", p.id)
+		return fmt.Errorf("the process of job %s has ended", p.id)
 	case <-time.After(time.Second):
-		return nil, fmt.Errorf("process %d of job %s does not answer: %w", p.PID(), p.id, err)
+		return fmt.Errorf("process %d of job %s does not answer: %w", p.PID(), p.id, err)
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 }
 

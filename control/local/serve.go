@@ -26,6 +26,12 @@ type Job interface {
 	// Savepoint makes a savepoint in a directory, also when Run has ended without an error.
 	Savepoint(ctx context.Context, dir string) error
 
+	// Checkpoint copies the job's last commit into a directory. Nobody is told of it: it may be called while sinks are held.
+	Checkpoint(ctx context.Context, dir string) error
+
+	// Hold has sinks publish nothing until release is called, while the job goes on. When ctx ends first, it holds none.
+	Hold(ctx context.Context, sinks ...string) (release func(), err error)
+
 	// Progress is how far the job is. It goes to the supervisor as JSON.
 	Progress() any
 
@@ -148,6 +154,10 @@ func (s *server) mux() http.Handler {
 	mux.HandleFunc("POST /savepoint", s.whenOpen(func(_ http.ResponseWriter, r *http.Request) error {
 		return s.job.Savepoint(r.Context(), r.URL.Query().Get("dir"))
 	}))
+	mux.HandleFunc("POST /checkpoint", s.whenOpen(func(_ http.ResponseWriter, r *http.Request) error {
+		return s.job.Checkpoint(r.Context(), r.URL.Query().Get("dir"))
+	}))
+	mux.HandleFunc("POST /hold", s.whenOpen(s.hold))
 	mux.HandleFunc("GET /progress", s.whenOpen(func(w http.ResponseWriter, _ *http.Request) error { return json.NewEncoder(w).Encode(s.job.Progress()) }))
 	mux.HandleFunc("GET /metrics", s.whenOpen(func(w http.ResponseWriter, r *http.Request) error {
 		promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}).ServeHTTP(w, r)
@@ -168,6 +178,20 @@ func (s *server) whenOpen(fn func(http.ResponseWriter, *http.Request) error) htt
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	}
+}
+
+// hold has sinks publish nothing for as long as the request lasts: they go on when who asked ends it, or is gone.
+func (s *server) hold(w http.ResponseWriter, r *http.Request) error {
+	release, err := s.job.Hold(r.Context(), r.URL.Query()["sink"]...)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := http.NewResponseController(w).Flush(); err != nil { // the answer begins: they are held
+		return err
+	}
+	<-r.Context().Done()
+	return nil
 }
 
 // run begins the job's run, unless it was begun.
