@@ -24,12 +24,16 @@ import (
 //	└──────────┴────────┴────────┴────┴───────┴──────────────────┘
 //	           len counts the bytes after it; crc is CRC-32C of the bytes after it; all big-endian
 //
-// Beside each lies <base offset>.idx with 15 bytes a batch, written after the batch.
+// Beside each lies <base offset>.idx with 15 bytes a batch, written after the batch:
+//
+//	version 1 │ low byte of the CRC-32C of what follows │ epoch 4 │ 8, which loading makes anew │ 1 in a transaction; little-endian
 const (
 	batchPrefix  = 12
+	batchEpoch   = 12
 	batchCRC     = 17
 	batchSummed  = 21 // from here on the checksum counts
 	batchDelta   = 23 // 4 bytes: offset of the batch's last record, less its first
+	batchFlags   = 21 // 2 bytes
 	batchHeader  = 61 // what a batch has at least
 	indexEntry   = 15
 	maxBatchSize = 1 << 30
@@ -134,16 +138,49 @@ func partitionName(dir string) string {
 }
 
 // checkSegment reads a segment through. Only the last segment may end in a batch that is not whole, and only when that
-// batch has no index entry: it was being written when the process or the machine stopped.
+// batch has no index entry: it was being written when the process or the machine stopped. Entries that are missing are made of
+// the batches: the broker would take the entry of the next batch for the first one's that has none, and show records of a transaction that was not
+// committed.
 func checkSegment(path string, base, indexEntries int64, last bool) error {
+	missing, err := missingEntries(path, base, indexEntries, last)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	name := strings.TrimSuffix(path, ".dat") + ".idx"
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("complete an index of the embedded log: %w", err)
+	}
+	_, err = f.WriteAt(missing, indexEntries*indexEntry) // a part of an entry may be there
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("complete %s of the embedded log: %w", name, err)
+	}
+	return nil
+}
+
+// entryOf is the index entry of a batch that begins with header.
+func entryOf(header []byte) []byte {
+	const version, transactional, control = 1, 0x10, 0x20
+	entry := make([]byte, indexEntry)
+	entry[0] = version
+	binary.LittleEndian.PutUint32(entry[2:], binary.BigEndian.Uint32(header[batchEpoch:]))
+	if flags := binary.BigEndian.Uint16(header[batchFlags:]); flags&transactional != 0 && flags&control == 0 {
+		entry[14] = 1
+	}
+	entry[1] = byte(crc32.Checksum(entry[2:], castagnoli))
+	return entry
+}
+
+// missingEntries checks a segment, and returns the entries that its index lacks.
+func missingEntries(path string, base, indexEntries int64, last bool) (missing []byte, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("read the embedded log: %w", err)
+		return nil, fmt.Errorf("read the embedded log: %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("read the embedded log: %w", err)
+		return nil, fmt.Errorf("read the embedded log: %w", err)
 	}
 	var (
 		in      = bufio.NewReaderSize(f, 256<<10)
@@ -161,31 +198,34 @@ func checkSegment(path string, base, indexEntries int64, last bool) error {
 		rest := info.Size() - at
 		n, err := io.ReadFull(in, header[:])
 		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("read %s: %w", path, err)
+			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
 		size := batchPrefix + int64(binary.BigEndian.Uint32(header[8:]))
 		torn := n < batchHeader || size > rest || allZero(header[:])
 		if torn && last && batches >= indexEntries {
-			return nil
+			return missing, nil
 		}
 		if torn || size < batchHeader || size > maxBatchSize {
-			return damaged("a batch is not whole")
+			return nil, damaged("a batch is not whole")
 		}
 		crc := crc32.New(castagnoli)
 		crc.Write(header[batchSummed:])
 		if _, err := io.CopyN(crc, in, size-batchHeader); err != nil {
-			return fmt.Errorf("read %s: %w", path, err)
+			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
 		if crc.Sum32() != binary.BigEndian.Uint32(header[batchCRC:]) {
-			return damaged("the checksum is wrong")
+			return nil, damaged("the checksum is wrong")
+		}
+		if batches >= indexEntries {
+			missing = append(missing, entryOf(header[:])...)
 		}
 		at += size
 		offset = int64(binary.BigEndian.Uint64(header[:])) + int64(binary.BigEndian.Uint32(header[batchDelta:])) + 1
 	}
 	if batches < indexEntries {
-		return damaged(fmt.Sprintf("the file ends after %d batches where %d were written", batches, indexEntries))
+		return nil, damaged(fmt.Sprintf("the file ends after %d batches where %d were written", batches, indexEntries))
 	}
-	return nil
+	return missing, nil
 }
 
 func allZero(b []byte) bool {
