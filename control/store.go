@@ -58,6 +58,14 @@ func Open(path string) (*Store, error) {
 // Close closes the file.
 func (s *Store) Close() error { return s.db.Close() }
 
+// Copy copies the file as it is at one moment, also while others write to it. The copy appears when it is whole.
+func (s *Store) Copy(path string) error {
+	if err := keepCopy(s.db, path); err != nil {
+		return fmt.Errorf("copy the control store to %s: %w", path, err)
+	}
+	return nil
+}
+
 // integrity looks for damage: SQLite only finds what it comes by. The file is small, and the check takes no longer than to read it.
 func integrity(db *sql.DB) error {
 	var found string

@@ -61,6 +61,7 @@ type Server struct {
 	config  Config
 	writer  *writer
 	metrics *metrics
+	file    *os.File // of the database, see Copy; nil until it was copied
 
 	// dbMu is held by those who read while they use db, and by the writer while it replaces it (renew.go).
 	dbMu sync.RWMutex
@@ -290,6 +291,9 @@ func (s *Server) Close() error {
 	_, err := s.db.ExecContext(context.Background(), "CHECKPOINT")
 	if cerr := s.db.Close(); err == nil {
 		err = cerr
+	}
+	if s.file != nil {
+		err = errors.Join(err, s.file.Close())
 	}
 	if err != nil {
 		return fmt.Errorf("close index %s: %w", s.config.Path, err)

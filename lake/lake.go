@@ -305,6 +305,15 @@ func (l *Lake) Close() error {
 	return errors.Join(l.catalog.Close(), l.db.Close())
 }
 
+// CopyCatalogue copies catalog.db as it is at one moment into a file that is not there yet. The files of the tables that it lists are there for
+// Config.KeepFor, as for any reader, and as long as nobody writes to the tables.
+func (l *Lake) CopyCatalogue(ctx context.Context, path string) error {
+	if _, err := l.db.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
+		return fmt.Errorf("copy the catalogue of the lake in %s: %w", l.cfg.Dir, err)
+	}
+	return nil
+}
+
 // Name is a table's name in a lake.
 type Name struct {
 	Namespace string

@@ -143,6 +143,13 @@ func (s *Sender) Snapshot() (State, time.Time) {
 	return s.snapshot(), s.virtual
 }
 
+// Hold calls fn while the state file stays as it is: nothing is posted that it does not know of, and what it takes for acknowledged is.
+func (s *Sender) Hold(fn func() error) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	return fn()
+}
+
 func (s *Sender) snapshot() State {
 	st := s.state
 	st.Ledger = st.Ledger.clone()
