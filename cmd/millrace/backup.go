@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,12 +18,34 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// A backup is a folder with a copy of a data directory that nothing used meanwhile, and a manifest, which is written last:
+// A backup is a folder with a copy of a data directory, as of one moment, and a manifest, which is written last:
 //
 //	backup.json   what is in it: each file's size and SHA-256
 //	data/         the files
 //
 // What has no manifest is no backup.
+//
+// Of a directory that nothing uses, the files are the moment. Of one in use (backup_online.go) the copy has to be one that a kill of everything could
+// have left at that moment, because that is what a start repairs. What a start relies on, and what is done for it:
+//
+//   - What a sink's target holds was made by an epoch that is committed. A target that is ahead of its job's state would take the epochs that the
+//     restored job makes anew for those it has, and rows would be lost. So sinks are held: none publishes from before the targets are copied until the
+//     states are, and each position says all that its target has. Jobs go on reading and committing; what is committed meanwhile is in the outbox, and
+//     is published by the restored job. Held are lake, index and table topics; compaction, expiry and sweeps of the lake are publications too.
+//   - Offsets that a state has committed are in the log. So the log comes after the states. It has more than they have read, as ever; and all that
+//     was acknowledged before the moment. Its files are only appended to: a length of each is a copy (broker.Snapshot), and collecting goes on.
+//   - Snapshots of the lake that a state is seeded from are in the catalogue. They were pinned before the state named them, and are let go of after it does
+//     not: the catalogue comes before the states. A job that began its seeding in between lacks the pin, not the snapshot, which is the newest one.
+//   - What the control store says has been done was done. So it comes first; what was done and is not recorded is done again, to no effect. And while the
+//     directory is copied no step of an operation begins, nor a process of a job: a directory that is made, renamed or removed half is none (gated.go).
+//   - What a demo's simulator remembers is of one moment with the log: its state file is held while both are taken.
+//
+// The order is then: shut the gate, hold the sinks, and copy control store, catalogue and files of the lake, states, savepoints, index and log; let go. For the
+// time of that the files are hard links in the directory itself, made in a moment, as most never change and the rest are only appended to: what
+// they are copied from afterwards, at leisure. What is small or changes is copied at once, and so is the index: DuckDB's one file changes in its midst.
+//
+// A copy of the state of a job has no checkpoints, which are for the damage that a backup is for; savepoints are all there. What of the
+// lineages' claims (sink.Lineage) is in the targets is as of the moment too: no new lineage is begun for a restored directory.
 const (
 	backupManifest = "backup.json"
 	backupData     = "data"
@@ -50,29 +73,19 @@ type backupFile struct {
 func backupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup FOLDER",
-		Short: "Copy a data directory that nothing uses, with checksums",
-		Long: `Copy a data directory that nothing uses, with checksums, into a new folder: state, savepoints, keys, and log, index and lake where those are in the directory.
+		Short: "Copy a data directory, with checksums, also while it is used",
+		Long: `Copy a data directory, with checksums, into a new folder: state, savepoints, keys, and log, index and lake where those are in the directory.
+A process that uses the directory makes the backup itself, of one moment, and goes on meanwhile: it has to be able to write the folder.
 What is elsewhere (a Kafka, an Elasticsearch, a bucket, a catalogue) is not in it, and is named. Copies of those belong to the same moment: a job goes on from offsets and snapshots that have to
 be there.`,
 		Args: exactArgs("the folder to make"),
 	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if _, err := readDataDir(dataDirFlag(cmd)); err != nil { // not made for this
-			return err
-		}
-		dir, err := openStillDataDir(cmd.Context(), dataDirFlag(cmd))
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		made, err := backUp(cmd, args[0])
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, dir.Close()) }()
-		b, err := makeBackup(cmd.Context(), dir, args[0])
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: %d files, %.1f MB\n", args[0], len(b.Files), float64(b.Bytes)/1e6)
-		for _, part := range b.Missing {
-			fmt.Fprintf(cmd.ErrOrStderr(), "millrace: not in it: %s\n", part)
-		}
+		made.print(cmd, args[0])
 		return nil
 	}
 	cmd.AddCommand(backupVerifyCommand())
@@ -121,70 +134,180 @@ there. Start it with the flags that the one before was used with.`,
 	return cmd
 }
 
-// leftOut are files of a data directory that are of the process that uses it.
-var leftOut = []string{"lock", "running.json", processesDir}
+// backUp makes a backup of the command's data directory, or has the process make it that uses it.
+func backUp(cmd *cobra.Command, to string) (made madeBackup, err error) {
+	path := dataDirFlag(cmd)
+	dir, err := readDataDir(path) // not made for this
+	if err != nil {
+		return made, err
+	}
+	if r, ok := dir.running(); ok {
+		if to, err = filepath.Abs(to); err != nil {
+			return made, err
+		}
+		return made, localClient(r).do(cmd.Context(), http.MethodPost, backupPath, backupAsk{Folder: to, Who: whoAmI()}, &made)
+	}
+	if dir, err = openStillDataDir(cmd.Context(), path); err != nil {
+		return made, err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	b, err := makeBackup(cmd.Context(), dir, to)
+	return b.made(), err
+}
 
-// makeBackup copies a data directory.
+// madeBackup is what is said of a backup that was made.
+type madeBackup struct {
+	Moment  time.Time `json:"moment"` // that it is of
+	Files   int       `json:"files"`
+	Bytes   int64     `json:"bytes"`
+	Missing []string  `json:"missing"`                // as that of a manifest
+	Held    float64   `json:"held_seconds,omitempty"` // that nothing was published; 0: nothing ran
+}
+
+func (b backup) made() madeBackup {
+	return madeBackup{Moment: b.Made, Files: len(b.Files), Bytes: b.Bytes, Missing: b.Missing}
+}
+
+func (m madeBackup) print(cmd *cobra.Command, folder string) {
+	fmt.Fprintf(cmd.OutOrStdout(), "%s: %d files, %.1f MB", folder, m.Files, float64(m.Bytes)/1e6)
+	if m.Held > 0 {
+		fmt.Fprintf(cmd.OutOrStdout(), ", of %s; nothing was published for %.2f s", m.Moment.Format(time.RFC3339), m.Held)
+	}
+	fmt.Fprintln(cmd.OutOrStdout())
+	for _, part := range m.Missing {
+		fmt.Fprintf(cmd.ErrOrStderr(), "millrace: not in it: %s\n", part)
+	}
+}
+
+// leftOut are files of a data directory that are of the process that uses it.
+var leftOut = []string{"lock", "running.json", processesDir, stagingDir}
+
+// makeBackup copies a data directory that nothing uses.
 func makeBackup(ctx context.Context, dir *dataDir, to string) (b backup, err error) {
-	source, err := realPath(dir.path) // systemd's state directories are links
+	source, err := makeTarget(dir, to)
 	if err != nil {
 		return b, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("back up %s: %w; what there is of it in %s is no backup", dir.path, err, to), os.RemoveAll(to))
+		}
+	}()
+	b = backup{Format: backupFormat, Made: time.Now().UTC(), Version: version, Source: source, Missing: elsewhere(dir)}
+	files, err := filesOf(source, leftOut)
+	if err != nil {
+		return b, err
+	}
+	return b, b.write(ctx, dir, to, files)
+}
+
+// makeTarget makes the folder of a backup, and returns the real path of what it is to be of.
+func makeTarget(dir *dataDir, to string) (source string, err error) {
+	if source, err = realPath(dir.path); err != nil { // systemd's state directories are links
+		return "", err
+	}
 	folder, err := realPath(filepath.Dir(filepath.Clean(to)))
 	if err != nil {
-		return b, fmt.Errorf("make %s: %w", to, cause(err))
+		return "", fmt.Errorf("make %s: %w", to, cause(err))
 	}
 	target := filepath.Join(folder, filepath.Base(to))
 	if rel, err := filepath.Rel(source, target); err == nil && filepath.IsLocal(rel) {
-		return b, usagef("%s is in the data directory, whose backup it would be; name a folder elsewhere", to)
+		return "", usagef("%s is in the data directory, whose backup it would be; name a folder elsewhere", to)
 	}
 	if err := os.Mkdir(to, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
-			return b, fmt.Errorf("%s is there already; name a folder that is not, or remove it", to)
+			return "", thereError{fmt.Errorf("%s is there already; name a folder that is not, or remove it", to)}
 		}
-		return b, fmt.Errorf("make %s: %w", to, cause(err))
+		return "", fmt.Errorf("make %s: %w", to, cause(err))
 	}
-	b = backup{Format: backupFormat, Made: time.Now().UTC(), Version: version, Source: source, Missing: elsewhere(dir)}
-	err = filepath.WalkDir(source, func(path string, d fs.DirEntry, err error) error {
+	return source, nil
+}
+
+// thereError says that a folder is there that was to be made.
+type thereError struct{ error }
+
+func (thereError) Unwrap() error { return fs.ErrExist }
+
+// original is a file that goes into a backup.
+type original struct {
+	backupFile        // without a checksum
+	at         string // where it is now
+}
+
+// filesOf are the files below a folder, but for some that are named from there.
+func filesOf(folder string, without []string) (all []original, err error) {
+	return all, filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(source, path)
+		rel, err := filepath.Rel(folder, path)
 		if err != nil {
 			return err
 		}
-		if slices.Contains(leftOut, rel) {
+		if slices.Contains(without, rel) {
 			if d.IsDir() {
 				return fs.SkipDir
 			}
 			return nil
 		}
 		info, err := d.Info()
-		if err != nil {
+		if err != nil || d.IsDir() {
 			return err
 		}
-		switch {
-		case d.IsDir():
-			return os.MkdirAll(filepath.Join(to, backupData, rel), 0o700)
-		case !info.Mode().IsRegular():
+		if !info.Mode().IsRegular() {
 			return fmt.Errorf("%s is neither a file nor a folder; a data directory has no such thing", path)
 		}
-		f := backupFile{Path: filepath.ToSlash(rel), Mode: info.Mode().Perm()}
-		f.Bytes, f.SHA256, err = copyFile(ctx, path, filepath.Join(to, backupData, rel), f.Mode)
-		b.Files = append(b.Files, f)
-		b.Bytes += f.Bytes
-		return err
+		all = append(all, original{backupFile{Path: filepath.ToSlash(rel), Mode: info.Mode().Perm(), Bytes: info.Size()}, path})
+		return nil
 	})
-	if err == nil {
-		err = syncTree(filepath.Join(to, backupData))
+}
+
+// write copies files to their places in the backup, but for those that are there, and writes the manifest.
+func (b *backup) write(ctx context.Context, dir *dataDir, to string, files []original) error {
+	rest := int64(0)
+	for _, f := range files {
+		rest += f.Bytes
 	}
-	if err == nil {
-		err = writeJSON(filepath.Join(to, backupManifest), b)
+	if err := os.MkdirAll(filepath.Join(to, backupData), 0o700); err != nil {
+		return err
 	}
-	if err != nil {
-		return b, errors.Join(fmt.Errorf("back up %s: %w; what there is of it in %s is no backup", dir.path, err, to), os.RemoveAll(to))
+	for _, f := range files {
+		target := filepath.Join(to, backupData, filepath.FromSlash(f.Path))
+		if f.at != target {
+			if err := dir.hasRoomFor(to, rest); err != nil {
+				return err
+			}
+		}
+		rest -= f.Bytes
+		if err := f.copyTo(ctx, target); err != nil {
+			return err
+		}
+		b.Files = append(b.Files, f.backupFile)
+		b.Bytes += f.Bytes
 	}
-	return b, nil
+	if err := syncTree(filepath.Join(to, backupData)); err != nil {
+		return err
+	}
+	return writeJSON(filepath.Join(to, backupManifest), b)
+}
+
+// copyTo copies the first bytes of a file, as many as it has, and notes their checksum.
+func (f *original) copyTo(ctx context.Context, target string) (err error) {
+	n := int64(0)
+	if f.at == target {
+		if n, f.SHA256, err = copyFile(ctx, f.at, "", f.Bytes, 0); err == nil {
+			err = syncPath(f.at)
+		}
+	} else {
+		if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
+			return err
+		}
+		n, f.SHA256, err = copyFile(ctx, f.at, target, f.Bytes, f.Mode)
+	}
+	if err == nil && n != f.Bytes {
+		err = fmt.Errorf("%s has %d bytes, and had %d", f.at, n, f.Bytes)
+	}
+	return err
 }
 
 // realPath is the absolute path of a folder without links.
@@ -238,7 +361,7 @@ func readBackup(folder string) (b backup, err error) {
 func (b backup) verify(ctx context.Context, folder string) error {
 	var damage []error
 	for _, f := range b.Files {
-		n, sum, err := copyFile(ctx, filepath.Join(folder, backupData, filepath.FromSlash(f.Path)), "", 0)
+		n, sum, err := copyFile(ctx, filepath.Join(folder, backupData, filepath.FromSlash(f.Path)), "", wholeFile, 0)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -288,7 +411,7 @@ func (b backup) restore(ctx context.Context, folder, to string) (err error) {
 		if err := os.MkdirAll(filepath.Dir(into), 0o750); err != nil {
 			return fmt.Errorf("restore %s: %w", f.Path, cause(err))
 		}
-		n, sum, err := copyFile(ctx, from, into, f.Mode)
+		n, sum, err := copyFile(ctx, from, into, wholeFile, f.Mode)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -302,11 +425,14 @@ func (b backup) restore(ctx context.Context, folder, to string) (err error) {
 	if err := os.Rename(tmp, to); err != nil {
 		return fmt.Errorf("restore %s: %w", to, cause(err))
 	}
-	return syncDir(filepath.Dir(to))
+	return syncPath(filepath.Dir(to))
 }
 
-// copyFile copies a file durably, or only reads it when to is empty, and returns how many bytes it has and their SHA-256.
-func copyFile(ctx context.Context, from, to string, mode fs.FileMode) (n int64, sum string, err error) {
+// wholeFile has a file be copied to its end.
+const wholeFile = int64(1<<63 - 1)
+
+// copyFile copies up to so many bytes of a file durably, or only reads them when to is empty, and returns how many there were and their SHA-256.
+func copyFile(ctx context.Context, from, to string, most int64, mode fs.FileMode) (n int64, sum string, err error) {
 	in, err := os.Open(from)
 	if err != nil {
 		return 0, "", fmt.Errorf("%s: %w", from, cause(err))
@@ -321,7 +447,7 @@ func copyFile(ctx context.Context, from, to string, mode fs.FileMode) (n int64, 
 		}
 		out = io.MultiWriter(hash, file)
 	}
-	n, err = io.Copy(out, reading{ctx, in})
+	n, err = io.Copy(out, io.LimitReader(reading{ctx, in}, most))
 	if file != nil {
 		if err == nil {
 			err = file.Sync()
@@ -350,14 +476,15 @@ func syncTree(root string) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		return syncDir(path)
+		return syncPath(path)
 	})
 }
 
-func syncDir(path string) error {
-	dir, err := os.Open(path)
+// syncPath syncs a file or a folder.
+func syncPath(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("sync %s: %w", path, cause(err))
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return errors.Join(f.Sync(), f.Close())
 }

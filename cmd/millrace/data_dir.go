@@ -22,6 +22,9 @@ import (
 // dataFormat is the format of a data directory as a whole: which parts it has and where. The parts have formats of their own.
 const dataFormat = 1
 
+// indexFile is the file of the embedded index.
+const indexFile = "index.duckdb"
+
 // dataDir is the directory that holds everything one stack owns:
 //
 //	millrace.json    what directory this is: its format
@@ -33,6 +36,7 @@ const dataFormat = 1
 //	lake/            catalogue and warehouse
 //	jobs/<unique id>/  state and outbox of a job; <unique id>.old is the state before it was taken back
 //	savepoints/<unique id>/<name>/  a savepoint of a job
+//	backing-up/      while a backup is made: links to what goes into it
 //	demo*            a demo: the simulator's key, its district, what it has sent
 type dataDir struct {
 	path string

@@ -95,6 +95,7 @@ func (d *demo) run(ctx context.Context, s *stack) error {
 	if err != nil {
 		return err
 	}
+	s.beside = sender.Hold
 	errOut := d.cmd.ErrOrStderr()
 	fmt.Fprintf(errOut, "millrace: open %s\n", s.url())
 	if err := d.runUntilSettled(ctx, s, sender); err != nil {

@@ -26,6 +26,19 @@ func (d *dataDir) checkDisk() error {
 	return nil
 }
 
+// hasRoomFor returns an error when so many bytes in a folder would leave the data directory, if it is on the same disk, with too little.
+func (d *dataDir) hasRoomFor(folder string, bytes int64) error {
+	var there, here syscall.Stat_t
+	if err := errors.Join(syscall.Stat(folder, &there), syscall.Stat(d.path, &here)); err != nil {
+		return fmt.Errorf("look for free space in %s: %w", folder, err)
+	}
+	free, err := d.free()
+	if err != nil || there.Dev != here.Dev || bytes < 0 || free >= uint64(bytes)+2*minFree {
+		return err
+	}
+	return fmt.Errorf("%s is on the disk of data directory %s, of which %d MB are free: %d MB more would stop what runs there; free some space, or name a folder on another disk", folder, d.path, free>>20, bytes>>20)
+}
+
 // free is how many bytes the disk of the data directory has left.
 func (d *dataDir) free() (uint64, error) {
 	var st syscall.Statfs_t

@@ -37,6 +37,7 @@ func (s *stack) forget(ctx context.Context, people *forget.People, c *certificat
 	if err := s.roomFor(nil, s.cfg.resources(control.Resources{})); err != nil {
 		return err
 	}
+	s.forgets = true
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
 	g, serving := errgroup.WithContext(serving)

@@ -182,6 +182,11 @@ func (s *stack) newJob(p program, i control.Instance) *stackJob {
 		spec.IndexURL, spec.TableTopics = artifact.WithoutUser(s.indexAddr), s.cfg.dir.head.TableTopics
 	}
 	j.start = func(ctx context.Context, p program, gets control.Resources) (*local.Process, error) {
+		what := "the start of " + id
+		if err := s.gate.enter(ctx, what); err != nil {
+			return nil, err
+		}
+		defer s.gate.leave(what)
 		spec := spec
 		spec.Version, spec.Build = p.plan.Version, p.build
 		spec.Workers, spec.Memory = gets.Parallelism, jobShares(gets.Memory*1e6)

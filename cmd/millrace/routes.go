@@ -37,6 +37,7 @@ func (s *stack) routes() []access.Route {
 		{Pattern: "/events", Least: control.Analyst, Scope: access.Tenant, Handler: s.console},  // and so are those that pages are told of
 		{Pattern: catalog.Path, Handler: s.catalog},                                             // it asks in the words of its protocol
 		{Pattern: auditPath, Least: control.Admin, Named: true, Handler: http.HandlerFunc(s.serveAudit)},
+		{Pattern: "POST " + backupPath, Least: control.Admin, Named: true, Handler: http.HandlerFunc(s.serveBackup)},
 		{Pattern: profilePath, Least: control.Admin, Named: true, Handler: s.profiles()},
 	}
 	all = append(all, s.operators.Routes()...)

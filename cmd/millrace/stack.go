@@ -102,7 +102,7 @@ func (c stackConfig) parts() []part {
 		parts = append(parts, part{"log", "the embedded log", "--brokers"})
 	}
 	if c.indexURL == "" {
-		parts = append(parts, part{"index.duckdb", "the embedded index", "--index-url"})
+		parts = append(parts, part{indexFile, "the embedded index", "--index-url"})
 	}
 	return parts
 }
@@ -145,6 +145,13 @@ type stack struct {
 	secret     string        // that operators show
 	raw        *stackJob
 
+	gate      gate                     // through which operations have their effects, and processes of jobs start
+	backingUp chan struct{}            // holds something while a backup is made
+	forgets   bool                     // it runs to remove records, of which a backup would have some
+	backups   *backupMetrics           // what is shown of them
+	embedded  *index.Server            // nil: the index is elsewhere
+	beside    func(func() error) error // has files in the directory that others write stay as they are, of one moment with the log; nil: there are none
+
 	deploying sync.Mutex      // held while a version is deployed
 	changing  sync.Mutex      // held while a job is added, or stands still for what is done to its tables
 	working   context.Context // of the jobs' runs; nil unless the stack runs
@@ -159,7 +166,7 @@ type stack struct {
 }
 
 func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
-	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), secret: rand.Text(), ending: make(chan struct{}), querying: make(chan struct{}, 1)}
+	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), secret: rand.Text(), ending: make(chan struct{}), querying: make(chan struct{}, 1), backingUp: make(chan struct{}, 1)}
 	s.endStreams = sync.OnceFunc(func() {
 		close(s.ending)
 		s.events.End()
@@ -178,6 +185,10 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = cfg.dir.checkParts(cfg.parts()...); err != nil {
 		return s, err
 	}
+	if err = os.RemoveAll(cfg.dir.join(stagingDir)); err != nil { // of a backup that was killed
+		return s, err
+	}
+	s.backups = newBackupMetrics(s.registry)
 	s.registry.MustRegister(newBuildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	tracer, endTraces, err := tracing.Open(ctx, cfg.tracing(), cfg.logger)
 	if err != nil {
@@ -218,7 +229,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	if err = s.openJobs(ctx); err != nil {
 		return s, err
 	}
-	s.plane = control.NewPlane(control.PlaneConfig{Instances: s.store.Instances, Runner: runner{s}, Logger: cfg.logger, Changed: s.changed})
+	s.plane = control.NewPlane(control.PlaneConfig{Instances: s.store.Instances, Runner: gated{runner{s}}, Logger: cfg.logger, Changed: s.changed})
 	if s.operators, err = api.New(api.Config{Service: s, Audit: s.store.Audit.Add, Ending: s.ending, Logger: cfg.logger}); err != nil {
 		return s, err
 	}
@@ -293,15 +304,16 @@ func (s *stack) openLog(ctx context.Context) (err error) {
 func (s *stack) openIndex() (err error) {
 	s.indexAddr = s.cfg.indexURL
 	if s.indexAddr == "" {
-		srv, err := index.Open(index.Config{Path: s.cfg.dir.join("index.duckdb"), MemoryLimit: s.cfg.shares().index, Logger: s.cfg.logger, Registerer: s.registry})
+		srv, err := index.Open(index.Config{Path: s.cfg.dir.join(indexFile), MemoryLimit: s.cfg.shares().index, Logger: s.cfg.logger, Registerer: s.registry})
 		if err != nil {
 			return err
 		}
+		s.embedded = srv
 		s.onClose(func() error {
 			if err := srv.Close(); err != nil || !s.rewriteIndex {
 				return err
 			}
-			return index.Rewrite(s.cfg.dir.join("index.duckdb"))
+			return index.Rewrite(s.cfg.dir.join(indexFile))
 		})
 		l, err := listen(s.cfg.indexListen, "--index-listen")
 		if err != nil {
@@ -397,6 +409,7 @@ func (s *stack) Run(ctx context.Context) error {
 	g.Go(func() error { return s.assertServing(ctx) })
 	g.Go(func() error { return s.keepLedgers(ctx) })
 	err := g.Wait()
+	s.backingUp <- struct{}{} // one that was being made has ended, as the servers have, and there is none any more
 	s.changing.Lock()
 	s.working = nil
 	s.changing.Unlock()

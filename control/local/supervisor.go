@@ -239,6 +239,20 @@ func anyRuns(dir string) (string, error) {
 	return "", nil
 }
 
+// Runs reports whether there is a process of a job, whoever started it.
+func (s *Supervisor) Runs(id string) (bool, error) {
+	lock, err := takeLock(s.dir(id))
+	switch {
+	case errors.Is(err, errHeld):
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist): // it has no folder: it never had one
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return false, lock.Close()
+}
+
 // Forget removes the folder of a job that has no process.
 func (s *Supervisor) Forget(id string) error { return os.RemoveAll(s.dir(id)) }
 
