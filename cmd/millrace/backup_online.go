@@ -135,8 +135,8 @@ func (s *stack) backUp(ctx context.Context, to string) (made madeBackup, err err
 	default:
 		return made, fmt.Errorf("%w: another backup is being made; try again when it has ended", control.ErrRefused)
 	}
-	if !s.plane.Runs() {
-		return made, errStopping
+	if err := until(ctx, func() (bool, error) { return s.plane.Runs(), nil }); err != nil { // it takes a moment from the start on
+		return made, err
 	}
 	began, log := time.Now(), s.cfg.logger.With("folder", to)
 	log.Info("backup begins")
