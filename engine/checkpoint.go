@@ -49,9 +49,9 @@ const manifestName = "checkpoint.json"
 // checksums remembers the checksums of state files that never change, by name.
 type checksums map[string]uint32
 
-// savepoint is a request to the engine's loop, which answers between two epochs.
-type savepoint struct {
-	dir  string
+// request is one to the engine's loop, which does it between two epochs.
+type request struct {
+	do   func() error
 	done chan error
 }
 
@@ -73,25 +73,46 @@ func (e *Engine) Savepoint(ctx context.Context, dir string) error {
 	return err
 }
 
-// Checkpoint is Savepoint without making it known to archives, for which it does not wait: it may be called while sinks are held.
-func (e *Engine) Checkpoint(ctx context.Context, dir string) error {
-	if err := e.savepoint(ctx, dir); err != nil {
-		return fmt.Errorf("checkpoint %s: %w", dir, err)
+// Copy makes in dir, which must not exist, the directory of a job that was killed at the next boundary of epochs: state and unpublished rows, in files of
+// which those that never change are shared by hard links where the file system can. Nothing is read through, nobody is told, and it may be called
+// while sinks are held. It works when Savepoint does.
+func (e *Engine) Copy(ctx context.Context, dir string) error {
+	if err := e.betweenEpochs(ctx, func() error { return e.copyTo(dir) }); err != nil {
+		return fmt.Errorf("copy the job to %s: %w", dir, err)
 	}
 	return nil
+}
+
+func (e *Engine) copyTo(dir string) error {
+	fs := e.c.FS
+	if _, err := fs.Stat(dir); err == nil {
+		return errors.New("it exists already")
+	}
+	if err := makeDir(fs, dir); err != nil {
+		return err
+	}
+	if err := e.linkAll(dir); err != nil {
+		return err
+	}
+	return syncDir(fs, dir)
 }
 
 func (e *Engine) savepoint(ctx context.Context, dir string) error {
 	if err := makeDir(e.c.FS, e.c.FS.PathDir(dir)); err != nil {
 		return err
 	}
+	return e.betweenEpochs(ctx, func() error { return e.checkpoint(dir) })
+}
+
+// betweenEpochs calls fn at the next boundary of epochs: in the engine's loop, or while there is none.
+func (e *Engine) betweenEpochs(ctx context.Context, fn func() error) error {
 	e.beginning.Lock()
 	if !e.started.Load() {
 		defer e.beginning.Unlock()
-		return e.checkpoint(dir)
+		return fn()
 	}
 	e.beginning.Unlock()
-	r := &savepoint{dir: dir, done: make(chan error, 1)}
+	r := &request{do: fn, done: make(chan error, 1)}
 	select {
 	case e.requests <- r:
 		return <-r.done
@@ -99,7 +120,7 @@ func (e *Engine) savepoint(ctx context.Context, dir string) error {
 		if err := e.atRest(ctx); err != nil {
 			return err
 		}
-		return e.checkpoint(dir)
+		return fn()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -27,14 +27,14 @@ type Engine struct {
 	metrics *metrics
 
 	history   sink.Lineage
-	archive   *publisher      // of the sink that can tell what it held; nil when there is none
-	advances  chan *advance   // from publishers, with rows that were refused
-	requests  chan *savepoint // from Savepoint
-	started   atomic.Bool     // Run was called
-	beginning sync.Mutex      // held while Run begins, or the state is copied before it
-	stopped   chan struct{}   // closed when the loop ends
-	ended     chan struct{}   // closed when Run has ended, with endedBy
-	closed    atomic.Bool     // Close was called
+	archive   *publisher    // of the sink that can tell what it held; nil when there is none
+	advances  chan *advance // from publishers, with rows that were refused
+	requests  chan *request // from Savepoint and Copy
+	started   atomic.Bool   // Run was called
+	beginning sync.Mutex    // held while Run begins, or the state is copied before it
+	stopped   chan struct{} // closed when the loop ends
+	ended     chan struct{} // closed when Run has ended, with endedBy
+	closed    atomic.Bool   // Close was called
 	endedBy   error
 
 	// The loop's own:
@@ -72,7 +72,7 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 	e := &Engine{
 		c: c, s: s,
 		advances: make(chan *advance),
-		requests: make(chan *savepoint),
+		requests: make(chan *request),
 		stopped:  make(chan struct{}),
 		ended:    make(chan struct{}),
 		last:     map[int32]heard{},
@@ -239,7 +239,7 @@ func (e *Engine) run(ctx context.Context, inputs <-chan *input, faults <-chan er
 		case a := <-e.advances:
 			err = e.epoch(nil, a)
 		case r := <-e.requests:
-			r.done <- e.checkpoint(r.dir)
+			r.done <- r.do()
 		case <-more:
 			err = e.epoch(nil, nil)
 		case <-tick.C:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
 	"millrace/engine"
@@ -25,7 +24,8 @@ func TestHold(t *testing.T) {
 	require.NoError(t, err)
 	j.log.append(0, pairs(5)...)
 	j.wait("records read", func(p engine.Progress) bool { return p.Read > before.Read })
-	require.NoError(t, j.e.Checkpoint(t.Context(), "copy"), "it does not wait for sinks")
+	require.NoError(t, j.e.Copy(t.Context(), "copied"), "it does not wait for sinks")
+	require.ErrorContains(t, j.e.Copy(t.Context(), "copied"), "exists already")
 	require.EqualValues(t, before.Rows, len(lake.published()))
 	require.EqualValues(t, before.Rows, len(index.published()))
 
@@ -45,15 +45,6 @@ func TestHold(t *testing.T) {
 	j.stop()
 
 	// The copy is as a job that was killed at that moment: its sinks have what they had.
-	require.NoError(t, c.FS.MkdirAll("copied", 0o755))
-	m, err := engine.Verify(c.FS, "copy")
-	require.NoError(t, err)
-	for _, dir := range []string{"copied/state", "copied/outbox"} {
-		require.NoError(t, c.FS.MkdirAll(dir, 0o755))
-	}
-	for _, f := range m.Files {
-		require.NoError(t, vfs.Copy(c.FS, "copy/"+f.Name, "copied/"+f.Name))
-	}
 	c.Dir, c.Savepoints = "copied", ""
 	c.Sinks[0], c.Sinks[1] = &archive{memory: memory{name: "lake", rows: lake.published()[:before.Rows]}}, &memory{name: "index"}
 	k := start(t, c)

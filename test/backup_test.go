@@ -20,7 +20,7 @@ func (k *killer) loaded() *exec.Cmd {
 	cmd, stderr := k.demo()
 	require.NoError(k.t, cmd.Start())
 	k.t.Cleanup(func() { _ = cmd.Process.Kill() }) // it may have ended
-	require.Eventually(k.t, func() bool { // it says so to nobody
+	require.Eventually(k.t, func() bool {          // it says so to nobody
 		return exec.Command(millrace, "ready", "--data-dir", k.data).Run() == nil
 	}, time.Minute, 20*time.Millisecond, "%s", stderr)
 	return cmd
@@ -52,7 +52,7 @@ func TestBackupUnderLoad(t *testing.T) {
 	k.topics = true
 	k.startVersion()
 	cmd := k.loaded()
-	const backups = 3
+	const backups = 2
 	var before [backups]int64
 	for n := range backups {
 		require.Eventually(t, func() bool { return n == 0 || k.acknowledged() > before[n-1]+3000 }, time.Minute, 20*time.Millisecond)
@@ -92,8 +92,9 @@ func TestKilledBackup(t *testing.T) {
 		require.NoError(t, backup.Start())
 		<-time.After(time.Duration(k.moments.Int64N(int64(700 * time.Millisecond)))) // the moments are the point
 		k.kill9(cmd)
+		whole := backup.Wait() == nil // it may have come so late that nothing used the directory
 		said, err := exec.Command(millrace, "backup", "verify", kept).CombinedOutput()
-		if backup.Wait() == nil {
+		if whole {
 			require.NoError(t, err, "%s", said)
 		} else if err != nil {
 			require.Contains(t, string(said), "is no backup")

@@ -355,7 +355,7 @@ func (st *staging) copyStates(ctx context.Context) error {
 			continue
 		}
 		if process, ok := open[name]; ok {
-			if err := process.Checkpoint(ctx, filepath.Join(st.dir, "jobs", name)); err != nil {
+			if err := process.Copy(ctx, filepath.Join(st.dir, "jobs", name)); err != nil {
 				return err
 			}
 			continue
@@ -440,10 +440,6 @@ func (st *staging) files() ([]original, error) {
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(f original) bool { // what a checkpoint says of itself is none of a job's files
-		dir, name := filepath.Split(f.Path)
-		return name == "checkpoint.json" && filepath.Dir(filepath.Clean(dir)) == "jobs"
-	})
 	for _, p := range st.log {
 		name := filepath.Join("log", p.Name)
 		at := filepath.Join(st.dir, name)

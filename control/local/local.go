@@ -2,7 +2,7 @@
 //
 //	Supervisor.Start ──spawns──▶ executable … DIR ──▶ Serve: opens the job, answers on a socket
 //	       │                                            ▲
-//	    Process ──── run, end, savepoint, checkpoint, hold, progress, metrics, close (HTTP over a Unix socket)
+//	    Process ──── run, end, savepoint, copy, hold, progress, metrics, close (HTTP over a Unix socket)
 //
 // The one idea: a process holds the lock of its job's folder from before it is there until it is gone. Its supervisor takes the lock and hands
 // it down, so nobody can run the job a second time, whatever either of them is doing, and whoever gets the lock knows that the process has

@@ -81,7 +81,7 @@ func (j *scripted) Run(ctx context.Context) error {
 
 func (j *scripted) Savepoint(_ context.Context, dir string) error { return os.Mkdir(dir, 0o700) }
 
-func (j *scripted) Checkpoint(_ context.Context, dir string) error { return os.Mkdir(dir, 0o700) }
+func (j *scripted) Copy(_ context.Context, dir string) error { return os.Mkdir(dir, 0o700) }
 
 // Hold has a file for each sink that is held.
 func (j *scripted) Hold(ctx context.Context, sinks ...string) (release func(), err error) {
@@ -138,7 +138,7 @@ func TestHold(t *testing.T) {
 	require.NoError(t, err)
 	require.FileExists(t, filepath.Join(held, "lake"))
 	require.FileExists(t, filepath.Join(held, "index"))
-	require.NoError(t, p.Checkpoint(t.Context(), filepath.Join(held, "copy")), "other requests are answered")
+	require.NoError(t, p.Copy(t.Context(), filepath.Join(held, "copy")), "other requests are answered")
 	release()
 	require.Eventually(t, func() bool { // it ends a moment after the request
 		_, lake := os.Stat(filepath.Join(held, "lake"))

@@ -80,9 +80,9 @@ func (p *Process) Savepoint(ctx context.Context, dir string) error {
 	return p.ask(ctx, "savepoint", url.Values{"dir": {dir}})
 }
 
-// Checkpoint copies the job's last commit into a directory.
-func (p *Process) Checkpoint(ctx context.Context, dir string) error {
-	return p.ask(ctx, "checkpoint", url.Values{"dir": {dir}})
+// Copy makes a directory of the job as it is after its last commit.
+func (p *Process) Copy(ctx context.Context, dir string) error {
+	return p.ask(ctx, "copy", url.Values{"dir": {dir}})
 }
 
 // ErrOlder is of a process that does not know what it is asked for: its executable was built with an older version.

@@ -26,8 +26,8 @@ type Job interface {
 	// Savepoint makes a savepoint in a directory, also when Run has ended without an error.
 	Savepoint(ctx context.Context, dir string) error
 
-	// Checkpoint copies the job's last commit into a directory. Nobody is told of it: it may be called while sinks are held.
-	Checkpoint(ctx context.Context, dir string) error
+	// Copy makes a directory of the job as it is after its last commit. It may be called while sinks are held.
+	Copy(ctx context.Context, dir string) error
 
 	// Hold has sinks publish nothing until release is called, while the job goes on. When ctx ends first, it holds none.
 	Hold(ctx context.Context, sinks ...string) (release func(), err error)
@@ -154,8 +154,8 @@ func (s *server) mux() http.Handler {
 	mux.HandleFunc("POST /savepoint", s.whenOpen(func(_ http.ResponseWriter, r *http.Request) error {
 		return s.job.Savepoint(r.Context(), r.URL.Query().Get("dir"))
 	}))
-	mux.HandleFunc("POST /checkpoint", s.whenOpen(func(_ http.ResponseWriter, r *http.Request) error {
-		return s.job.Checkpoint(r.Context(), r.URL.Query().Get("dir"))
+	mux.HandleFunc("POST /copy", s.whenOpen(func(_ http.ResponseWriter, r *http.Request) error {
+		return s.job.Copy(r.Context(), r.URL.Query().Get("dir"))
 	}))
 	mux.HandleFunc("POST /hold", s.whenOpen(s.hold))
 	mux.HandleFunc("GET /progress", s.whenOpen(func(w http.ResponseWriter, _ *http.Request) error { return json.NewEncoder(w).Encode(s.job.Progress()) }))
