@@ -57,7 +57,7 @@ func newBackupMetrics(r prometheus.Registerer) *backupMetrics {
 		moment: gauge("millrace_backup_timestamp_seconds", "Moment that the last backup is of that this process made, since 1970; 0 when there is none."),
 		took:   gauge("millrace_backup_duration_seconds", "How long that backup took."),
 		held:   gauge("millrace_backup_held_seconds", "How long nothing was published for that backup."),
-		bytes:  gauge("millrace_backup_bytes", "How large that backup is."),
+		bytes:  gauge("millrace_backup_bytes", "How large the last backup is that this process made."),
 	}
 	for _, outcome := range []string{"done", "failed"} {
 		m.made.WithLabelValues(outcome)
