@@ -36,8 +36,8 @@ type backupAsk struct {
 // stagingDir has, while a backup of a directory in use is made, links to what goes into it.
 const stagingDir = "backing-up"
 
-// standstill is how long a backup waits for what has to stand still: longer than what is at work takes, if nothing is wrong.
-const standstill = 30 * time.Second
+// standstill is how long a backup waits for what has to stand still: a compaction of the lake that is at work may take a while.
+const standstill = 2 * time.Minute
 
 // backupMetrics are of backups of a directory in use.
 type backupMetrics struct {
@@ -312,6 +312,9 @@ func (st *staging) hold(ctx context.Context) (release func(), err error) {
 			let, err := process.Hold(holding, sinks...)
 			if !enough.Stop() && ctx.Err() == nil {
 				err = fmt.Errorf("its sinks have not come to the end of what they publish for %s: see what 'millrace app list' and its log say, and try again", standstill)
+			}
+			if errors.Is(err, local.ErrOlder) {
+				err = fmt.Errorf("%w: build it again with 'millrace build', or stop this process and make the backup then", err)
 			}
 			if err != nil {
 				giveUp()
