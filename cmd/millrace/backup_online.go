@@ -219,6 +219,7 @@ func (st *staging) fill(ctx context.Context) error {
 	}
 	defer release()
 	st.moment = time.Now()
+	st.cfg.logger.Info("sinks are held for a backup", "waited", st.moment.Sub(began))
 	if err := st.copyAll(ctx); err != nil {
 		return err
 	}
