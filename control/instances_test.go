@@ -312,11 +312,21 @@ func TestPromoteAndRollback(t *testing.T) {
 	t.Parallel()
 	x := openInstances(t, filepath.Join(t.TempDir(), "keys.db"))
 	p := newPlane(t, x)
+	p.do(control.Start, "a")
+	p.runner.serve = make(chan struct{})
+	op, err := p.ask(control.Promote, "a")
+	require.NoError(t, err)
+	_, err = p.ask(control.Delete, "a")
+	require.ErrorIs(t, err, control.ErrRefused, "the last one too, while it is made to serve")
+	close(p.runner.serve)
+	_, err = p.Wait(t.Context(), op.ID)
+	require.NoError(t, err)
+	p.do(control.Delete, "a") // the last one may go
 	for _, v := range []string{"a", "b", "c"} {
 		p.do(control.Start, v)
 	}
 	serves(t, x, "", "")
-	_, err := x.Before(t.Context(), line)
+	_, err = x.Before(t.Context(), line)
 	require.ErrorIs(t, err, control.ErrRefused)
 	refused := func(a control.Action, v, says string) {
 		t.Helper()

@@ -471,7 +471,7 @@ func (s stack) leave(ctx context.Context, tx *sql.Tx, l Line, dataVersion string
 		if err != nil {
 			return err
 		}
-		if others > 0 {
+		if others > 0 || s.serving() != s.wanted() { // readers' names are on their way to it
 			return fmt.Errorf("%w: it serves; promote another data version first", ErrRefused)
 		}
 	}
