@@ -171,7 +171,9 @@ func (w *world) Remove(ctx context.Context, i Instance) error {
 func (w *world) Kill(i Instance) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.of(i).running = ""
+	if x, there := w.instances[i.DataVersion]; there { // it may have been deleted meanwhile
+		x.running = ""
+	}
 }
 
 // Operators who know nothing of one another ask for anything, in any state, while steps fail and the process is killed in their midst and begun
