@@ -66,7 +66,7 @@ func (u *Users) identified(ctx context.Context, tx *sql.Tx, id Identity) (user U
 	case user.Disabled:
 		return user, 0, fmt.Errorf("%w: the user %s may not sign in here: an admin has disabled it, and lets you in again with 'millrace user enable %s'", ErrRefused, user.Name, user.Name)
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE users SET role = ? WHERE name = ?`, id.Role, user.Name)
+	_, err = tx.ExecContext(ctx, `UPDATE users SET role = ?1, revision = revision + (role <> ?1) WHERE name = ?2`, id.Role, user.Name)
 	return user, was, err
 }
 
@@ -90,7 +90,7 @@ func (u *Users) addIdentity(ctx context.Context, tx *sql.Tx, id Identity) (name 
 	case !errors.Is(err, sql.ErrNoRows):
 		return "", err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO users (name, password, role, created, issuer, subject) VALUES (?, '', ?, ?, ?, ?)`, name, id.Role, u.now().UnixMicro(), id.Issuer, id.Subject)
+	_, err = tx.ExecContext(ctx, `INSERT INTO users (name, password, role, created, revision, issuer, subject) VALUES (?1, '', ?2, ?3, ?3, ?4, ?5)`, name, id.Role, u.now().UnixMicro(), id.Issuer, id.Subject)
 	return name, err
 }
 

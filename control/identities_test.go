@@ -62,7 +62,7 @@ func TestIdentities(t *testing.T) {
 		_, err = u.SignIn(ctx, "ann@example.edu", password)
 		require.Equal(t, ErrWrongPassword, err)
 	}
-	for _, err := range []error{u.SetPassword(ctx, "ann@example.edu", good), u.SetRole(ctx, "ann@example.edu", Admin)} {
+	for _, err := range []error{u.SetPassword(ctx, "ann@example.edu", good, nil), u.SetRole(ctx, "ann@example.edu", Admin, nil)} {
 		require.ErrorIs(t, err, ErrRefused)
 		require.ErrorContains(t, err, provider+" says their role and has their password")
 	}
@@ -74,7 +74,7 @@ func TestIdentities(t *testing.T) {
 	require.Equal(t, ErrUnknownSession, err)
 	again, err = u.SignInAs(ctx, ann(Operator))
 	require.NoError(t, err)
-	require.NoError(t, u.Disable(ctx, "ann@example.edu"))
+	require.NoError(t, u.Disable(ctx, "ann@example.edu", nil))
 	_, err = u.Session(ctx, again.Secret)
 	require.Equal(t, ErrUnknownSession, err)
 	_, err = u.SignInAs(ctx, ann(Admin))
@@ -83,7 +83,7 @@ func TestIdentities(t *testing.T) {
 	all, err = u.List(ctx)
 	require.NoError(t, err)
 	require.Equal(t, Operator, all[0].Role)
-	require.NoError(t, u.Enable(ctx, "ann@example.edu"))
+	require.NoError(t, u.Enable(ctx, "ann@example.edu", nil))
 	_, err = u.SignInAs(ctx, ann(Admin))
 	require.NoError(t, err)
 	in, err := u.SignInAs(ctx, ann(Viewer))
@@ -125,7 +125,7 @@ func TestIdentitiesTakeNobodyOver(t *testing.T) {
 		}
 		require.NoError(t, err)
 		require.Equal(t, c.want, in.User.Name)
-		require.NoError(t, u.Delete(ctx, c.want))
+		require.NoError(t, u.Delete(ctx, c.want, nil))
 	}
 	for _, id := range []Identity{{Issuer: provider, Names: []string{"x"}, Role: Viewer}, {Subject: "x", Names: []string{"x"}, Role: Viewer}, ann(0), ann(Admin + 1)} {
 		_, err = u.SignInAs(ctx, id)

@@ -31,10 +31,20 @@ var ErrNotAllowed = errors.New("not allowed")
 // ErrRefused is matched by the errors for what cannot be done as things are now. They say why, and what to do.
 var ErrRefused = errors.New("refused")
 
+// ErrInvalid is matched by the errors for what could never be done as it was asked for: a name that is none, a role that there is not.
+var ErrInvalid = errors.New("invalid")
+
+// invalid is an error that matches ErrInvalid and says nothing of that.
+type invalid struct{ error }
+
+func (invalid) Is(target error) bool { return target == ErrInvalid }
+
+func (i invalid) Unwrap() error { return i.error }
+
 // StaleError refuses a change that was asked for with other revisions than the one that there is: somebody has changed it since it was read.
 type StaleError struct {
 	What    string // has changed
-	Present any    // what it is now: an Instance or a Deploy
+	Present any    // what it is now: an Instance, a Deploy, a User or what is Serving
 }
 
 func (e *StaleError) Error() string {
@@ -282,6 +292,53 @@ func (x *Instances) Serving(ctx context.Context, l Line) (now, wanted string, er
 		return "", "", fmt.Errorf("find out which data version of %s serves: %w", l, err)
 	}
 	return now, wanted, nil
+}
+
+// Serving says what of a line readers see.
+type Serving struct {
+	Line
+	Now    string // the data version that serves; empty: none does yet
+	Wanted string // the one that is wanted to: another one than Now until readers see it
+	Before string // what a rollback leads to; empty: there is nothing to go back to
+
+	// Revision is a larger one after each change of the others. It is compared with those of requests to Promote and Rollback.
+	Revision int64
+}
+
+// Stale refuses a change that was decided by another revision of what serves.
+func (s Serving) Stale() *StaleError {
+	now := "none"
+	if s.Now != "" {
+		now = s.Now
+	}
+	return &StaleError{What: fmt.Sprintf("which data version of %s serves, %s by now,", s.Program, now), Present: s}
+}
+
+// WhatServes returns what of a line serves, with its revision.
+func (x *Instances) WhatServes(ctx context.Context, l Line) (s Serving, err error) {
+	err = transaction(ctx, x.db, func(tx *sql.Tx) error {
+		s, err = whatServes(ctx, tx, l)
+		return err
+	})
+	if err != nil {
+		return s, fmt.Errorf("find out which data version of %s serves: %w", l, err)
+	}
+	return s, nil
+}
+
+func whatServes(ctx context.Context, tx *sql.Tx, l Line) (Serving, error) {
+	all, err := promotions(ctx, tx, l)
+	if err != nil {
+		return Serving{}, err
+	}
+	s := Serving{Line: l, Now: all.serving(), Wanted: all.wanted()}
+	if len(all) > 1 {
+		s.Before = all[1].dataVersion
+	}
+	// A promotion goes through its states in one order, and stays in the table: how far all have come is never the same again.
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(sum(CASE state WHEN ?1 THEN 1 WHEN ?2 THEN 2 WHEN ?3 THEN 3 ELSE 4 END), 0) FROM promotions
+		WHERE program = ?4 AND account = ?5 AND env = ?6`, promoting, served, leaving, l.Program, l.Account, l.Env).Scan(&s.Revision)
+	return s, err
 }
 
 // promotion is one of a line that is not undone.

@@ -27,10 +27,10 @@ var word = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 func (k Key) validate() error {
 	for _, part := range []struct{ name, value string }{{"account", k.Account}, {"env", k.Env}, {"source type", k.SourceType}} {
 		if part.value == "" {
-			return fmt.Errorf("%s is missing: a sensor key belongs to an account, an env and a source type", part.name)
+			return invalid{fmt.Errorf("%s is missing: a sensor key belongs to an account, an env and a source type", part.name)}
 		}
 		if !word.MatchString(part.value) {
-			return fmt.Errorf("%s %q is not a word: use 1 to 64 letters, digits, _ and -, beginning with a letter or digit", part.name, part.value)
+			return invalid{fmt.Errorf("%s %q is not a word: use 1 to 64 letters, digits, _ and -, beginning with a letter or digit", part.name, part.value)}
 		}
 	}
 	return nil
@@ -48,7 +48,7 @@ func newKeys(db *sql.DB) *Keys {
 	return k
 }
 
-// Add makes a key for an account, env and source type and returns its secret, which cannot be had again.
+// Add makes a key for an account, env and source type and returns its secret, which cannot be had again. The error matches ErrInvalid if there can be no such key.
 func (k *Keys) Add(ctx context.Context, key Key) (secret string, err error) {
 	if err := key.validate(); err != nil {
 		return "", err

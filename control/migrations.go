@@ -177,4 +177,7 @@ var migrations = []string{
 		name TEXT NOT NULL,
 		created INTEGER NOT NULL
 	) STRICT`,
+
+	// Who changes a user can say which revision of them they have seen.
+	`ALTER TABLE users ADD COLUMN revision INTEGER NOT NULL DEFAULT 1`,
 }

@@ -20,8 +20,8 @@ type Request struct {
 	By
 	Role Role
 
-	// Revisions are those of which the instance must have one, as of whoever decided by what they had read. The error is a StaleError when
-	// it has another. Default: any.
+	// Revisions are those of which the instance must have one, or for Promote and Rollback what serves of the line (WhatServes), as of whoever decided by what
+	// they had read. The error is a StaleError when it has another. Default: any.
 	Revisions []int64
 
 	// Key makes the request idempotent: one with a key that was used before means the operation that it was used for. Default: none.
@@ -75,16 +75,24 @@ func begin(ctx context.Context, tx *sql.Tx, r Request) (Operation, error) {
 	case err != nil:
 		return Operation{}, err
 	}
-	if !seen(r.Revisions, in.Revision) {
-		return Operation{}, &StaleError{What: in.UniqueID(), Present: in}
-	}
 	if r.Action.exclusive() {
+		if !seen(r.Revisions, in.Revision) {
+			return Operation{}, &StaleError{What: in.UniqueID(), Present: in}
+		}
 		other, err := working(ctx, tx, in)
 		if err != nil {
 			return other, err
 		}
 		if other.ID != 0 {
 			return interrupt(ctx, tx, r, in, other)
+		}
+	} else {
+		is, err := whatServes(ctx, tx, r.Line)
+		if err != nil {
+			return Operation{}, err
+		}
+		if !seen(r.Revisions, is.Revision) {
+			return Operation{}, is.Stale()
 		}
 	}
 	if err := Allowed(in.State, r.Action, r.Role); err != nil {

@@ -39,9 +39,9 @@ var hashing = make(chan struct{}, 2)
 func checkPassword(password string) error {
 	switch {
 	case len([]rune(password)) < leastPassword:
-		return fmt.Errorf("%w: a password has %d characters or more", ErrRefused, leastPassword)
+		return invalid{fmt.Errorf("%w: a password has %d characters or more", ErrRefused, leastPassword)}
 	case len(password) > mostPassword:
-		return fmt.Errorf("%w: a password has %d bytes or less", ErrRefused, mostPassword)
+		return invalid{fmt.Errorf("%w: a password has %d bytes or less", ErrRefused, mostPassword)}
 	}
 	return nil
 }

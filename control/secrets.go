@@ -47,13 +47,19 @@ func newSecrets[T any](prefix string, read func(context.Context) ([]hashed[T], e
 	return &secrets[T]{prefix: prefix, read: read, reading: make(chan struct{}, 1)}
 }
 
+// IDOf is the id of the key, or token, that a secret is of.
+func IDOf(secret string) string {
+	hash := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(hash[:len(shortHash{})])
+}
+
 // create makes a secret. Its id names it without giving it away.
 func (s *secrets[T]) create() (secret, id string, hash [sha256.Size]byte) {
 	var random [32]byte
 	_, _ = rand.Read(random[:]) // never fails, see crypto/rand
 	secret = s.prefix + base64.RawURLEncoding.EncodeToString(random[:])
 	hash = sha256.Sum256([]byte(secret))
-	return secret, hex.EncodeToString(hash[:len(shortHash{})]), hash
+	return secret, IDOf(secret), hash
 }
 
 // lookup finds what belongs to a secret; false when nothing does. What another process adds is found at once; what another

@@ -50,25 +50,25 @@ func checkAccount(account string, role Role) error {
 	case account == "":
 		return nil
 	case !word.MatchString(account):
-		return fmt.Errorf("account %q is not a word: use 1 to 64 letters, digits, _ and -, beginning with a letter or digit, as the sensor keys of the account do", account)
+		return invalid{fmt.Errorf("account %q is not a word: use 1 to 64 letters, digits, _ and -, beginning with a letter or digit, as the sensor keys of the account do", account)}
 	case account == System:
-		return fmt.Errorf("account %s is that of the apps that serve all accounts: name the account of a tenant, or none", System)
+		return invalid{fmt.Errorf("account %s is that of the apps that serve all accounts: name the account of a tenant, or none", System)}
 	case role >= Admin:
-		return fmt.Errorf("an admin is not bound to an account: choose the role %s or less, or leave account %s out", Operator, account)
+		return invalid{fmt.Errorf("an admin is not bound to an account: choose the role %s or less, or leave account %s out", Operator, account)}
 	}
 	return nil
 }
 
-// Add makes a token and returns its secret, which cannot be had again. The error matches ErrTokenExists if the name is taken. A token of an admin is not
-// bound to an account: what admins do concerns all.
+// Add makes a token and returns its secret, which cannot be had again. The error matches ErrTokenExists if the name is taken, and ErrInvalid if there can be no
+// such token. A token of an admin is not bound to an account: what admins do concerns all.
 func (t *Tokens) Add(ctx context.Context, token Token) (secret string, err error) {
 	switch {
 	case !word.MatchString(token.Name):
-		return "", fmt.Errorf("%q cannot name a token: use 1 to 64 letters, digits, _ and -, beginning with a letter or digit", token.Name)
+		return "", invalid{fmt.Errorf("%q cannot name a token: use 1 to 64 letters, digits, _ and -, beginning with a letter or digit", token.Name)}
 	case token.Role < Viewer || token.Role > Admin:
-		return "", fmt.Errorf("token %s needs a role", token.Name)
+		return "", invalid{fmt.Errorf("token %s needs a role", token.Name)}
 	case !token.Expires.IsZero() && !token.Expires.After(time.Now()):
-		return "", fmt.Errorf("token %s would have expired before it was made", token.Name)
+		return "", invalid{fmt.Errorf("token %s would have expired before it was made", token.Name)}
 	}
 	if err := checkAccount(token.Account, token.Role); err != nil {
 		return "", fmt.Errorf("add token %s: %w", token.Name, err)

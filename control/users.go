@@ -28,6 +28,10 @@ type User struct {
 
 	Issuer  string // of the provider; empty: they have a password
 	Subject string // that the provider knows them by
+
+	// Revision is another one, a larger one, after each change of what is decided about them: role, password, whether they may sign in. It begins with the
+	// time at which they were added, so that somebody who is added again under the same name has none of before.
+	Revision int64
 }
 
 // Sessions end when nobody has used them for IdleSession, and after LongestSession in any case.
@@ -63,8 +67,8 @@ func newUsers(db *sql.DB) *Users {
 	return u
 }
 
-// Add adds a user with a name, a role, and the account that they are bound to, if any. The error matches ErrUserExists, or ErrRefused when one of them, or the
-// password, cannot be that.
+// Add adds a user with a name, a role, and the account that they are bound to, if any. The error matches ErrUserExists, or ErrRefused and ErrInvalid when one of
+// them, or the password, cannot be that.
 func (u *Users) Add(ctx context.Context, user User, password string) error {
 	return u.add(ctx, user, password, false)
 }
@@ -76,10 +80,10 @@ func (u *Users) AddFirst(ctx context.Context, name, password string) error {
 
 func (u *Users) add(ctx context.Context, user User, password string, first bool) error {
 	if !word.MatchString(user.Name) {
-		return fmt.Errorf("%w: %q cannot name a user: use 1 to 64 letters, digits, _ and -, beginning with a letter or digit", ErrRefused, user.Name)
+		return invalid{fmt.Errorf("%w: %q cannot name a user: use 1 to 64 letters, digits, _ and -, beginning with a letter or digit", ErrRefused, user.Name)}
 	}
 	if user.Role < Viewer || user.Role > Admin {
-		return fmt.Errorf("%w: user %s needs a role", ErrRefused, user.Name)
+		return invalid{fmt.Errorf("%w: user %s needs a role", ErrRefused, user.Name)}
 	}
 	if err := checkAccount(user.Account, user.Role); err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
@@ -98,7 +102,7 @@ func (u *Users) add(ctx context.Context, user User, password string, first bool)
 				return fmt.Errorf("%w: there is a user already: sign in, or ask an admin", ErrRefused)
 			}
 		}
-		done, err := tx.ExecContext(ctx, `INSERT INTO users (name, password, role, account, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, user.Name, hash, user.Role, user.Account, u.now().UnixMicro())
+		done, err := tx.ExecContext(ctx, `INSERT INTO users (name, password, role, account, created, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?5) ON CONFLICT DO NOTHING`, user.Name, hash, user.Role, user.Account, u.now().UnixMicro())
 		if err != nil {
 			return err
 		}
@@ -121,21 +125,39 @@ func one(done sql.Result, none error) error {
 
 // List lists users by name.
 func (u *Users) List(ctx context.Context) (all []User, err error) {
-	rows, err := u.db.QueryContext(ctx, `SELECT name, role, account, created, signed_in, disabled, issuer, subject FROM users ORDER BY name`)
+	rows, err := u.db.QueryContext(ctx, `SELECT `+userColumns+` FROM users ORDER BY name`)
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var one User
-		var created, signedIn int64
-		if err := rows.Scan(&one.Name, &one.Role, &one.Account, &created, &signedIn, &one.Disabled, &one.Issuer, &one.Subject); err != nil {
+		one, err := scanUser(rows)
+		if err != nil {
 			return nil, fmt.Errorf("list users: %w", err)
 		}
-		one.Created, one.SignedIn = time.UnixMicro(created).UTC(), fromMicro(signedIn)
 		all = append(all, one)
 	}
 	return all, rows.Err()
+}
+
+const userColumns = `name, role, account, created, signed_in, disabled, issuer, subject, revision`
+
+func scanUser(row interface{ Scan(...any) error }) (u User, err error) {
+	var created, signedIn int64
+	err = row.Scan(&u.Name, &u.Role, &u.Account, &created, &signedIn, &u.Disabled, &u.Issuer, &u.Subject, &u.Revision)
+	u.Created, u.SignedIn = time.UnixMicro(created).UTC(), fromMicro(signedIn)
+	return u, err
+}
+
+// User returns the one of a name, or ErrUnknownUser.
+func (u *Users) User(ctx context.Context, name string) (User, error) {
+	one, err := scanUser(u.db.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE name = ?`, name))
+	if errors.Is(err, sql.ErrNoRows) {
+		err = fmt.Errorf("%w: there is none with the name %q", ErrUnknownUser, name)
+	} else if err != nil {
+		err = fmt.Errorf("read user %s: %w", name, err)
+	}
+	return one, err
 }
 
 // fromMicro is a time since 1970, or zero for 0.
@@ -148,16 +170,19 @@ func fromMicro(t int64) time.Time {
 
 // SetRole gives a user another role. It is refused for the last admin who may sign in, as Disable and Delete are, and for whoever has an identity at
 // a provider: that says their role. Whoever is bound to an account cannot be made an admin.
-func (u *Users) SetRole(ctx context.Context, name string, role Role) error {
+//
+// The revisions of this and of the methods below are those of which the user must have one, as of whoever decided by what they had read; nil are all. The error
+// is a StaleError when it has another.
+func (u *Users) SetRole(ctx context.Context, name string, role Role, revisions []int64) error {
 	if role < Viewer || role > Admin {
-		return fmt.Errorf("%w: user %s needs a role", ErrRefused, name)
+		return invalid{fmt.Errorf("%w: user %s needs a role", ErrRefused, name)}
 	}
-	return u.change(ctx, "change the role of", name, change{endsAdmin: role < Admin, local: true, bound: role}, `UPDATE users SET role = ? WHERE name = ?`, role, name)
+	return u.change(ctx, "change the role of", name, change{revisions: revisions, endsAdmin: role < Admin, local: true, bound: role}, `UPDATE users SET role = ? WHERE name = ?`, role, name)
 }
 
 // Disable keeps a user from signing in, and ends their sessions.
-func (u *Users) Disable(ctx context.Context, name string) error {
-	err := u.change(ctx, "disable", name, change{endsAdmin: true}, `UPDATE users SET disabled = 1 WHERE name = ?`, name)
+func (u *Users) Disable(ctx context.Context, name string, revisions []int64) error {
+	err := u.change(ctx, "disable", name, change{revisions: revisions, endsAdmin: true}, `UPDATE users SET disabled = 1 WHERE name = ?`, name)
 	if err == nil {
 		err = u.endSessions(ctx, name)
 	}
@@ -165,14 +190,14 @@ func (u *Users) Disable(ctx context.Context, name string) error {
 }
 
 // Enable lets a user sign in again.
-func (u *Users) Enable(ctx context.Context, name string) error {
-	return u.change(ctx, "enable", name, change{}, `UPDATE users SET disabled = 0 WHERE name = ?`, name)
+func (u *Users) Enable(ctx context.Context, name string, revisions []int64) error {
+	return u.change(ctx, "enable", name, change{revisions: revisions}, `UPDATE users SET disabled = 0 WHERE name = ?`, name)
 }
 
 // Delete removes a user, and ends their sessions. Whoever has an identity at a provider comes back with their next sign-in, unless they are disabled in place
 // of that.
-func (u *Users) Delete(ctx context.Context, name string) error {
-	if err := u.change(ctx, "delete", name, change{endsAdmin: true}, `DELETE FROM users WHERE name = ?`, name); err != nil {
+func (u *Users) Delete(ctx context.Context, name string, revisions []int64) error {
+	if err := u.change(ctx, "delete", name, change{revisions: revisions, endsAdmin: true}, `DELETE FROM users WHERE name = ?`, name); err != nil {
 		return err
 	}
 	u.secrets.forgetAll()
@@ -180,11 +205,11 @@ func (u *Users) Delete(ctx context.Context, name string) error {
 }
 
 // SetPassword gives a user another password, and ends their sessions. It is refused for whoever has an identity at a provider.
-func (u *Users) SetPassword(ctx context.Context, name, password string) error {
+func (u *Users) SetPassword(ctx context.Context, name, password string, revisions []int64) error {
 	if err := checkPassword(password); err != nil {
 		return err
 	}
-	err := u.change(ctx, "set the password of", name, change{local: true}, `UPDATE users SET password = ? WHERE name = ?`, hashPassword(password), name)
+	err := u.change(ctx, "set the password of", name, change{revisions: revisions, local: true}, `UPDATE users SET password = ? WHERE name = ?`, hashPassword(password), name)
 	if err == nil {
 		err = u.endSessions(ctx, name)
 	}
@@ -193,6 +218,8 @@ func (u *Users) SetPassword(ctx context.Context, name, password string) error {
 
 // change says whom a change of a user is refused for.
 type change struct {
+	revisions []int64 // who has none of them; nil: nobody
+
 	endsAdmin bool // the last admin
 	local     bool // who has an identity at a provider
 	bound     Role // who is bound to an account, and could not be in that role
@@ -200,26 +227,35 @@ type change struct {
 
 func (u *Users) change(ctx context.Context, what, name string, c change, query string, args ...any) error {
 	err := transaction(ctx, u.db, func(tx *sql.Tx) error {
-		var last bool
-		var issuer, account string
-		err := tx.QueryRowContext(ctx, `SELECT role = ? AND NOT disabled AND 1 = (SELECT count(*) FROM users WHERE role = ? AND NOT disabled), issuer, account FROM users WHERE name = ?`,
-			Admin, Admin, name).Scan(&last, &issuer, &account)
+		is, err := scanUser(tx.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE name = ?`, name))
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%w: there is none with the name %q", ErrUnknownUser, name)
 		}
 		if err != nil {
 			return err
 		}
-		if issuer != "" && c.local {
-			return fmt.Errorf("%w: %s says their role and has their password; change it there, or disable the user here", ErrRefused, issuer)
+		if !seen(c.revisions, is.Revision) {
+			return &StaleError{What: "user " + name, Present: is}
 		}
-		if err := checkAccount(account, c.bound); err != nil {
+		if is.Issuer != "" && c.local {
+			return fmt.Errorf("%w: %s says their role and has their password; change it there, or disable the user here", ErrRefused, is.Issuer)
+		}
+		if err := checkAccount(is.Account, c.bound); err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
-		if last && c.endsAdmin {
-			return fmt.Errorf("%w: it is the last admin; make another one first", ErrRefused)
+		if is.Role == Admin && !is.Disabled && c.endsAdmin {
+			var admins int
+			if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM users WHERE role = ? AND NOT disabled`, Admin).Scan(&admins); err != nil {
+				return err
+			}
+			if admins == 1 {
+				return fmt.Errorf("%w: it is the last admin; make another one first", ErrRefused)
+			}
 		}
-		_, err = tx.ExecContext(ctx, query, args...)
+		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE users SET revision = revision + 1 WHERE name = ?`, name)
 		return err
 	})
 	if err != nil {

@@ -82,20 +82,20 @@ func TestUsers(t *testing.T) {
 		require.Equal(t, ErrUnknownSession, err)
 	}
 	secret = signIn(good)
-	require.NoError(t, u.SetPassword(ctx, "ann", good+" staple"))
+	require.NoError(t, u.SetPassword(ctx, "ann", good+" staple", nil))
 	ended(secret)
 	require.Equal(t, ErrWrongPassword, u.Check(ctx, "ann", good))
 	secret = signIn(good + " staple")
-	require.NoError(t, u.Disable(ctx, "ann"))
+	require.NoError(t, u.Disable(ctx, "ann", nil))
 	ended(secret)
 	require.Equal(t, ErrWrongPassword, u.Check(ctx, "ann", good+" staple"), "it does not tell that the password is right")
-	require.NoError(t, u.Enable(ctx, "ann"))
+	require.NoError(t, u.Enable(ctx, "ann", nil))
 	secret = signIn(good + " staple")
-	require.NoError(t, u.Delete(ctx, "ann"))
+	require.NoError(t, u.Delete(ctx, "ann", nil))
 	ended(secret)
 
 	// There is an admin as long as there is a user.
-	for _, err := range []error{u.Delete(ctx, admin), u.Disable(ctx, admin), u.SetRole(ctx, admin, Operator)} {
+	for _, err := range []error{u.Delete(ctx, admin, nil), u.Disable(ctx, admin, nil), u.SetRole(ctx, admin, Operator, nil)} {
 		require.ErrorIs(t, err, ErrRefused)
 		require.ErrorContains(t, err, "it is the last admin; make another one first")
 	}
@@ -105,17 +105,17 @@ func TestUsers(t *testing.T) {
 	require.ErrorIs(t, u.Add(ctx, User{Name: "bound", Role: Admin, Account: "acme"}, good), ErrRefused)
 	require.ErrorIs(t, u.Add(ctx, User{Name: "bound", Role: Viewer, Account: "a b"}, good), ErrRefused)
 	require.NoError(t, u.Add(ctx, User{Name: "bound", Role: Viewer, Account: "acme"}, good))
-	require.ErrorContains(t, u.SetRole(ctx, "bound", Admin), "an admin is not bound to an account")
-	require.NoError(t, u.SetRole(ctx, "bound", Operator))
+	require.ErrorContains(t, u.SetRole(ctx, "bound", Admin, nil), "an admin is not bound to an account")
+	require.NoError(t, u.SetRole(ctx, "bound", Operator, nil))
 	secret, err = u.SignIn(ctx, "bound", good)
 	require.NoError(t, err)
 	bound, err := other.Session(ctx, secret)
 	require.NoError(t, err)
 	require.Equal(t, "acme", bound.Account)
-	require.NoError(t, u.Delete(ctx, "bound"))
-	require.NoError(t, u.SetRole(ctx, admin, Viewer))
-	require.ErrorIs(t, u.Delete(ctx, "second"), ErrRefused)
-	require.ErrorIs(t, u.Enable(ctx, "ann"), ErrUnknownUser)
+	require.NoError(t, u.Delete(ctx, "bound", nil))
+	require.NoError(t, u.SetRole(ctx, admin, Viewer, nil))
+	require.ErrorIs(t, u.Delete(ctx, "second", nil), ErrRefused)
+	require.ErrorIs(t, u.Enable(ctx, "ann", nil), ErrUnknownUser)
 	require.ErrorIs(t, u.AddFirst(ctx, "third", good), ErrRefused)
 }
 

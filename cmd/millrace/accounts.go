@@ -100,7 +100,7 @@ func (a *accounts) SetPassword(r *http.Request, name, old, password string) erro
 	if err != nil {
 		return err
 	}
-	return a.audit(r, name, "set password", name, a.store.Users.SetPassword(r.Context(), name, password))
+	return a.audit(r, name, "set password", name, a.store.Users.SetPassword(r.Context(), name, password, nil))
 }
 
 // Setup implements web.Accounts.

@@ -157,7 +157,7 @@ func TestAccounts(t *testing.T) {
 	require.Equal(t, 200, status)
 	status, _, _ = viv.get("/tables/quiz_submission")
 	require.Equal(t, 403, status, "rows are for analysts")
-	require.NoError(t, s.store.Users.Disable(t.Context(), "viv"))
+	require.NoError(t, s.store.Users.Disable(t.Context(), "viv", nil))
 	status, _, _ = viv.get("/")
 	require.Equal(t, 303, status)
 

@@ -144,7 +144,7 @@ func TestSignInAtProvider(t *testing.T) {
 	status, _, _ = bea.get("/api/v1/audit")
 	require.Equal(t, 200, status)
 	require.NoError(t, s.store.Users.Add(t.Context(), control.User{Name: "ann", Role: control.Admin}, "correct horse battery"))
-	require.NoError(t, s.store.Users.Disable(t.Context(), "bea"))
+	require.NoError(t, s.store.Users.Disable(t.Context(), "bea", nil))
 	status, _, _ = bea.get("/")
 	require.Equal(t, 303, status)
 	status, _, body = bea.back(bea.answer("/"))

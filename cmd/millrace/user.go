@@ -28,9 +28,9 @@ func userCommand() *cobra.Command {
 		name, short string
 		do          func(*control.Users, *cobra.Command, string) error
 	}{
-		{"disable", "Keep a user from signing in, and sign them out", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Disable(cmd.Context(), name) }},
-		{"enable", "Let a user sign in again", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Enable(cmd.Context(), name) }},
-		{"delete", "Delete a user, and sign them out; one of --oidc-issuer comes back at the next sign-in, unless disabled in place of that", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Delete(cmd.Context(), name) }},
+		{"disable", "Keep a user from signing in, and sign them out", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Disable(cmd.Context(), name, nil) }},
+		{"enable", "Let a user sign in again", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Enable(cmd.Context(), name, nil) }},
+		{"delete", "Delete a user, and sign them out; one of --oidc-issuer comes back at the next sign-in, unless disabled in place of that", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Delete(cmd.Context(), name, nil) }},
 	} {
 		cmd.AddCommand(&cobra.Command{
 			Use: c.name + " NAME", Short: c.short, Args: exactArgs(userArg),
@@ -87,7 +87,7 @@ func userPasswordCommand() *cobra.Command {
 			return err
 		}
 		return withStore(cmd, func(store *control.Store) error {
-			return audited(cmd.Context(), store, "set password", args[0], func() error { return store.Users.SetPassword(cmd.Context(), args[0], text) })
+			return audited(cmd.Context(), store, "set password", args[0], func() error { return store.Users.SetPassword(cmd.Context(), args[0], text, nil) })
 		})
 	}
 	return cmd
@@ -102,7 +102,7 @@ func userRoleCommand() *cobra.Command {
 				return usageError{err}
 			}
 			return withStore(cmd, func(store *control.Store) error {
-				return audited(cmd.Context(), store, "set role", args[0]+", "+r.String(), func() error { return store.Users.SetRole(cmd.Context(), args[0], r) })
+				return audited(cmd.Context(), store, "set role", args[0]+", "+r.String(), func() error { return store.Users.SetRole(cmd.Context(), args[0], r, nil) })
 			})
 		},
 	}
