@@ -32,9 +32,6 @@ func marks() web.Config {
 		DeadLetters: func(_ context.Context, account string, _ int) ([]web.DeadLetter, error) {
 			return []web.DeadLetter{{Record: of(account), Reasons: []string{of(account)}}}, nil
 		},
-		LakeStats: func(_ context.Context, account string, _ web.LakeQuery) (web.LakeStats, error) {
-			return web.LakeStats{Snapshots: map[string]string{of(account): "1"}}, nil
-		},
 	}
 }
 
@@ -53,7 +50,7 @@ func TestPagesOfAnAccount(t *testing.T) {
 	s := newServer(t, marks())
 	for range 2 {
 		for _, account := range everybody {
-			for _, target := range []string{"/", "/?table=x", "/tables/quiz", "/api/v1/status", "/api/v1/lake/stats"} {
+			for _, target := range []string{"/", "/?table=x", "/tables/quiz", "/api/v1/status"} {
 				w := page(as(s, account), target)
 				require.Equal(t, http.StatusOK, w.Code)
 				onlyOf(t, account, w.Body.String(), true)

@@ -8,7 +8,6 @@
 //	GET /tables/{table}     newest rows of one table, with their proof columns
 //	GET /events?topics=     changed parts of a page, as server-sent events
 //	GET /api/v1/status      the overview's values, as JSON
-//	GET /api/v1/lake/stats  what the raw lake holds, as JSON; ?source_type=, account=, env=, from= and to= choose
 //	GET /healthz, /readyz   200 while the process lives; 200 when it can work, else 503 with the reason
 //
 //	GET /login, /account    forms of people who sign in; /setup for the first of them; POST /logout
@@ -53,10 +52,6 @@ type Config struct {
 	// DeadLetters returns the newest n dead letters, newest first. Default: none.
 	DeadLetters func(ctx context.Context, account string, n int) ([]DeadLetter, error)
 
-	// LakeStats answers what the raw lake holds. What cannot be understood of the query is ErrInvalid, a name of nothing ErrNotFound; both
-	// say what there is instead. Default: nothing.
-	LakeStats func(ctx context.Context, account string, q LakeQuery) (LakeStats, error)
-
 	// Ready says why the process cannot work yet; nil when it can. Default: always ready.
 	Ready func(context.Context) error
 
@@ -77,9 +72,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DeadLetters == nil {
 		c.DeadLetters = func(context.Context, string, int) ([]DeadLetter, error) { return nil, nil }
-	}
-	if c.LakeStats == nil {
-		c.LakeStats = func(context.Context, string, LakeQuery) (LakeStats, error) { return LakeStats{}, nil }
 	}
 	if c.Ready == nil {
 		c.Ready = func(context.Context) error { return nil }
@@ -136,7 +128,6 @@ func New(cfg Config) (*Server, error) {
 	handle("GET /events", s.serveEvents)
 	handle("GET /assets/{name}", s.serveAsset)
 	handle("GET /api/v1/status", s.serveStatus)
-	handle("GET /api/v1/lake/stats", s.serveLakeStats)
 	handle("GET /healthz", func(w http.ResponseWriter, _ *http.Request) error { return text(w, http.StatusOK, "ok") })
 	handle("GET /readyz", s.serveReady)
 	if s.cfg.Accounts != nil {

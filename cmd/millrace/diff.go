@@ -14,9 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/control"
+	"millrace/control/api"
 	"millrace/delivery"
 	"millrace/lake"
-	"millrace/web"
 )
 
 var errDiffer = errors.New("the data versions differ")
@@ -40,7 +40,7 @@ as 2018-11-30T12:00:00Z. A row is compared if its time is in the range in either
 		Args: exactArgs("two data versions; 'millrace app list' lists them", "a second data version"),
 	}
 	output := outputFlag(cmd, "text", "json")
-	var q web.LakeQuery
+	var q api.LakeQuery
 	f := cmd.Flags()
 	tables := f.StringArray("table", nil, "table to compare, may be repeated; all when left out")
 	f.StringVar(&q.Account, "account", "", "account; all when left out")

@@ -20,7 +20,6 @@ import (
 	"millrace/lake"
 	"millrace/plan"
 	"millrace/sink/elastic"
-	"millrace/web"
 )
 
 // system is the tenant of apps that serve all tenants, and the name of who does what nobody asked for.
@@ -623,7 +622,7 @@ func (s *stack) seedRange(ctx context.Context, a app, seed *api.Seed) (*plan.See
 			return nil, invalid(fmt.Errorf("%s is not seeded with source type %q: its descriptor enables %s", a.line.Program, t, strings.Join(a.descriptor.EnabledSeedingTargets, ", ")))
 		}
 	}
-	sel, err := selection(web.LakeQuery{From: seed.From, To: seed.To}, "from", "to")
+	sel, err := selection(api.LakeQuery{From: seed.From, To: seed.To}, "from", "to")
 	if err != nil {
 		return nil, invalid(err)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,10 +16,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/control/api"
 	"millrace/ingest"
 	"millrace/lake"
 	"millrace/record"
-	"millrace/web"
 )
 
 func lakeCommand() *cobra.Command {
@@ -39,7 +41,7 @@ file cuts it: then the count is an estimate, marked with ~, and has bounds.`,
 		Args: exactArgs(),
 	}
 	output := outputFlag(cmd, "table", "json")
-	var q web.LakeQuery
+	var q api.LakeQuery
 	f := cmd.Flags()
 	f.StringVar(&q.SourceType, "source-type", "", "source type; all when left out")
 	f.StringVar(&q.Account, "account", "", "account; all when left out")
@@ -51,12 +53,11 @@ file cuts it: then the count is an estimate, marked with ~, and has bounds.`,
 		if err != nil {
 			return err
 		}
-		sel, err := selection(q, "--from", "--to")
-		if err != nil {
+		if _, err := selection(q, "--from", "--to"); err != nil {
 			return usageError{err}
 		}
-		return withLake(cmd, func(ctx context.Context, l *lake.Lake) error {
-			stats, err := lakeStats(ctx, l, sel)
+		return withLakeStats(cmd, func(ask lakeAsker) error {
+			stats, err := ask(cmd.Context(), q)
 			if err != nil {
 				return err
 			}
@@ -64,7 +65,11 @@ file cuts it: then the count is an estimate, marked with ~, and has bounds.`,
 				return printJSON(cmd, stats)
 			}
 			if stats.Total.Most == 0 {
-				return noRecords(ctx, cmd.OutOrStdout(), l, sel)
+				q.From, q.To = "", ""
+				if stats, err = ask(cmd.Context(), q); err != nil {
+					return err
+				}
+				return printNoRecords(cmd.OutOrStdout(), stats)
 			}
 			return printLakeStats(cmd.OutOrStdout(), stats)
 		})
@@ -72,26 +77,68 @@ file cuts it: then the count is an estimate, marked with ~, and has bounds.`,
 	return cmd
 }
 
-// lakeStats answers the console what the raw lake holds, of an account or of all.
-func (s *stack) lakeStats(ctx context.Context, account string, q web.LakeQuery) (web.LakeStats, error) {
+// lakeAsker answers what the raw lake holds.
+type lakeAsker func(ctx context.Context, q api.LakeQuery) (api.LakeStats, error)
+
+// withLakeStats gives fn the raw lake of what is asked: that of the data directory is read also when nothing uses it.
+func withLakeStats(cmd *cobra.Command, fn func(lakeAsker) error) error {
+	t, err := askedBy(cmd)
+	if err != nil {
+		return err
+	}
+	if !t.isRemote() {
+		return withLake(cmd, func(_ context.Context, l *lake.Lake) error {
+			return fn(func(ctx context.Context, q api.LakeQuery) (api.LakeStats, error) {
+				sel, err := selection(q, "--from", "--to")
+				if err != nil {
+					return api.LakeStats{}, usageError{err}
+				}
+				stats, err := lakeStats(ctx, l, sel)
+				if unknown := (*lake.UnknownError)(nil); errors.As(err, &unknown) {
+					err = notFoundError{err}
+				}
+				return stats, err
+			})
+		})
+	}
+	c, err := remoteClient(t)
+	if err != nil {
+		return err
+	}
+	return fn(func(ctx context.Context, q api.LakeQuery) (stats api.LakeStats, err error) {
+		query := url.Values{}
+		for name, text := range map[string]string{"source_type": q.SourceType, "account": q.Account, "env": q.Env, "from": q.From, "to": q.To} {
+			if text != "" {
+				query.Set(name, text)
+			}
+		}
+		err = c.do(ctx, http.MethodGet, api.LakeStatsPath+"?"+query.Encode(), nil, &stats)
+		return stats, err
+	})
+}
+
+// LakeStats implements api.Service.
+func (s *stack) LakeStats(ctx context.Context, account string, q api.LakeQuery) (api.LakeStats, error) {
 	sel, err := selection(q, "from", "to")
 	if err != nil {
-		return web.LakeStats{}, fmt.Errorf("%w: %w", web.ErrInvalid, err)
+		return api.LakeStats{}, fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
 	if account != "" {
 		stats, err := lakeStatsOf(ctx, s.lake, account, sel)
-		return stats, s.errOfAccount(account, err)
+		if !errors.Is(err, api.ErrNotFound) {
+			err = s.errOfAccount(account, err)
+		}
+		return stats, err
 	}
 	stats, err := lakeStats(ctx, s.lake, sel)
-	var unknown *lake.UnknownError
-	if errors.As(err, &unknown) {
-		err = fmt.Errorf("%w: %w", web.ErrNotFound, err)
+	if unknown := (*lake.UnknownError)(nil); errors.As(err, &unknown) {
+		err = fmt.Errorf("%w: %w", api.ErrNotFound, err)
 	}
 	return stats, err
 }
 
 // lakeStatsOf are those of an account, for who is bound to it. There is no other one for them, and what it has not is not there, whoever else has it.
-func lakeStatsOf(ctx context.Context, l *lake.Lake, account string, sel lake.Selection) (web.LakeStats, error) {
+func lakeStatsOf(ctx context.Context, l *lake.Lake, account string, sel lake.Selection) (api.LakeStats, error) {
 	named := sel
 	if sel.Account = account; named.Account == "" || named.Account == account {
 		stats, err := lakeStats(ctx, l, sel)
@@ -100,14 +147,14 @@ func lakeStatsOf(ctx context.Context, l *lake.Lake, account string, sel lake.Sel
 			return stats, err
 		}
 		if named == (lake.Selection{From: sel.From, To: sel.To}) { // it has sent nothing yet
-			return web.LakeStats{From: sel.From.UTC(), To: sel.To.UTC(), Total: web.LakeAmount{Exact: true}}, nil
+			return api.LakeStats{From: sel.From.UTC(), To: sel.To.UTC(), Total: api.LakeAmount{Exact: true}}, nil
 		}
 	}
-	return web.LakeStats{}, fmt.Errorf("%w: account %s has no records of that source type, account and env in the lake", web.ErrNotFound, account)
+	return api.LakeStats{}, fmt.Errorf("%w: account %s has no records of that source type, account and env in the lake", api.ErrNotFound, account)
 }
 
 // selection reads a query. The names of from and to are for messages.
-func selection(q web.LakeQuery, from, to string) (lake.Selection, error) {
+func selection(q api.LakeQuery, from, to string) (lake.Selection, error) {
 	sel := lake.Selection{SourceType: q.SourceType, Account: q.Account, Env: q.Env}
 	for _, bound := range []struct {
 		name, text string
@@ -127,19 +174,19 @@ func selection(q web.LakeQuery, from, to string) (lake.Selection, error) {
 	return sel, sel.Check()
 }
 
-func lakeStats(ctx context.Context, l *lake.Lake, sel lake.Selection) (web.LakeStats, error) {
+func lakeStats(ctx context.Context, l *lake.Lake, sel lake.Selection) (api.LakeStats, error) {
 	all, err := l.Contents(ctx, ingest.Namespace, sel)
 	if err != nil {
-		return web.LakeStats{}, err
+		return api.LakeStats{}, err
 	}
-	stats := web.LakeStats{From: sel.From.UTC(), To: sel.To.UTC(), Snapshots: map[string]string{}, Total: web.LakeAmount{Exact: true}, Shares: []web.LakeShare{}}
+	stats := api.LakeStats{From: sel.From.UTC(), To: sel.To.UTC(), Snapshots: map[string]string{}, Total: api.LakeAmount{Exact: true}, Shares: []api.LakeShare{}}
 	for _, c := range all {
 		if c.Snapshot != 0 {
 			stats.Snapshots[c.Table.Table] = strconv.FormatInt(c.Snapshot, 10)
 		}
 		kind := record.Event + record.Kind(slices.Index(rawTables, c.Table.Table)) //nolint:gosec // the raw tables are these
 		for _, s := range c.Shares {
-			share := web.LakeShare{SourceType: s.SourceType, Account: s.Account, Env: s.Env, Month: s.Month.Format("2006-01"), Kind: kind.String(), LakeAmount: web.LakeAmount{
+			share := api.LakeShare{SourceType: s.SourceType, Account: s.Account, Env: s.Env, Month: s.Month.Format("2006-01"), Kind: kind.String(), LakeAmount: api.LakeAmount{
 				Records: s.Records.Estimate, Exact: s.Records.Exact(), Least: s.Records.Least, Most: s.Records.Most,
 				Bytes: s.Bytes, Files: s.Files, Oldest: s.Oldest, Newest: s.Newest,
 			}}
@@ -147,13 +194,13 @@ func lakeStats(ctx context.Context, l *lake.Lake, sel lake.Selection) (web.LakeS
 			add(&stats.Total, share.LakeAmount)
 		}
 	}
-	slices.SortStableFunc(stats.Shares, func(a, b web.LakeShare) int { // within a month the kinds stay in the order of their tables
+	slices.SortStableFunc(stats.Shares, func(a, b api.LakeShare) int { // within a month the kinds stay in the order of their tables
 		return cmp.Or(cmp.Compare(a.SourceType, b.SourceType), cmp.Compare(a.Account, b.Account), cmp.Compare(a.Env, b.Env), cmp.Compare(a.Month, b.Month))
 	})
 	return stats, nil
 }
 
-func add(to *web.LakeAmount, a web.LakeAmount) {
+func add(to *api.LakeAmount, a api.LakeAmount) {
 	if to.Files == 0 || a.Oldest.Before(to.Oldest) {
 		to.Oldest = a.Oldest
 	}
@@ -175,18 +222,24 @@ func noRecords(ctx context.Context, out io.Writer, l *lake.Lake, sel lake.Select
 	if err != nil {
 		return err
 	}
-	if stats.Total.Most == 0 {
+	return printNoRecords(out, stats)
+}
+
+// printNoRecords says that there are none of a time, and what there is.
+func printNoRecords(out io.Writer, ofAllTimes api.LakeStats) (err error) {
+	total := ofAllTimes.Total
+	if total.Most == 0 {
 		_, err = fmt.Fprintln(out, "the raw lake has no records yet")
 		return err
 	}
-	_, err = fmt.Fprintf(out, "no records of that time; there are %d, from %s to %s\n", stats.Total.Records, instant(stats.Total.Oldest), instant(stats.Total.Newest))
+	_, err = fmt.Fprintf(out, "no records of that time; there are %d, from %s to %s\n", total.Records, instant(total.Oldest), instant(total.Newest))
 	return err
 }
 
-func printLakeStats(out io.Writer, stats web.LakeStats) error {
+func printLakeStats(out io.Writer, stats api.LakeStats) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "SOURCE TYPE\tACCOUNT\tENV\tMONTH\tKIND\tRECORDS\tBOUNDS\tBYTES\tFILES\tOLDEST\tNEWEST")
-	line := func(name []string, a web.LakeAmount) {
+	line := func(name []string, a api.LakeAmount) {
 		records, bounds := strconv.FormatInt(a.Records, 10), "exact"
 		if !a.Exact {
 			records, bounds = "~"+records, fmt.Sprintf("%d to %d", a.Least, a.Most)

@@ -30,7 +30,6 @@ func (s *stack) routes() []access.Route {
 		{Pattern: api.EventsPath, Least: control.Viewer, Scope: access.Tenant, Shows: true, Handler: &s.events},
 		{Pattern: "/{$}", Least: control.Viewer, Scope: access.Tenant, Shows: true, Handler: s.console},
 		{Pattern: "/api/v1/status", Least: control.Viewer, Scope: access.Tenant, Shows: true, Handler: s.console},
-		{Pattern: "/api/v1/lake/stats", Least: control.Viewer, Scope: access.Tenant, Shows: true, Handler: s.console},
 		{Pattern: "/", Least: control.Viewer, Shows: true, Handler: s.console},
 		{Pattern: "/metrics", Least: control.Viewer, Handler: http.HandlerFunc(s.serveMetrics)},
 		{Pattern: "/tables/", Least: control.Analyst, Scope: access.Tenant, Handler: s.console}, // rows are of people

@@ -230,7 +230,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.plane = control.NewPlane(control.PlaneConfig{Instances: s.store.Instances, Runner: gated{runner{s}}, Logger: cfg.logger, Changed: s.changed})
-	if s.operators, err = api.New(api.Config{Service: s, Audit: s.store.Audit.Add, Ending: s.ending, Logger: cfg.logger}); err != nil {
+	if s.operators, err = api.New(api.Config{Service: s, Store: s.store, Version: version, Audit: s.store.Audit.Add, Ending: s.ending, Logger: cfg.logger}); err != nil {
 		return s, err
 	}
 	s.collector, err = collect.New(collect.Config{Log: s.log, Keys: s.sensorKey, Prefix: cfg.prefix, Logger: cfg.logger, Registerer: s.registry, Tracer: s.tracer})
@@ -243,7 +243,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 	}
 	console := web.Config{
 		Stack: s.name, Accounts: s.accounts, Cookies: s.cookies(),
-		Status: s.status, Rows: s.newestRows, DeadLetters: s.deadLetters, LakeStats: s.lakeStats, Ready: s.ready, Logger: cfg.logger,
+		Status: s.status, Rows: s.newestRows, DeadLetters: s.deadLetters, Ready: s.ready, Logger: cfg.logger,
 	}
 	if s.provider != nil {
 		console.Provider = s.provider

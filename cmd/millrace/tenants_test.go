@@ -73,7 +73,7 @@ func (s *stack) requests(r access.Route) (all []request) {
 	}
 	paths := []string{strings.TrimSuffix(path, "{$}")}
 	for name, values := range map[string][]string{
-		"{app}": {etlLine.Program, rawLine.Program, "none"}, "{version}": {"unversioned", "20180827174235"}, "{action}": {"suspend", "delete", "promote"}, "{id}": {"1", "2", "3", "4", "99"},
+		"{app}": {etlLine.Program, rawLine.Program, "none"}, "{version}": {"unversioned", "20180827174235"}, "{action}": {"suspend", "delete", "promote"}, "{id}": {"1", "2", "3", "4", "99"}, "{name}": {marker, "operator", "none"},
 	} {
 		var next []string
 		for _, p := range paths {
@@ -221,6 +221,9 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 	}
 	_, err = s.store.Tokens.Add(t.Context(), control.Token{Name: marker, Role: control.Viewer, Account: marker})
 	require.NoError(t, err)
+	_, err = s.store.Keys.Add(t.Context(), control.Key{Account: marker, Env: marker, SourceType: lms.App.SourceTypes[0]})
+	require.NoError(t, err)
+	require.NoError(t, s.store.Users.Add(t.Context(), control.User{Name: marker, Role: control.Viewer, Account: marker}, "correct horse battery"))
 
 	leaks := map[string]bool{} // routes that show the other account to who is not bound
 	for _, r := range s.routes() {
@@ -259,7 +262,7 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 		}
 	}
 	for _, pattern := range []string{
-		"/{$}", "/tables/", "/events", "/api/v1/lake/stats", "POST " + api.SQLPath, api.EventsPath, "GET " + api.Path + "/{app}/history", "GET " + api.OperationsPath + "/{id}",
+		"/{$}", "/tables/", "/events", "GET " + api.LakeStatsPath, "GET " + api.TokensPath, "GET " + api.UsersPath, "GET " + api.KeysPath, "POST " + api.SQLPath, api.EventsPath, "GET " + api.Path + "/{app}/history", "GET " + api.OperationsPath + "/{id}",
 		"GET " + api.BlockersPath, auditPath,
 	} {
 		require.True(t, leaks[pattern], "%s shows nothing of the other account to anybody, so that this test proves nothing of it", pattern)
@@ -281,7 +284,7 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 	require.Empty(t, st.DataDir)
 	s.askJSON(t, "/api/v1/status", s.secret, &st)
 	require.EqualValues(t, 3, *st.Tables[i].Rows, "and there is more")
-	var stats web.LakeStats
+	var stats api.LakeStats
 	s.askJSON(t, "/api/v1/lake/stats", analyst, &stats)
 	require.EqualValues(t, 5, stats.Total.Records)
 	_, none := s.ask(t, request{"GET", "/api/v1/lake/stats?account=nobody", ""}, analyst)

@@ -25,6 +25,19 @@
 //	POST /api/v1/apps/{app}/instances                          start a data version: Ask
 //	POST /api/v1/apps/{app}/instances/{version}/{action}       an action of the lifecycle: Ask
 //	POST /api/v1/apps/{app}/rollback                           make the version serve that did before: Ask
+//	GET  /api/v1/apps/{app}/serving                            which data version readers see: Serving
+//	GET  /api/v1/lake/stats                                    what the raw lake holds: LakeStats
+//	GET  /api/v1/whoami                                        who asks, and what answers: Whoami
+//	GET  /api/v1/tokens                                        tokens, as users and sensor keys below: the first ListPage, or those after ?after=
+//	POST /api/v1/tokens                                        make one: TokenAsk, and a Secret is answered
+//	POST /api/v1/tokens/{name}/revoke                          end one
+//	GET  /api/v1/users                                         people who sign in
+//	POST /api/v1/users                                         add one: UserAsk
+//	GET  /api/v1/users/{name}                                  what is decided about one: User
+//	POST /api/v1/users/{name}/{role, password, disable, enable or delete}    change one: UserChange
+//	GET  /api/v1/keys                                          sensor keys
+//	POST /api/v1/keys                                          make one: KeyAsk, and a Secret is answered
+//	POST /api/v1/keys/{id}/revoke                              end one
 //
 // A POST below /instances, and to /rollback, is answered with 202 and the operation that was begun: it is recorded, and will be carried out. One with an Idempotency-Key that was
 // used before is answered with the operation that it was used for.
@@ -32,8 +45,8 @@
 // Each address says whose things it is about, in endpoints: for who is bound to an account an app that is not of it, and what belongs to such an app, is not
 // there.
 //
-// What is changed by what was read of it has an ETag: an instance, and what is deployed. A change that has it in If-Match is answered with 412, and what
-// is there by now, when that is something else. Other changes refuse If-Match: it would promise what they do not do.
+// What is changed by what was read of it has an ETag: an instance, what is deployed, what serves, and a user. A change that has it in If-Match is answered with 412, and
+// what is there by now, when that is something else. Other changes refuse If-Match: it would promise what they do not do.
 //
 // It keeps nothing and knows no job.
 package api
@@ -163,7 +176,7 @@ type Ask struct {
 	Action control.Action `json:"-"`
 	Key    string         `json:"-"` // Idempotency-Key
 
-	Revisions []int64 `json:"-"` // of If-Match: one of them must be the instance's. nil: any may
+	Revisions []int64 `json:"-"` // of If-Match: one of them must be the instance's, or to promote and to roll back that of what serves. nil: any may
 
 	Role control.Role `json:"-"`
 }
@@ -215,6 +228,7 @@ type Service interface {
 	Apps(ctx context.Context) ([]App, error)
 	History(ctx context.Context, app string, before int64) ([]control.Operation, error)
 	Instance(ctx context.Context, app, dataVersion string) (control.Instance, error)
+	Serving(ctx context.Context, app string) (control.Serving, error)
 
 	// Log begins to read what the job of an instance says, also when it does not run, and returns the instance's unique id.
 	Log(ctx context.Context, app, dataVersion string, from LogStart) (uniqueID string, log Log, err error)
@@ -231,11 +245,17 @@ type Service interface {
 	// Query returns rows of the lake's tables, of an account or, when it is empty, of all. The error matches ErrInvalid for a fault of the query, and ErrTooMuch when
 	// it takes more than a query may. Of another error the text is shown to whoever asks.
 	Query(ctx context.Context, account, query string) (Rows, error)
+
+	// LakeStats answers what the raw lake holds, of an account or, when it is empty, of all. The error matches ErrInvalid for a query that cannot be understood, and
+	// ErrNotFound for a name of nothing; both say what there is instead.
+	LakeStats(ctx context.Context, account string, q LakeQuery) (LakeStats, error)
 }
 
 // Config says who does the work, and who may ask for it.
 type Config struct {
-	Service Service
+	Service Service        // default: none, and of the addresses there are those of Store alone
+	Store   *control.Store // has the tokens, users and sensor keys. Default: none, and there are no addresses of them
+	Version string         // of the program, for who asks
 
 	// Audit takes note of who changed what, or was refused. Default: nobody does.
 	Audit func(ctx context.Context, e control.Entry) error
@@ -252,13 +272,14 @@ const maxBody = 64 << 10
 // Handler answers the addresses of the API.
 type Handler struct {
 	Config
-	mux *http.ServeMux
+	mux      *http.ServeMux
+	changing access.Limit // of tokens, users and keys, by who asks
 }
 
 // New returns the handler.
 func New(cfg Config) (*Handler, error) {
-	if cfg.Service == nil {
-		return nil, errors.New("api: Config.Service is nil")
+	if cfg.Service == nil && cfg.Store == nil {
+		return nil, errors.New("api: Config.Service and Config.Store are nil")
 	}
 	if cfg.Audit == nil {
 		cfg.Audit = func(context.Context, control.Entry) error { return nil }
@@ -267,7 +288,7 @@ func New(cfg Config) (*Handler, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	mux := http.NewServeMux()
-	h := &Handler{cfg, mux}
+	h := &Handler{Config: cfg, mux: mux, changing: access.Limit{Tries: 100, Every: time.Second}}
 	endpoints := h.endpoints()
 	for _, e := range endpoints {
 		mux.HandleFunc(e.method+" "+e.path, func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, e.status, e.conditional(e.serve)) })
@@ -296,7 +317,7 @@ func (h *Handler) Routes() []access.Route {
 	for _, e := range h.endpoints() {
 		all = append(all, access.Route{Pattern: e.method + " " + e.path, Least: e.least(), Named: e.least() >= control.Operator, Scope: e.scope, Handler: h})
 	}
-	for _, path := range []string{Path + "/", OperationsPath + "/", ArtifactsPath + "/", BlockersPath + "/"} { // what is no endpoint
+	for _, path := range []string{Path + "/", OperationsPath + "/", ArtifactsPath + "/", BlockersPath + "/", TokensPath + "/", UsersPath + "/", KeysPath + "/"} { // what is no endpoint
 		all = append(all,
 			access.Route{Pattern: "GET " + path, Least: control.Viewer, Handler: h},
 			access.Route{Pattern: path, Least: control.Operator, Named: true, Handler: h})
@@ -414,8 +435,12 @@ func (h *Handler) do(r *http.Request, action control.Action) (any, error) {
 	if who.Account != "" && ask.Key != "" {
 		ask.Key = who.Account + ":" + ask.Key // another account's operations are not found by their keys
 	}
+	of := ""
+	if action == control.Promote || action == control.Rollback {
+		of = servingTags
+	}
 	var err error
-	if ask.Revisions, err = revisions(r); err != nil {
+	if ask.Revisions, err = revisions(r, of); err != nil {
 		return nil, err
 	}
 	version := r.PathValue("version")
@@ -434,6 +459,9 @@ func (h *Handler) do(r *http.Request, action control.Action) (any, error) {
 	var op control.Operation
 	if err == nil {
 		op, err = h.Service.Do(r.Context(), r.PathValue("app"), version, ask)
+		if of == servingTags {
+			err = h.orStale(r, ask, err)
+		}
 	}
 	return op, h.audited(r, control.Entry{
 		Who: ask.Who, Action: string(action), Subject: r.PathValue("app") + " " + cmp.Or(op.DataVersion, version), Reason: ask.Reason,
@@ -480,9 +508,9 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, status int, f f
 	kind := "application/json"
 	if t, ok := body.(tagged); ok && err == nil {
 		body = t.body
-		w.Header().Set("ETag", Tag(t.revision))
+		w.Header().Set("ETag", t.tag)
 		w.Header().Set("Cache-Control", "private, no-cache") // it may be kept, and is asked for all the same
-		if hasSame(r, Tag(t.revision)) {
+		if hasSame(r, t.tag) {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
@@ -495,8 +523,11 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, status int, f f
 		problem := Problem{Title: http.StatusText(status), Status: status, Detail: err.Error()}
 		if s := (*control.StaleError)(nil); errors.As(err, &s) {
 			now := stale(s)
-			w.Header().Set("ETag", Tag(now.revision))
+			w.Header().Set("ETag", now.tag)
 			problem.Present = now.body
+		}
+		if wait := waitError(0); errors.As(err, &wait) {
+			w.Header().Set("Retry-After", strconv.Itoa(wait.seconds()))
 		}
 		body = problem
 	}
@@ -513,24 +544,28 @@ type Problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
 
-	Present any `json:"present,omitempty"` // of a change that is stale: the Record, or the Deploy, that is there now
+	Present any `json:"present,omitempty"` // of a change that is stale: the Record, Deploy, Serving or User that is there now
 }
 
 func statusOf(err error) int {
 	stale := (*control.StaleError)(nil)
+	wait := waitError(0)
 	switch {
 	case errors.As(err, &stale):
 		return http.StatusPreconditionFailed
-	case errors.Is(err, ErrInvalid):
+	case errors.As(err, &wait):
+		return http.StatusTooManyRequests
+	case errors.Is(err, ErrInvalid), errors.Is(err, control.ErrInvalid):
 		return http.StatusBadRequest
 	case errors.Is(err, ErrTooMuch):
 		return http.StatusUnprocessableEntity
 	case errors.Is(err, control.ErrNotAllowed):
 		return http.StatusForbidden
 	case errors.Is(err, ErrNotFound), errors.Is(err, control.ErrUnknownInstance), errors.Is(err, control.ErrUnknownOperation),
-		errors.Is(err, control.ErrUnknownArtifact), errors.Is(err, control.ErrUnknownBlocker):
+		errors.Is(err, control.ErrUnknownArtifact), errors.Is(err, control.ErrUnknownBlocker), errors.Is(err, control.ErrUnknownToken), errors.Is(err, control.ErrUnknownUser),
+		errors.Is(err, control.ErrUnknownKey):
 		return http.StatusNotFound
-	case errors.Is(err, control.ErrRefused), errors.Is(err, control.ErrInstanceExists):
+	case errors.Is(err, control.ErrRefused), errors.Is(err, control.ErrInstanceExists), errors.Is(err, control.ErrTokenExists), errors.Is(err, control.ErrUserExists):
 		return http.StatusConflict
 	}
 	return http.StatusInternalServerError

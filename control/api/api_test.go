@@ -24,6 +24,21 @@ type service struct {
 	audit []string
 	log   *said // for who asks next; nil: a short one
 	err   error
+
+	serving  int64          // revision of what serves
+	store    *control.Store // nil: there are no addresses of it
+	lake     api.LakeQuery  // that was asked for last
+	lakeStat api.LakeStats
+}
+
+func (s *service) Serving(_ context.Context, app string) (control.Serving, error) {
+	return control.Serving{Line: control.Line{Program: app}, Now: "20180827174235", Wanted: "20180827174235", Before: "unversioned", Revision: s.serving}, nil
+}
+
+func (s *service) LakeStats(_ context.Context, account string, q api.LakeQuery) (api.LakeStats, error) {
+	s.lake = q
+	s.asked = append(s.asked, fmt.Sprintf("lake %q", account))
+	return s.lakeStat, s.err
 }
 
 func (s *service) Stack(context.Context) (api.Stack, error) {
@@ -166,7 +181,7 @@ func matching(revisions []int64) string {
 
 func serve(t *testing.T, s *service) func(method, path, token, body string) (int, string) {
 	t.Helper()
-	h, err := api.New(api.Config{Service: s, Audit: func(_ context.Context, e control.Entry) error {
+	h, err := api.New(api.Config{Service: s, Store: s.store, Version: "1.2.3", Audit: func(_ context.Context, e control.Entry) error {
 		s.audit = append(s.audit, fmt.Sprintf("%s %s %s %s: %s", e.Who, e.Role, e.Action, e.Subject, e.Outcome))
 		return nil
 	}})

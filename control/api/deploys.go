@@ -153,7 +153,7 @@ func (h *Handler) deploys(r *http.Request) (any, error) {
 	if len(all) > 0 {
 		newest = all[0].ID
 	}
-	return tagged{newest, all}, err
+	return tagged{Tag(newest), all}, err
 }
 
 func (h *Handler) deploy(r *http.Request, rollback bool) (any, error) {
@@ -164,7 +164,7 @@ func (h *Handler) deploy(r *http.Request, rollback bool) (any, error) {
 	who, role := asker(r, ask.Who)
 	ask.Who = who
 	var err error
-	if ask.Revisions, err = revisions(r); err != nil {
+	if ask.Revisions, err = revisions(r, ""); err != nil {
 		return nil, err
 	}
 	switch {

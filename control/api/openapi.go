@@ -79,7 +79,19 @@ func (h *Handler) endpoints() []endpoint {
 			serve: func(r *http.Request) (any, error) { return h.do(r, action(r)) },
 		}
 	}
-	return append(h.deploying(), []endpoint{
+	var all []endpoint
+	if h.Store != nil {
+		all = h.identities()
+	}
+	if h.Service == nil {
+		return all
+	}
+	text := func(name, about, example string) parameter { return parameter{name, about, stringSchema(example)} }
+	lake := reads(LakeStatsPath, "How many records the raw lake holds, by source type, account, env, month of event time and kind", LakeStats{}, h.lakeStats,
+		text("source_type", "only those of this one", "EDGENUITY_LMS"), text("account", "only those of this one", "deepthought"), text("env", "only those of this one", "deepthought3"),
+		text("from", "day or instant of the first event time", "2018-11-30"), text("to", "day or instant that event times are before", "2018-12-01T12:00:00Z"))
+	lake.takes = control.Analyst
+	return append(append(append(all, lake), h.deploying()...), []endpoint{
 		{
 			method: http.MethodGet, path: StackPath, summary: "The stack, and which versions of apps are there", status: http.StatusOK, answer: reflect.TypeFor[Stack](),
 			serve: func(r *http.Request) (any, error) { return h.Service.Stack(r.Context()) },
@@ -89,8 +101,9 @@ func (h *Handler) endpoints() []endpoint {
 			parameter{"before", "id of an operation", &jsonschema.Schema{Type: "integer"}}),
 		reads(Path+"/{app}/instances/{version}", "What is recorded of an instance", Record{}, h.ofApp(versioned(func(r *http.Request, version string) (any, error) {
 			in, err := h.Service.Instance(r.Context(), r.PathValue("app"), version)
-			return tagged{in.Revision, recordOf(in)}, err
+			return tagged{Tag(in.Revision), recordOf(in)}, err
 		}))).withTag(),
+		reads(Path+"/{app}/serving", "Which data version readers see, and what a rollback leads to", Serving{}, h.ofApp(h.serving)).withTag(),
 		h.logsEndpoint(),
 		reads(Path+"/{app}/instances/{version}/jobs", "The newest hundred runs of an instance", []control.Job{}, h.ofApp(versioned(func(r *http.Request, version string) (any, error) {
 			return h.Service.Jobs(r.Context(), r.PathValue("app"), version)
@@ -106,7 +119,7 @@ func (h *Handler) endpoints() []endpoint {
 		},
 		begins(Path+"/{app}/instances", "Start a data version", func(*http.Request) control.Action { return control.Start }),
 		begins(Path+"/{app}/instances/{version}/{action}", "Do something with an instance: "+actions(), func(r *http.Request) control.Action { return control.Action(r.PathValue("action")) }).withTag(),
-		begins(Path+"/{app}/rollback", "Make the data version serve that did before", func(*http.Request) control.Action { return control.Rollback }),
+		begins(Path+"/{app}/rollback", "Make the data version serve that did before", func(*http.Request) control.Action { return control.Rollback }).withTag(),
 	}...)
 }
 
@@ -131,7 +144,11 @@ func (e endpoint) condition() object {
 	if e.method == http.MethodGet {
 		return headerParameter("If-None-Match", "an ETag that was answered before: the answer is 304 when it is that still")
 	}
-	return headerParameter("If-Match", "the ETag of what this was decided by: the answer is 412, and nothing is done, when there is another")
+	about := "the ETag of what this was decided by"
+	if strings.HasPrefix(e.path, Path+"/{app}/instances/") {
+		about += ", to promote that of " + Path + "/{app}/serving"
+	}
+	return headerParameter("If-Match", about+": the answer is 412, and nothing is done, when there is another")
 }
 
 func headerParameter(name, about string) object {
@@ -144,7 +161,8 @@ func stringSchema(example string) *jsonschema.Schema {
 
 // inPath describes the wildcards of paths.
 var inPath = map[string]string{
-	"app": "name of an app", "version": "a data version, such as 20180827174235, or unversioned", "action": "one of: " + actions(), "id": "of an operation, or of a blocker",
+	"app": "name of an app", "version": "a data version, such as 20180827174235, or unversioned", "action": "one of: " + actions(), "id": "of an operation, a blocker or a sensor key",
+	"name": "of a token, or of a user",
 }
 
 var wildcard = regexp.MustCompile(`\{(\w+)\}`)
@@ -181,7 +199,7 @@ func spec(endpoints []endpoint) ([]byte, error) {
 			described["security"] = []object{{"token": []string{}}}
 		}
 		if e.takes > 0 {
-			described["description"] = "It takes the role " + e.takes.String() + "."
+			described["description"] = "It takes the role " + e.takes.String() + ". " + about[e.scope]
 		}
 		if e.body == nil && e.method == http.MethodPost {
 			described["requestBody"] = object{"required": true, "content": object{"application/octet-stream": object{}}}

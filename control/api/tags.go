@@ -37,21 +37,30 @@ func recordOf(i control.Instance) Record {
 }
 
 // Tag is the ETag of a revision.
-func Tag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }
+func Tag(revision int64) string { return tag("", revision) }
 
-// tagged is an answer that is the same as long as its revision is.
+// tag is the ETag of a revision of what has tags that begin with a prefix.
+func tag(prefix string, revision int64) string {
+	return `"` + prefix + strconv.FormatInt(revision, 10) + `"`
+}
+
+// tagged is an answer that is the same as long as its ETag is.
 type tagged struct {
-	revision int64
-	body     any
+	tag  string
+	body any
 }
 
 // stale is the answer to a change that was decided by what is no more: what is there now, with its tag.
 func stale(e *control.StaleError) tagged {
 	switch now := e.Present.(type) {
 	case control.Instance:
-		return tagged{now.Revision, recordOf(now)}
+		return tagged{Tag(now.Revision), recordOf(now)}
 	case control.Deploy:
-		return tagged{now.ID, now}
+		return tagged{Tag(now.ID), now}
+	case control.User:
+		return tagged{Tag(now.Revision), userOf(now)}
+	case control.Serving:
+		return tagged{tag(servingTags, now.Revision), servingOf(now)}
 	}
 	panic(fmt.Sprintf("api: what has changed is a %T", e.Present))
 }
@@ -77,8 +86,8 @@ func hasSame(r *http.Request, tag string) bool {
 	return all
 }
 
-// revisions are those that a change is asked for with; nil are all. A weak tag is none of them, as are those of something else.
-func revisions(r *http.Request) ([]int64, error) {
+// revisions are those that a change is asked for with, of what has tags that begin with a prefix; nil are all. A weak tag is none of them, as are those of something else.
+func revisions(r *http.Request, prefix string) ([]int64, error) {
 	list, all := tags(r, "If-Match")
 	if all || list == nil {
 		return nil, nil
@@ -90,7 +99,8 @@ func revisions(r *http.Request) ([]int64, error) {
 		if !quoted || !ends {
 			return nil, fmt.Errorf("%w: If-Match: %s: want tags as ETag has them, such as \"3\" with its quotes", ErrInvalid, tag)
 		}
-		if n, err := strconv.ParseInt(text, 10, 64); err == nil && !strings.HasPrefix(tag, "W/") {
+		number, of := strings.CutPrefix(text, prefix)
+		if n, err := strconv.ParseInt(number, 10, 64); err == nil && of && !strings.HasPrefix(tag, "W/") {
 			wanted = append(wanted, n)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // asks has a handler answer an operator.
 func asks(t *testing.T, s *service) func(method, path string, header http.Header) *http.Response {
 	t.Helper()
-	h, err := api.New(api.Config{Service: s})
+	h, err := api.New(api.Config{Service: s, Store: s.store})
 	require.NoError(t, err)
 	return func(method, path string, header http.Header) *http.Response {
 		r := httptest.NewRequestWithContext(access.With(t.Context(), access.Principal{Name: "ann", Role: control.Admin}), method, path, http.NoBody)
@@ -103,7 +103,7 @@ func TestConditions(t *testing.T) {
 			require.Equal(t, want, says, "%s %v", path, c.have)
 		}
 	}
-	for _, path := range []string{"/api/v1/apps/a/instances", "/api/v1/apps/a/rollback", "/api/v1/artifacts", "/api/v1/blockers", "/api/v1/blockers/5/lift"} {
+	for _, path := range []string{"/api/v1/apps/a/instances", "/api/v1/artifacts", "/api/v1/blockers", "/api/v1/blockers/5/lift"} {
 		s.asked = nil
 		res := ask(http.MethodPost, path, http.Header{"If-Match": {`"3"`}})
 		require.NoError(t, res.Body.Close())
@@ -133,10 +133,61 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+// What serves has tags of its own. A promotion, or a rollback, that is refused though it was decided by what does not serve any more is told that, with what does.
+func TestConditionsOfWhatServes(t *testing.T) {
+	t.Parallel()
+	s := &service{serving: 5}
+	ask := asks(t, s)
+	res := ask(http.MethodGet, "/api/v1/apps/a/serving", http.Header{})
+	var serving api.Serving
+	require.NoError(t, json.NewDecoder(res.Body).Decode(&serving))
+	require.Equal(t, `"serving-5"`, res.Header.Get("ETag"))
+	require.Equal(t, api.Serving{App: "a", Serving: "20180827174235", Before: "unversioned", Revision: 5}, serving)
+	for _, path := range []string{instancePath + "/promote", "/api/v1/apps/a/rollback"} {
+		for have, want := range map[string]string{"": "", "*": "", `"serving-5"`: " revisions=[5]", `"serving-5", "serving-6"`: " revisions=[5 6]", `"5"`: " revisions=[]", `"serving-x"`: " revisions=[]", `W/"serving-5"`: " revisions=[]"} {
+			s.asked = nil
+			header := http.Header{}
+			if have != "" {
+				header.Set("If-Match", have)
+			}
+			res := ask(http.MethodPost, path, header)
+			require.Equal(t, 202, res.StatusCode)
+			_, says, _ := strings.Cut(s.asked[0], " revisions=")
+			_, want, _ := strings.Cut(want, " revisions=")
+			require.Equal(t, want, says, "%s %s", path, have)
+		}
+		s.err = control.ErrRefused
+		for have, want := range map[string]int{"": 409, `"serving-5"`: 409, `"serving-4"`: 412} {
+			header := http.Header{}
+			if have != "" {
+				header.Set("If-Match", have)
+			}
+			res := ask(http.MethodPost, path, header)
+			require.Equal(t, want, res.StatusCode, have)
+			if want != 412 {
+				continue
+			}
+			require.Equal(t, `"serving-5"`, res.Header.Get("ETag"))
+			var p struct {
+				Detail  string
+				Present api.Serving
+			}
+			require.NoError(t, json.NewDecoder(res.Body).Decode(&p))
+			require.Equal(t, serving, p.Present)
+			require.Contains(t, p.Detail, "which data version of a serves, 20180827174235 by now, has changed since it was read")
+		}
+		s.err = nil
+	}
+	s.asked = nil
+	res = ask(http.MethodPost, instancePath+"/suspend", http.Header{"If-Match": {`"serving-3"`}})
+	require.NoError(t, res.Body.Close())
+	require.Contains(t, s.asked[0], " revisions=[]", "of an instance it is none")
+}
+
 // The description says where tags are, and nowhere else.
 func TestTagsAreDescribed(t *testing.T) {
 	t.Parallel()
-	res := asks(t, &service{})(http.MethodGet, api.SpecPath, http.Header{})
+	res := asks(t, &service{store: storeOf(t)})(http.MethodGet, api.SpecPath, http.Header{})
 	var spec struct {
 		Paths map[string]map[string]struct {
 			Parameters []struct{ Name, In string }
@@ -147,6 +198,9 @@ func TestTagsAreDescribed(t *testing.T) {
 	tagged := map[string]string{
 		"get /api/v1/apps/{app}/instances/{version}": "If-None-Match 304", "get /api/v1/apps/{app}/deploys": "If-None-Match 304",
 		"post /api/v1/apps/{app}/instances/{version}/{action}": "If-Match 412", "post /api/v1/apps/{app}/deploys": "If-Match 412", "post /api/v1/apps/{app}/deploys/rollback": "If-Match 412",
+		"get /api/v1/apps/{app}/serving": "If-None-Match 304", "post /api/v1/apps/{app}/rollback": "If-Match 412", "get /api/v1/users/{name}": "If-None-Match 304",
+		"post /api/v1/users/{name}/role": "If-Match 412", "post /api/v1/users/{name}/password": "If-Match 412", "post /api/v1/users/{name}/disable": "If-Match 412",
+		"post /api/v1/users/{name}/enable": "If-Match 412", "post /api/v1/users/{name}/delete": "If-Match 412",
 	}
 	for path, methods := range spec.Paths {
 		for method, e := range methods {

@@ -1,14 +1,18 @@
-package web
+package api
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	"millrace/control/access"
 )
+
+// LakeStatsPath is the address of what the raw lake holds.
+const LakeStatsPath = "/api/v1/lake/stats"
 
 // LakeQuery chooses records of the raw lake, in the words of who asks. Empty is every one.
 type LakeQuery struct {
@@ -16,7 +20,7 @@ type LakeQuery struct {
 	From, To                 string // of event time, To excluded
 }
 
-// LakeStats is what the raw lake holds, as the manifests of its tables say: what /api/v1/lake/stats answers.
+// LakeStats is what the raw lake holds, as the manifests of its tables say.
 type LakeStats struct {
 	From      time.Time         `json:"from,omitzero"`
 	To        time.Time         `json:"to,omitzero"`
@@ -47,27 +51,23 @@ type LakeAmount struct {
 	Newest  time.Time `json:"newest,omitzero"`
 }
 
-// serveLakeStats answers what the raw lake holds of the query's source_type, account, env, from and to.
-func (s *Server) serveLakeStats(w http.ResponseWriter, r *http.Request) error {
+// lakeStats answers what the raw lake holds of the query's source_type, account, env, from and to.
+func (h *Handler) lakeStats(r *http.Request) (any, error) {
 	var q LakeQuery
 	fields := map[string]*string{"source_type": &q.SourceType, "account": &q.Account, "env": &q.Env, "from": &q.From, "to": &q.To}
 	for name, values := range r.URL.Query() {
 		field, ok := fields[name]
 		if !ok { // mistyped, and without it everything would be chosen
-			return fmt.Errorf("%w: there is no parameter %q; there are %s", ErrInvalid, name, strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
+			return nil, fmt.Errorf("%w: there is no parameter %q; there are %s", ErrInvalid, name, strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
 		}
 		if len(values) > 1 {
-			return fmt.Errorf("%w: parameter %s is given %d times; give it once", ErrInvalid, name, len(values))
+			return nil, fmt.Errorf("%w: parameter %s is given %d times; give it once", ErrInvalid, name, len(values))
 		}
 		*field = values[0]
 	}
-	stats, err := s.cfg.LakeStats(r.Context(), accountOf(r), q)
-	if err != nil {
-		return err
-	}
+	stats, err := h.Service.LakeStats(r.Context(), access.From(r.Context()).Account, q)
 	if stats.Shares == nil {
 		stats.Shares = []LakeShare{} // a list for programs, not null
 	}
-	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(stats)
+	return stats, err
 }
