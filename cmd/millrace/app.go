@@ -276,6 +276,7 @@ func appActCommand(action control.Action, short, long string) *cobra.Command {
 		Args:  exactArgs("the name of an app; 'millrace app list' lists them", dataVersionArg),
 	}
 	ask := askFlags(cmd)
+	ask.Action = action
 	yes := new(bool)
 	switch action {
 	case control.Promote:
@@ -296,7 +297,7 @@ func appActCommand(action control.Action, short, long string) *cobra.Command {
 		if action == control.Delete && !*yes {
 			return usagef("this deletes state, savepoints, tables, indices and topics of %s for good: give --yes, and --reason, if it is meant", args[1])
 		}
-		return actOn(cmd, pathOf(args[0], "instances", args[1], string(action)), *ask, timeout)
+		return actOn(cmd, args[0], pathOf(args[0], "instances", args[1], string(action)), *ask, timeout)
 	}
 	return cmd
 }
@@ -339,14 +340,20 @@ func appRollbackCommand() *cobra.Command {
 	forceFlag(cmd, ask)
 	timeout := waitFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return actOn(cmd, pathOf(args[0], "rollback"), *ask, timeout)
+		ask.Action = control.Rollback
+		return actOn(cmd, args[0], pathOf(args[0], "rollback"), *ask, timeout)
 	}
 	return cmd
 }
 
 // ask begins an operation.
-func (c client) ask(ctx context.Context, path string, ask api.Ask) (op control.Operation, err error) {
-	_, err = c.doWith(ctx, http.MethodPost, path, http.Header{"Idempotency-Key": {ask.Key}}, ask, &op)
+func (c client) ask(ctx context.Context, path string, ask api.Ask) (control.Operation, error) {
+	return c.askIf(ctx, path, nil, ask)
+}
+
+// askIf begins an operation if what it was decided by has one of the ETags still; nil are all.
+func (c client) askIf(ctx context.Context, path string, tags []string, ask api.Ask) (op control.Operation, err error) {
+	_, err = c.doWith(ctx, http.MethodPost, path, http.Header{"Idempotency-Key": {ask.Key}, "If-Match": tags}, ask, &op)
 	return op, err
 }
 
@@ -378,12 +385,20 @@ func (c client) untilEnded(ctx context.Context, op control.Operation, timeout ti
 }
 
 // actOn begins an operation, waits for its end if that is wanted, and says how the instance is then.
-func actOn(cmd *cobra.Command, path string, ask api.Ask, timeout func() time.Duration) error {
+func actOn(cmd *cobra.Command, app, path string, ask api.Ask, timeout func() time.Duration) error {
 	c, err := newClient(cmd)
 	if err != nil {
 		return err
 	}
-	op, err := c.ask(cmd.Context(), path, ask)
+	var tags []string
+	if ask.Action == control.Promote || ask.Action == control.Rollback { // of two who do so at once the second is told what serves: it would go back twice
+		read, err := c.doWith(cmd.Context(), http.MethodGet, pathOf(app, "serving"), nil, nil, &api.Serving{})
+		if err != nil {
+			return err
+		}
+		tags = read.Values("ETag")
+	}
+	op, err := c.askIf(cmd.Context(), path, tags, ask)
 	if err != nil {
 		return err
 	}

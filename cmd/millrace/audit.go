@@ -76,16 +76,6 @@ func withStore(cmd *cobra.Command, fn func(*control.Store) error) (err error) {
 	return fn(store)
 }
 
-// audited does something that the audit log takes note of, also when it fails.
-func audited(ctx context.Context, store *control.Store, action, subject string, do func() error) error {
-	e := control.Entry{Who: whoAmI(), Role: control.Admin.String(), Action: action, Subject: subject, Outcome: "done"}
-	err := do()
-	if err != nil {
-		e.Outcome = err.Error()
-	}
-	return errors.Join(err, store.Audit.Add(ctx, e))
-}
-
 func auditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",

@@ -27,6 +27,8 @@ type client struct {
 	token string
 	name  string // of what is asked, for people
 	http  *http.Client
+
+	atRest bool // it is the store of a data directory that nothing uses, which knows tokens, users and keys alone
 }
 
 // newClient returns what asks what the command is told to ask.

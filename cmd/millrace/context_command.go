@@ -2,14 +2,19 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
+
+	"millrace/control/api"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -19,8 +24,8 @@ func contextCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "context",
 		Short: "What commands ask: Millraces on other machines, by their URLs and tokens",
-		Long: `What commands ask: the process that uses the data directory, or a Millrace on another machine, which is a context. app, deploy, build push and list, blocker, top, logs, check,
-doctor, ready and audit ask a context as they ask a process here. The others work on a data directory itself, and say so.
+		Long: `What commands ask: the process that uses the data directory, or a Millrace on another machine, which is a context. app, deploy, build push and list, blocker, stack show, top, logs, check,
+doctor, ready, audit, sql, token, user, key and lake stats ask a context as they ask a process here. The others work on a data directory itself, and say so.
 
 --context, --url and --data-dir say what is asked, else $` + contextVariable + `, $` + urlVariable + ` and $` + dirVariable + `, else the context in use, else the data directory.`,
 		Args: unknownCommand,
@@ -37,7 +42,8 @@ func contextAddCommand() *cobra.Command {
 		Use:   "add NAME --url URL",
 		Short: "Add a context, or change it",
 		Long: `Add a context, or change it. The token is one of 'millrace token add' there: it is in --token-file or $` + tokenVariable + `, or the first line of the standard input. It is kept in
-millrace/contexts.yaml of your configuration folder, which is yours alone to read. Nothing is asked yet, and the context is not in use.`,
+millrace/contexts.yaml of your configuration folder, which is yours alone to read. What answers at the URL is asked who the token is; when that fails it is said why, and the context
+is kept all the same. It is not in use yet.`,
 		Args: exactArgs("a name"),
 	}
 	tokenFile := cmd.Flags().String("token-file", "", "file that has the token; default: $"+tokenVariable+", else the standard input")
@@ -75,12 +81,39 @@ millrace/contexts.yaml of your configuration folder, which is yours alone to rea
 		if err := all.write(); err != nil {
 			return err
 		}
+		if said, err := tryContext(cmd.Context(), r); err != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "millrace: the context is kept, but cannot be used yet: %s\n", sentence(err))
+		} else {
+			fmt.Fprintln(cmd.ErrOrStderr(), "millrace:", said)
+		}
 		if all.Current != r.Name {
 			fmt.Fprintf(cmd.ErrOrStderr(), "millrace: 'millrace context use %s' has commands ask it\n", r.Name)
 		}
 		return nil
 	}
 	return cmd
+}
+
+// tryPatience is how long a context that is added may take to answer.
+const tryPatience = 10 * time.Second
+
+// tryContext says what answers at a context, and who its token is there.
+func tryContext(ctx context.Context, r remote) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, tryPatience, fmt.Errorf("it has not answered for %s", tryPatience))
+	defer cancel()
+	c, err := remoteClient(asked{remote: r})
+	if err != nil {
+		return "", err
+	}
+	var who api.Whoami
+	if err := c.do(ctx, http.MethodGet, api.WhoamiPath, nil, &who); err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf("millrace %s answers at %s, where the token is %s, %s", who.Version, r.URL, who.Name, who.Role)
+	if who.Account != "" {
+		text += " of account " + who.Account
+	}
+	return text, nil
 }
 
 // readToken reads a token from where it is.

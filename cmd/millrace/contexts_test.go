@@ -89,7 +89,8 @@ func TestReach(t *testing.T) {
 	require.Equal(t, []string{
 		"app cancel", "app delete", "app force", "app history", "app jobs", "app list", "app operation", "app promote", "app recover", "app resume", "app rollback", "app savepoint",
 		"app start", "app suspend", "app upgrade", "audit", "blocker add", "blocker lift", "blocker list", "build list", "build push", "check", "deploy diff", "deploy list", "deploy new",
-		"deploy rollback", "doctor", "logs", "ready", "sql", "stack show", "top",
+		"deploy rollback", "doctor", "key add", "key list", "key revoke", "lake stats", "logs", "ready", "sql", "stack show", "token add", "token list", "token revoke", "top",
+		"user add", "user delete", "user disable", "user enable", "user list", "user password", "user role",
 	}, found[asks])
 	require.Equal(t, []string{"bench", "demo", "restore", "serve"}, found[starts])
 	require.Equal(t, []string{"config show", "context add", "context list", "context remove", "context use", "describe", "new", "run", "send", "stack list", "version"}, found[neither])

@@ -3,12 +3,15 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"net/http"
+	"net/url"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"millrace/control"
+	"millrace/control/api"
 )
 
 func tokenCommand() *cobra.Command {
@@ -29,52 +32,51 @@ changes what runs, an admin may do everything. With --account it is bound to one
 stack as a whole. An admin is not bound. Only its hash is kept: a token that is lost is revoked and replaced by another.`,
 		Args: exactArgs(),
 	}
-	token := control.Token{}
-	cmd.Flags().StringVar(&token.Name, "name", "", "what the token is called, such as the program or the person that gets it")
-	role := cmd.Flags().String("role", control.Analyst.String(), "viewer, analyst, operator or admin")
-	cmd.Flags().StringVar(&token.Account, "account", "", "the tenant that it is bound to, of whom there need be nothing yet; default: none, and it sees all")
+	ask := api.TokenAsk{Who: whoAmI()}
+	cmd.Flags().StringVar(&ask.Name, "name", "", "what the token is called, such as the program or the person that gets it")
+	cmd.Flags().StringVar(&ask.Role, "role", control.Analyst.String(), "viewer, analyst, operator or admin")
+	cmd.Flags().StringVar(&ask.Account, "account", "", "the tenant that it is bound to, of whom there need be nothing yet; default: none, and it sees all")
 	expires := cmd.Flags().Duration("expires", 0, "how long it is good, such as 2160h; default: until it is revoked")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		if token.Name == "" {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if ask.Name == "" {
 			return usagef("token add needs --name")
 		}
-		if token.Role, err = control.ParseRole(*role); err != nil {
+		if _, err := control.ParseRole(ask.Role); err != nil {
 			return usagef("--role: %w", err)
 		}
 		if *expires < 0 {
 			return usagef("--expires %s: want a positive duration such as 2160h", *expires)
 		}
 		if *expires > 0 {
-			token.Expires = time.Now().Add(*expires)
+			ask.Expires = time.Now().Add(*expires).UTC()
 		}
-		return withStore(cmd, func(store *control.Store) error {
-			return audited(cmd.Context(), store, "add token", token.Name+", "+roleOf(token.Role, token.Account), func() error {
-				secret, err := store.Tokens.Add(cmd.Context(), token)
-				if err == nil {
-					fmt.Fprintln(cmd.OutOrStdout(), secret)
-				}
+		return withIdentities(cmd, func(c client) error {
+			var made api.Secret
+			if err := c.do(cmd.Context(), http.MethodPost, api.TokensPath, ask, &made); err != nil {
 				return err
-			})
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), made.Secret)
+			return nil
 		})
 	}
 	return cmd
 }
 
-// roleOf is what somebody may do, and where, for the audit log.
-func roleOf(role control.Role, account string) string {
-	if account == "" {
-		return role.String()
-	}
-	return role.String() + " of account " + account
-}
-
 func tokenListCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List the tokens, without what is secret of them", Args: exactArgs()}
+	output := outputFlag(cmd, "table", "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withStore(cmd, func(store *control.Store) error {
-			all, err := store.Tokens.List(cmd.Context())
+		format, err := output()
+		if err != nil {
+			return err
+		}
+		return withIdentities(cmd, func(c client) error {
+			all, err := listAll(cmd.Context(), c, api.TokensPath, url.Values{}, func(t api.Token) string { return t.Name })
 			if err != nil {
 				return err
+			}
+			if format == "json" {
+				return printJSON(cmd, all)
 			}
 			date := func(at time.Time) string {
 				if at.IsZero() {
@@ -96,12 +98,12 @@ func tokenListCommand() *cobra.Command {
 func tokenRevokeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke NAME",
-		Short: "End a token; a running serve refuses it after five seconds at most",
+		Short: "End a token, at once",
 		Args:  exactArgs("the name of a token; 'millrace token list' lists them"),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return withStore(cmd, func(store *control.Store) error {
-			return audited(cmd.Context(), store, "revoke token", args[0], func() error { return store.Tokens.Revoke(cmd.Context(), args[0]) })
+		return withIdentities(cmd, func(c client) error {
+			return c.do(cmd.Context(), http.MethodPost, api.TokensPath+"/"+url.PathEscape(args[0])+"/revoke", api.EndAsk{Who: whoAmI()}, &api.Ended{})
 		})
 	}
 	return cmd

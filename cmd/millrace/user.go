@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -15,33 +17,37 @@ import (
 	"golang.org/x/term"
 
 	"millrace/control"
+	"millrace/control/api"
 )
 
 func userCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "user", Short: "People who sign in: who may see what, and who may change it",
-		Long: `People who sign in to the console, with a password or at the provider of --oidc-issuer, which says their role. Programs have tokens. What is changed here counts in a running 'millrace serve' after five seconds at most.`,
+		Long: `People who sign in to the console, with a password or at the provider of --oidc-issuer, which says their role. Programs have tokens. What is changed counts at once.`,
 		Args: unknownCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(userAddCommand(), userListCommand(), userRoleCommand(), userPasswordCommand())
-	for _, c := range []struct {
-		name, short string
-		do          func(*control.Users, *cobra.Command, string) error
-	}{
-		{"disable", "Keep a user from signing in, and sign them out", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Disable(cmd.Context(), name, nil) }},
-		{"enable", "Let a user sign in again", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Enable(cmd.Context(), name, nil) }},
-		{"delete", "Delete a user, and sign them out; one of --oidc-issuer comes back at the next sign-in, unless disabled in place of that", func(u *control.Users, cmd *cobra.Command, name string) error { return u.Delete(cmd.Context(), name, nil) }},
+	for _, c := range []struct{ name, short string }{
+		{"disable", "Keep a user from signing in, and sign them out"},
+		{"enable", "Let a user sign in again"},
+		{"delete", "Delete a user, and sign them out; one of --oidc-issuer comes back at the next sign-in, unless disabled in place of that"},
 	} {
 		cmd.AddCommand(&cobra.Command{
 			Use: c.name + " NAME", Short: c.short, Args: exactArgs(userArg),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return withStore(cmd, func(store *control.Store) error {
-					return audited(cmd.Context(), store, c.name+" user", args[0], func() error { return c.do(store.Users, cmd, args[0]) })
-				})
+				return changeUser(cmd, args[0], c.name, api.UserChange{})
 			},
 		})
 	}
 	return cmd
+}
+
+// changeUser has one of the changes of a user made.
+func changeUser(cmd *cobra.Command, name, change string, to api.UserChange) error {
+	to.Who = whoAmI()
+	return withIdentities(cmd, func(c client) error {
+		return c.do(cmd.Context(), http.MethodPost, api.UsersPath+"/"+url.PathEscape(name)+"/"+change, to, &struct{}{})
+	})
 }
 
 const userArg = "the name of a user; 'millrace user list' lists them"
@@ -53,23 +59,20 @@ func userAddCommand() *cobra.Command {
 		Long:  "Add a user. The password is asked for on the terminal; with --password-stdin it is the first line of the standard input. It is kept as a hash. With --account the user sees what is of that tenant alone.",
 		Args:  exactArgs("a name"),
 	}
-	role := cmd.Flags().String("role", control.Viewer.String(), "viewer, analyst, operator or admin")
-	account := cmd.Flags().String("account", "", "the tenant that the user is bound to, of whom there need be nothing yet; default: none, and they see all")
+	ask := api.UserAsk{Who: whoAmI()}
+	cmd.Flags().StringVar(&ask.Role, "role", control.Viewer.String(), "viewer, analyst, operator or admin")
+	cmd.Flags().StringVar(&ask.Account, "account", "", "the tenant that the user is bound to, of whom there need be nothing yet; default: none, and they see all")
 	password := passwordFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		r, err := control.ParseRole(*role)
-		if err != nil {
+		if _, err := control.ParseRole(ask.Role); err != nil {
 			return usagef("--role: %w", err)
 		}
-		text, err := password()
-		if err != nil {
+		var err error
+		if ask.Password, err = password(); err != nil {
 			return err
 		}
-		return withStore(cmd, func(store *control.Store) error {
-			return audited(cmd.Context(), store, "add user", args[0]+", "+roleOf(r, *account), func() error {
-				return store.Users.Add(cmd.Context(), control.User{Name: args[0], Role: r, Account: *account}, text)
-			})
-		})
+		ask.Name = args[0]
+		return withIdentities(cmd, func(c client) error { return c.do(cmd.Context(), http.MethodPost, api.UsersPath, ask, &api.User{}) })
 	}
 	return cmd
 }
@@ -86,9 +89,7 @@ func userPasswordCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return withStore(cmd, func(store *control.Store) error {
-			return audited(cmd.Context(), store, "set password", args[0], func() error { return store.Users.SetPassword(cmd.Context(), args[0], text, nil) })
-		})
+		return changeUser(cmd, args[0], "password", api.UserChange{Password: text})
 	}
 	return cmd
 }
@@ -97,24 +98,29 @@ func userRoleCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "role NAME ROLE", Short: "Give a user another role: viewer, analyst, operator or admin", Args: exactArgs(userArg, "a role: viewer, analyst, operator or admin"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := control.ParseRole(args[1])
-			if err != nil {
+			if _, err := control.ParseRole(args[1]); err != nil {
 				return usageError{err}
 			}
-			return withStore(cmd, func(store *control.Store) error {
-				return audited(cmd.Context(), store, "set role", args[0]+", "+r.String(), func() error { return store.Users.SetRole(cmd.Context(), args[0], r, nil) })
-			})
+			return changeUser(cmd, args[0], "role", api.UserChange{Role: args[1]})
 		},
 	}
 }
 
 func userListCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List the users", Args: exactArgs()}
+	output := outputFlag(cmd, "table", "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withStore(cmd, func(store *control.Store) error {
-			all, err := store.Users.List(cmd.Context())
+		format, err := output()
+		if err != nil {
+			return err
+		}
+		return withIdentities(cmd, func(c client) error {
+			all, err := listAll(cmd.Context(), c, api.UsersPath, url.Values{}, func(u api.ListedUser) string { return u.Name })
 			if err != nil {
 				return err
+			}
+			if format == "json" {
+				return printJSON(cmd, all)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "NAME\tROLE\tACCOUNT\tCREATED\tSIGNED IN\t")
