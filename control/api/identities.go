@@ -43,23 +43,6 @@ type Token struct {
 	Used    time.Time `json:"used,omitzero"`    // the last time, to the hour
 }
 
-// User is what is decided about a person who signs in. It has the ETag that a change of it may be asked for with, in If-Match.
-type User struct {
-	Name     string    `json:"name"`
-	Role     string    `json:"role"`
-	Account  string    `json:"account,omitempty"` // that they are bound to
-	Disabled bool      `json:"disabled,omitempty"`
-	Issuer   string    `json:"issuer,omitempty"` // of the provider that knows them, which says their role; absent: they have a password
-	Created  time.Time `json:"created"`
-	Revision int64     `json:"revision"`
-}
-
-// ListedUser is a user, and when they signed in last.
-type ListedUser struct {
-	User
-	SignedIn time.Time `json:"signed_in,omitzero"`
-}
-
 // Key is a sensor's right to send.
 type Key struct {
 	ID         string    `json:"id"` // names it without giving it away
@@ -92,22 +75,6 @@ type TokenAsk struct {
 	Expires time.Time `json:"expires,omitzero"` // default: never
 }
 
-// UserAsk is what a user is asked for with.
-type UserAsk struct {
-	Who      string `json:"who,omitempty"`
-	Name     string `json:"name"`
-	Role     string `json:"role"`
-	Account  string `json:"account,omitempty"`
-	Password string `json:"password"`
-}
-
-// UserChange is what a change of a user is asked for with.
-type UserChange struct {
-	Who      string `json:"who,omitempty"`
-	Role     string `json:"role,omitempty"`     // for role
-	Password string `json:"password,omitempty"` // for password
-}
-
 // KeyAsk is what a sensor key is asked for with.
 type KeyAsk struct {
 	Who        string `json:"who,omitempty"`
@@ -123,50 +90,32 @@ type EndAsk struct {
 
 // identities are the addresses of tokens, users and sensor keys. They are for admins, who are not bound to an account.
 func (h *Handler) identities() []endpoint {
-	after := func(about string) parameter { return parameter{"after", about, stringSchema("ann")} }
-	reads := func(path, summary string, answer any, serve func(*http.Request) (any, error), query ...parameter) endpoint {
-		return endpoint{method: http.MethodGet, path: path, summary: summary, query: query, status: http.StatusOK, answer: reflect.TypeOf(answer), serve: serve, takes: control.Admin}
-	}
-	changes := func(path, summary string, body reflect.Type, answer any, serve func(*http.Request) (any, error)) endpoint {
-		return endpoint{method: http.MethodPost, path: path, summary: summary, body: body, status: http.StatusOK, answer: reflect.TypeOf(answer), serve: h.limited(serve), takes: control.Admin}
-	}
-	page := fmt.Sprintf(" %d of them at most, in order of their ", ListPage)
-	all := []endpoint{
+	return append([]endpoint{
 		{
 			method: http.MethodGet, path: WhoamiPath, summary: "Who asks, and what answers", scope: access.Tenant, status: http.StatusOK, answer: reflect.TypeFor[Whoami](), serve: h.whoami,
 		},
-		reads(TokensPath, "Tokens, without what is secret of them:"+page+"names", []Token{}, h.tokens, after("name of the last one that is known")),
-		changes(TokensPath, "Make a token. The answer has its secret, which cannot be had again", reflect.TypeFor[TokenAsk](), Secret{}, h.addToken),
-		changes(TokensPath+"/{name}/revoke", "End a token", reflect.TypeFor[EndAsk](), Ended{}, h.revokeToken),
-		reads(UsersPath, "People who sign in:"+page+"names", []ListedUser{}, h.users, after("name of the last one that is known")),
-		reads(UsersPath+"/{name}", "What is decided about a user", User{}, h.user).withTag(),
-		changes(UsersPath, "Add a user with a password", reflect.TypeFor[UserAsk](), User{}, h.addUser),
-		reads(KeysPath, "Sensor keys, without what is secret of them:"+page+"accounts, envs, source types and ids", []Key{}, h.keys,
-			after("account/env/source_type/id of the last one that is known"), parameter{"account", "only those of this one", stringSchema("deepthought")}),
-		changes(KeysPath, "Make a sensor key. The answer has its secret, which cannot be had again", reflect.TypeFor[KeyAsk](), Secret{}, h.addKey),
-		changes(KeysPath+"/{id}/revoke", "End a sensor key; what was sent with it stays", reflect.TypeFor[EndAsk](), Ended{}, h.revokeKey),
-	}
-	users := h.Store.Users
-	for _, c := range []userChange{
-		{"role", "Give a user another role", "set role", User{}, func(ctx context.Context, name string, to asked) error {
-			return users.SetRole(ctx, name, to.role, to.revisions)
-		}},
-		{"password", "Give a user another password, and sign them out", "set password", User{}, func(ctx context.Context, name string, to asked) error {
-			return users.SetPassword(ctx, name, to.Password, to.revisions)
-		}},
-		{"disable", "Keep a user from signing in, and sign them out", "disable user", User{}, func(ctx context.Context, name string, to asked) error {
-			return users.Disable(ctx, name, to.revisions)
-		}},
-		{"enable", "Let a user sign in again", "enable user", User{}, func(ctx context.Context, name string, to asked) error {
-			return users.Enable(ctx, name, to.revisions)
-		}},
-		{"delete", "Delete a user, and sign them out; one whom a provider knows comes back with the next sign-in", "delete user", Ended{}, func(ctx context.Context, name string, to asked) error {
-			return users.Delete(ctx, name, to.revisions)
-		}},
-	} {
-		all = append(all, changes(UsersPath+"/{name}/"+c.name, c.summary, reflect.TypeFor[UserChange](), c.answer, func(r *http.Request) (any, error) { return h.changeUser(r, c) }).withTag())
-	}
-	return all
+		adminReads(TokensPath, "Tokens, without what is secret of them", []Token{}, h.tokens, after("name", "ann")),
+		h.adminChanges(TokensPath, "Make a token. The answer has its secret, which cannot be had again", reflect.TypeFor[TokenAsk](), Secret{}, h.addToken),
+		h.adminChanges(TokensPath+"/{name}/revoke", "End a token", reflect.TypeFor[EndAsk](), Ended{}, h.revokeToken),
+		adminReads(KeysPath, "Sensor keys, without what is secret of them", []Key{}, h.keys,
+			after("account/env/source_type/id", "deepthought/deepthought3/EDGENUITY_LMS/4f0c2a9be1d7"), parameter{"account", "only those of this one", stringSchema("deepthought")}),
+		h.adminChanges(KeysPath, "Make a sensor key. The answer has its secret, which cannot be had again", reflect.TypeFor[KeyAsk](), Secret{}, h.addKey),
+		h.adminChanges(KeysPath+"/{id}/revoke", "End a sensor key; what was sent with it stays", reflect.TypeFor[EndAsk](), Ended{}, h.revokeKey),
+	}, h.userEndpoints()...)
+}
+
+// adminReads is an address where admins read, and adminChanges one where they change something.
+func adminReads(path, summary string, answer any, serve func(*http.Request) (any, error), query ...parameter) endpoint {
+	return endpoint{method: http.MethodGet, path: path, summary: summary, query: query, status: http.StatusOK, answer: reflect.TypeOf(answer), serve: serve, takes: control.Admin}
+}
+
+func (h *Handler) adminChanges(path, summary string, body reflect.Type, answer any, serve func(*http.Request) (any, error)) endpoint {
+	return endpoint{method: http.MethodPost, path: path, summary: summary, body: body, status: http.StatusOK, answer: reflect.TypeOf(answer), serve: h.limited(serve), takes: control.Admin}
+}
+
+// after is the parameter with which a list goes on.
+func after(about, example string) parameter {
+	return parameter{"after", fmt.Sprintf("%s of the last one that is known: an answer has %d at most, in that order", about, ListPage), stringSchema(example)}
 }
 
 // waitError refuses who has asked too often.
@@ -275,84 +224,6 @@ func (h *Handler) end(r *http.Request, action, name string, end func(ctx context
 func (h *Handler) noted(r *http.Request, who, action, subject string, err error) error {
 	who, _ = asker(r, who)
 	return h.audited(r, control.Entry{Who: who, Action: action, Subject: subject, Outcome: "done"}, err)
-}
-
-func userOf(u control.User) User {
-	return User{Name: u.Name, Role: u.Role.String(), Account: u.Account, Disabled: u.Disabled, Issuer: u.Issuer, Created: u.Created, Revision: u.Revision}
-}
-
-func (h *Handler) users(r *http.Request) (any, error) {
-	list, err := h.Store.Users.List(r.Context())
-	all := make([]ListedUser, len(list))
-	for i, u := range list {
-		all[i] = ListedUser{userOf(u), u.SignedIn}
-	}
-	return pageOf(r, all, func(u ListedUser) string { return u.Name }), err
-}
-
-func (h *Handler) user(r *http.Request) (any, error) {
-	u, err := h.Store.Users.User(r.Context(), r.PathValue("name"))
-	return tagged{Tag(u.Revision), userOf(u)}, err
-}
-
-func (h *Handler) addUser(r *http.Request) (any, error) {
-	var ask UserAsk
-	if err := decode(r, &ask); err != nil {
-		return nil, err
-	}
-	role, err := parseRole(r, ask.Role, ask.Account)
-	if err == nil {
-		err = h.Store.Users.Add(r.Context(), control.User{Name: ask.Name, Role: role, Account: ask.Account}, ask.Password)
-	}
-	if err = h.noted(r, ask.Who, "add user", ask.Name+", "+given(ask.Role, ask.Account), err); err != nil {
-		return nil, err
-	}
-	u, err := h.Store.Users.User(r.Context(), ask.Name)
-	return userOf(u), err
-}
-
-// userChange is one that users can have.
-type userChange struct {
-	name, summary string
-	action        string // for the audit log
-	answer        any
-	do            func(ctx context.Context, name string, to asked) error
-}
-
-// asked is what a change of a user was asked for with.
-type asked struct {
-	UserChange
-	role      control.Role
-	revisions []int64
-}
-
-func (h *Handler) changeUser(r *http.Request, c userChange) (any, error) {
-	var to asked
-	err := decode(r, &to.UserChange)
-	if err == nil {
-		to.revisions, err = revisions(r, "")
-	}
-	switch {
-	case err != nil:
-		return nil, err
-	case to.Role != "" && c.name != "role":
-		return nil, fmt.Errorf("%w: role: this takes none; leave it out", ErrInvalid)
-	case to.Password != "" && c.name != "password":
-		return nil, fmt.Errorf("%w: password: this takes none; leave it out", ErrInvalid)
-	}
-	name, subject := r.PathValue("name"), r.PathValue("name")
-	if c.name == "role" {
-		subject += ", " + to.Role
-		to.role, err = parseRole(r, to.Role, "")
-	}
-	if err == nil {
-		err = c.do(r.Context(), name, to)
-	}
-	if err = h.noted(r, to.Who, c.action, subject, err); err != nil || c.name == "delete" {
-		return Ended{name}, err
-	}
-	u, err := h.Store.Users.User(r.Context(), name)
-	return userOf(u), err
 }
 
 func (h *Handler) keys(r *http.Request) (any, error) {

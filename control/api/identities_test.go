@@ -1,14 +1,18 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,18 +24,37 @@ import (
 
 const password = "correct horse battery"
 
-// storeOf is a store with an admin, a user, a token and a sensor key.
+// seeded is the file of a store with an admin, a user, a token and a sensor key: it takes a while to make, for its passwords.
+var seeded = sync.OnceValues(func() (file []byte, err error) {
+	dir, err := os.MkdirTemp("", "millrace-api-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path, ctx := filepath.Join(dir, "keys.db"), context.Background()
+	store, err := control.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	_, tokenErr := store.Tokens.Add(ctx, control.Token{Name: "ann", Role: control.Analyst})
+	_, keyErr := store.Keys.Add(ctx, control.Key{Account: "acme", Env: "prod", SourceType: "EDGENUITY_LMS"})
+	err = errors.Join(tokenErr, keyErr, store.Users.AddFirst(ctx, "root", password), store.Users.Add(ctx, control.User{Name: "ann", Role: control.Viewer}, password), store.Close())
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// storeOf is a store that is seeded.
 func storeOf(t *testing.T) *control.Store {
 	t.Helper()
-	store, err := control.Open(filepath.Join(t.TempDir(), "keys.db"))
+	file, err := seeded()
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "keys.db")
+	require.NoError(t, os.WriteFile(path, file, 0o600))
+	store, err := control.Open(path)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
-	require.NoError(t, store.Users.AddFirst(t.Context(), "root", password))
-	require.NoError(t, store.Users.Add(t.Context(), control.User{Name: "ann", Role: control.Viewer}, password))
-	_, err = store.Tokens.Add(t.Context(), control.Token{Name: "ann", Role: control.Analyst})
-	require.NoError(t, err)
-	_, err = store.Keys.Add(t.Context(), control.Key{Account: "acme", Env: "prod", SourceType: "EDGENUITY_LMS"})
-	require.NoError(t, err)
 	return store
 }
 
