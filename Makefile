@@ -17,7 +17,7 @@ release: ## build VERSION as a static program, with its checksum, into dist/
 	scripts/release.sh $(or $(VERSION),0.0.0) dist
 
 test: ## run the tests that need nothing but Go and a C compiler
-	go test ./...
+	go test -timeout 30m ./...
 
 long: ## the random tests of jobs, log and binary in full: hours on two cores
 	MILLRACE_SCHEDULES=40000 go test -count=1 -timeout 1h -run TestOrderDoesNotMatter ./etl

@@ -171,6 +171,7 @@ func (p *Plane) StartJobs(ctx context.Context) error {
 		}
 		if err != nil {
 			p.logger.Error("job not started; it is tried again at the next start, or recovered", "instance", in.UniqueID(), "error", err)
+			p.runner.Kill(in) // what failed may have left it running
 			p.Failed(in, err)
 			continue
 		}
