@@ -120,11 +120,12 @@ func (r runner) Suspend(ctx context.Context, i control.Instance, name string) er
 	if _, err := os.Stat(dir); err == nil && !j.runs() { // a process that was killed had come so far
 		return r.Stop(ctx, i)
 	}
-	if err := r.open(ctx, j); err != nil {
-		return err
+	j.end() // first: one that is between two starts would open it too
+	err = r.open(ctx, j)
+	if err == nil {
+		err = j.Savepoint(ctx, dir)
 	}
-	j.end()
-	if err := j.Savepoint(ctx, dir); err != nil {
+	if err != nil {
 		_, again := r.Run(ctx, i)
 		return errors.Join(err, again)
 	}
