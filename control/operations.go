@@ -53,17 +53,35 @@ func (x *Instances) Begin(ctx context.Context, r Request) (op Operation, err err
 	return op, nil
 }
 
+// Asked returns the operation that was begun by a request with its key; its ID is 0 when there is none. Who is about to check a request asks first: what it
+// was refused for may be what the operation has done.
+func (x *Instances) Asked(ctx context.Context, r Request) (op Operation, err error) {
+	err = transaction(ctx, x.db, func(tx *sql.Tx) error {
+		op, err = asked(ctx, tx, r)
+		return err
+	})
+	return op, err
+}
+
+func asked(ctx context.Context, tx *sql.Tx, r Request) (Operation, error) {
+	if r.Key == "" {
+		return Operation{}, nil
+	}
+	op, err := operation(tx.QueryRowContext(ctx, `SELECT id, doc FROM operations WHERE key = ?`, r.Key))
+	switch decided := r.Action == Start || r.Action == Rollback; { // which data version it is, when it was begun
+	case errors.Is(err, sql.ErrNoRows):
+		return Operation{}, nil
+	case err != nil:
+		return op, err
+	case op.Action != r.Action || op.Line != r.Line || op.DataVersion != r.DataVersion && !decided:
+		return op, fmt.Errorf("%w: the key %q was used for another request, to %s %s; use another one", ErrRefused, r.Key, op.Action, op.DataVersion)
+	}
+	return op, nil
+}
+
 func begin(ctx context.Context, tx *sql.Tx, r Request) (Operation, error) {
-	if r.Key != "" {
-		switch op, err := operation(tx.QueryRowContext(ctx, `SELECT id, doc FROM operations WHERE key = ?`, r.Key)); {
-		case errors.Is(err, sql.ErrNoRows):
-		case err != nil:
-			return op, err
-		case op.Action != r.Action || op.Line != r.Line || op.DataVersion != r.DataVersion && r.Action != Start:
-			return op, fmt.Errorf("%w: the key %q was used for another request, to %s %s; use another one", ErrRefused, r.Key, op.Action, op.DataVersion)
-		default:
-			return op, nil
-		}
+	if op, err := asked(ctx, tx, r); err != nil || op.ID != 0 {
+		return op, err
 	}
 	now := time.Now()
 	in, err := instance(ctx, tx, r.Line, r.DataVersion)

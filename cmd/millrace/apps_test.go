@@ -129,6 +129,18 @@ func TestAppsOfOtherNames(t *testing.T) {
 	_, err = s.act(t.Context(), control.Promote, forum.Name, second, promote)
 	require.NoError(t, err)
 	require.Len(t, s.serving(), 2)
+	third := start()
+	_, err = s.act(t.Context(), control.Promote, forum.Name, third, promote)
+	require.NoError(t, err)
+	back := promote
+	back.Key = "once"
+	once, err := s.act(t.Context(), control.Rollback, forum.Name, "", back)
+	require.NoError(t, err)
+	again, err := s.act(t.Context(), control.Rollback, forum.Name, "", back)
+	require.NoError(t, err, "with the same key it is the same request")
+	require.Equal(t, once.ID, again.ID)
+	_, err = s.act(t.Context(), control.Delete, forum.Name, third, test)
+	require.NoError(t, err)
 	_, err = s.act(t.Context(), control.Delete, forum.Name, second, test)
 	require.NoError(t, err)
 	require.Empty(t, s.versionsOf(lineOf(forum.Name)))

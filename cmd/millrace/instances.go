@@ -444,6 +444,9 @@ func (s *stack) Do(ctx context.Context, app, dataVersion string, ask api.Ask) (c
 		Line: a.line, DataVersion: dataVersion, Action: ask.Action, By: ask.By(), Role: ask.Role, Key: ask.Key, Savepoint: ask.Savepoint, Revisions: ask.Revisions,
 		Resources: control.Resources{Parallelism: ask.Parallelism, Memory: ask.Memory},
 	}
+	if op, err := s.store.Instances.Asked(ctx, r); err != nil || op.ID != 0 {
+		return op, err
+	}
 	switch ask.Action {
 	case control.Start:
 		return s.doStart(ctx, a, r, ask.Seed)
