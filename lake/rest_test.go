@@ -153,6 +153,9 @@ func TestCatalogOfOneLake(t *testing.T) {
 		require.NoError(t, l.Close())
 	}
 	gate.Let(0, false)
+	places, err := lake.ReadPlaces(ctx, cfg.Dir)
+	require.NoError(t, err)
+	require.Equal(t, lake.Places{Files: cfg.Warehouse, Catalog: gate.URL}, places, "without asking it")
 	refused(lake.Config{Dir: cfg.Dir, ReadOnly: true}, "the lake's server is not available: catalogue "+gate.URL)
 	gate.Let(math.MaxInt, false)
 

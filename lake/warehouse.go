@@ -32,6 +32,33 @@ type marker struct {
 	Tables  bool  `json:"tables,omitempty"` // there were some
 }
 
+// Places are where a lake is that is not all in its directory, by URLs. Empty: it is there.
+type Places struct {
+	Files   string // s3://bucket/prefix
+	Catalog string // of the Iceberg REST catalogue that lists its tables
+}
+
+// ReadPlaces returns the places of the lake in a directory. It asks neither of them.
+func ReadPlaces(ctx context.Context, dir string) (p Places, err error) {
+	cfg := Config{Dir: dir, ReadOnly: true}.withDefaults()
+	db, err := openCatalog(ctx, cfg)
+	if err != nil {
+		return p, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	known, err := readMarker(ctx, db)
+	if err != nil {
+		return p, catalogError(dir, err)
+	}
+	if validWarehouse.MatchString(known.Warehouse) {
+		p.Files = known.Warehouse
+	}
+	if known.Catalog != nil {
+		p.Catalog = known.Catalog.URI
+	}
+	return p, nil
+}
+
 // differs says whether m is not what is known.
 func (m marker) differs(known marker) bool { return !bytes.Equal(encodeMarker(m), encodeMarker(known)) }
 

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"time"
 
+	"millrace/lake"
+
 	"github.com/spf13/cobra"
 )
 
@@ -193,7 +195,11 @@ func makeBackup(ctx context.Context, dir *dataDir, to string) (b backup, err err
 			err = errors.Join(fmt.Errorf("back up %s: %w; what there is of it in %s is no backup", dir.path, err, to), os.RemoveAll(to))
 		}
 	}()
-	b = backup{Format: backupFormat, Made: time.Now().UTC(), Version: version, Source: source, Missing: elsewhere(dir)}
+	missing, err := elsewhere(ctx, dir)
+	if err != nil {
+		return b, err
+	}
+	b = backup{Format: backupFormat, Made: time.Now().UTC(), Version: version, Source: source, Missing: missing}
 	files, err := filesOf(source, leftOut)
 	if err != nil {
 		return b, err
@@ -320,20 +326,24 @@ func realPath(path string) (string, error) {
 }
 
 // elsewhere names the parts of the data that are not in the directory.
-func elsewhere(dir *dataDir) []string {
-	var parts []string
+func elsewhere(ctx context.Context, dir *dataDir) (parts []string, err error) {
 	if dir.head.Log == external {
 		parts = append(parts, "the log, a Kafka cluster")
 	}
 	if dir.head.Index == external {
 		parts = append(parts, "the index, an Elasticsearch or OpenSearch")
 	}
-	for _, p := range []struct{ name, what string }{{"catalog.db", "the catalogue of the lake"}, {"warehouse", "the files of the lake"}} {
-		if !dir.has("lake", p.name) {
-			parts = append(parts, p.what)
-		}
+	places, err := lake.ReadPlaces(ctx, dir.join("lake"))
+	if errors.Is(err, lake.ErrNotFound) { // it was never started
+		return parts, nil
 	}
-	return parts
+	if places.Catalog != "" {
+		parts = append(parts, "the catalogue of the lake, "+places.Catalog)
+	}
+	if places.Files != "" {
+		parts = append(parts, "the files of the lake, "+places.Files)
+	}
+	return parts, err
 }
 
 // readBackup reads the manifest of a backup.

@@ -178,7 +178,11 @@ func (s *stack) makeBackup(ctx context.Context, to string) (made madeBackup, err
 	if err != nil {
 		return made, err
 	}
-	b := backup{Format: backupFormat, Made: st.moment.UTC(), Version: version, Source: source, Missing: elsewhere(dir)}
+	missing, err := elsewhere(ctx, dir)
+	if err != nil {
+		return made, err
+	}
+	b := backup{Format: backupFormat, Made: st.moment.UTC(), Version: version, Source: source, Missing: missing}
 	if err := b.write(ctx, dir, to, files); err != nil {
 		return made, err
 	}

@@ -268,12 +268,6 @@ func (d *dataDir) join(name ...string) string {
 	return filepath.Join(append([]string{d.path}, name...)...)
 }
 
-// has reports whether a file or folder is there.
-func (d *dataDir) has(name ...string) bool {
-	_, err := os.Stat(d.join(name...))
-	return !errors.Is(err, fs.ErrNotExist)
-}
-
 // killed reports whether the process that used the directory last did not end by itself. It is asked before the directory is taken.
 func (d *dataDir) killed() bool {
 	_, err := os.Stat(d.join("running.json"))

@@ -17,6 +17,7 @@ import (
 
 	"millrace/control"
 	"millrace/control/api"
+	"millrace/lake"
 )
 
 // takeName gives the stack the name that it was started with.
@@ -31,11 +32,15 @@ func (s *stack) takeName(ctx context.Context) error {
 
 // Stack implements api.Service.
 func (s *stack) Stack(ctx context.Context) (out api.Stack, err error) {
+	places, err := lake.ReadPlaces(ctx, s.cfg.dir.join("lake"))
+	if err != nil {
+		return out, err
+	}
 	out = api.Stack{
 		Engine: string(embedded), Version: version, Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Parts: api.Parts{
 			Log: string(s.cfg.dir.head.Log), Index: string(s.cfg.dir.head.Index),
-			Lake: string(placeOf(s.cfg.dir.has("lake", "warehouse"))), Catalog: string(placeOf(s.cfg.dir.has("lake", "catalog.db"))),
+			Lake: string(placeOf(places.Files == "")), Catalog: string(placeOf(places.Catalog == "")),
 		},
 		Processors: runtime.GOMAXPROCS(0), Memory: s.cfg.memory, Apps: []api.StackApp{}, Blockers: []control.Blocker{},
 	}
