@@ -143,10 +143,11 @@ func openDB(c Config, f *fault, readOnly bool) (*pebble.DB, error) {
 		// Most of the state lives for an hour and is never read: a better compression costs more than all else together.
 		opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
 	}
-	// Values and list entries go to blob files when they are flushed, and stay there: compactions then move keys alone.
+	// List entries go to blob files when they are flushed, and stay there: compactions then move keys alone. Packed, most have about
+	// 100 bytes, so the least size is low.
 	opts.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{
-			Enabled: true, MinimumSize: 256, MaxBlobReferenceDepth: 64, RewriteMinimumAge: 10 * time.Minute, TargetGarbageRatio: 0.4,
+			Enabled: true, MinimumSize: 64, MaxBlobReferenceDepth: 64, RewriteMinimumAge: 10 * time.Minute, TargetGarbageRatio: 0.4,
 		}
 	}
 	// Except a key's value, which is read with every record that comes to the key.
