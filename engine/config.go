@@ -82,8 +82,11 @@ type Config struct {
 	// asked to keep what going back to them takes, as they are for the checkpoints. Default: none.
 	Savepoints string
 
-	CacheBytes    int64 // block cache of the state; default 64 MiB
-	MemTableBytes int64 // memtable of the state; default 16 MiB; two to four are in memory
+	CacheBytes int64 // block cache of the state; default 32 MiB
+
+	// MemTableBytes is the size of a memtable of the state; default 32 MiB; two to four are in memory. An epoch that commits more than half of
+	// it is flushed by itself, and small flushes are what compactions copy again and again.
+	MemTableBytes int64
 
 	Now        func() time.Time      // the processing clock; default time.Now
 	Logger     *slog.Logger          // default: discard
@@ -105,8 +108,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.IdleAfter, time.Minute)
 	setDefault(&c.CheckpointEvery, 5*time.Minute)
 	setDefault(&c.CheckpointsKept, 3)
-	setDefault(&c.CacheBytes, 64<<20)
-	setDefault(&c.MemTableBytes, 16<<20)
+	setDefault(&c.CacheBytes, 32<<20)
+	setDefault(&c.MemTableBytes, 32<<20)
 	if c.FS == nil {
 		c.FS = vfs.Default
 	}

@@ -63,7 +63,7 @@ func divide(memory, jobs int64) shares {
 // jobShares divides what the process of a job may hold.
 func jobShares(memory int64) artifact.Memory {
 	m := artifact.Memory{
-		Cache: memory / 10, MemTable: memory / 20, // of memtables two are usual, four the most
+		Cache: memory / 20, MemTable: 3 * memory / 40, // of memtables two are usual, four the most; several epochs should fit in one
 		Epoch: min(memory/40, 16<<20), // two are at work, and take several times as much
 		Fetch: int32(min(memory/120, 8<<20)), Flush: min(memory/6, 128<<20),
 		Bulk: int(min(memory/60, 5<<20)), // takes several times as much where it is parsed
