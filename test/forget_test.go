@@ -97,7 +97,7 @@ func TestForget(t *testing.T) {
 	cmd, stderr := forget()
 	certificate, err := cmd.Output()
 	require.NoError(t, err, "%s", stderr)
-	require.Contains(t, string(certificate), "was made without the records and serves")
+	require.Contains(t, string(certificate), "was made without the records and takes its place")
 
 	require.Contains(t, output(t, "check", "--data-dir", data), "the ledger balances")
 	require.Zero(t, filesWith(t, data, person), "files that have the id")
