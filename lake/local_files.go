@@ -63,13 +63,17 @@ func (f *localFiles) ReadFile(name string) ([]byte, error) { return os.ReadFile(
 // Stat describes a file.
 func (f *localFiles) Stat(name string) (fs.FileInfo, error) { return os.Stat(f.readable(name)) }
 
-// Remove removes a file.
+// Remove removes a file. One that is gone is no error, as in S3: of two that sweep, or of a sweep and the writer that gives its file up, one
+// is the first.
 func (f *localFiles) Remove(name string) error {
 	path := f.readable(name)
 	if err := f.fault.check("remove", path); err != nil {
 		return err
 	}
-	return os.Remove(path)
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // WriteFile writes a whole file durably.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -248,6 +249,37 @@ func TestSweepSparesWhatIsPending(t *testing.T) {
 	n, err = tbl.Sweep(ctx, 0)
 	require.NoError(t, err)
 	require.Equal(t, 3, n, "two data files and a delete file")
+	require.Equal(t, map[string]float64{"a": 1}, scores(t, tbl))
+}
+
+// The writer of an older lineage gives up its files when it is refused, which may be while a sweep removes them.
+func TestSweepOfFilesThatGo(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	l, err := lake.Open(ctx, laketest.In(dir))
+	require.NoError(t, err)
+	tbl := openTable(t, l)
+	publish(t, tbl, 1, 1, quiz("a", 1, 1, 0))
+	_, err = tbl.Write(ctx, []plan.Row{quiz("b", 1, 2, 0), quiz("c", 2, 2, day)}, "L1", "1") // and dies
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+
+	var gone []string
+	removes := func(op, path string) error {
+		if op == "remove" && strings.HasSuffix(path, ".parquet") {
+			gone = append(gone, path)
+			return os.Remove(path)
+		}
+		return nil
+	}
+	l, err = lake.OpenWithFaults(ctx, laketest.In(dir), removes)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	tbl = openTable(t, l)
+	_, err = tbl.Sweep(ctx, 0)
+	require.NoError(t, err)
+	require.Len(t, gone, 3)
 	require.Equal(t, map[string]float64{"a": 1}, scores(t, tbl))
 }
 
