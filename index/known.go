@@ -3,8 +3,9 @@ package index
 import "math/bits"
 
 // known says of which ids an index has no row, so that the table is not scanned for documents that are new. It is Bloom filters (Bloom 1970,
-// with the probes of Kirsch and Mitzenmacher 2006) over the hashes of all ids that the table has, or has had: ten bits each, six probes. Of a hundred ids
-// that are new one or two are taken for known ones. When a filter is full another one of twice its size begins.
+// with the probes of Kirsch and Mitzenmacher 2006) over the hashes of all ids that the table has, or has had: twenty bits each, fourteen probes. Of a
+// hundred thousand ids that are new some ten are taken for known ones: a bulk request looks for all of its documents at once, so with one or two in
+// a hundred, as of ten bits, each request scanned the table. When a filter is full another one of twice its size begins.
 type known struct{ filters []filter }
 
 // filter is one of the filters.
@@ -15,8 +16,8 @@ type filter struct {
 
 const (
 	knownLeast  = 1 << 16 // ids that the first filter has room for
-	knownBits   = 10      // of each id
-	knownProbes = 6
+	knownBits   = 20      // of each id
+	knownProbes = 14
 )
 
 // newKnown has room for so many ids in its first filter, or a few more.
