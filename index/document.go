@@ -6,10 +6,25 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
-// cells are the values of one document by column number: nil, a scalar, or a slice with at least two.
-type cells map[int]any
+// cells are the values of one document by column number: nil, a scalar, or a slice with at least two. Columns past the end have none.
+type cells []any
+
+func (c cells) of(f *field) any {
+	if f.Column >= len(c) {
+		return nil
+	}
+	return c[f.Column]
+}
+
+func (c *cells) set(f *field, cell any) {
+	for f.Column >= len(*c) { // the mapping has grown since
+		*c = append(*c, nil)
+	}
+	(*c)[f.Column] = cell
+}
 
 // reader takes a document apart into cells, and notes what the mapping lacks for it.
 type reader struct {
@@ -25,7 +40,7 @@ type reader struct {
 //
 // With owned, m belongs to the caller's batch and grows in place.
 func read(m *mapping, owned bool, id string, doc *value) (cells, *mapping, error) {
-	r := reader{m: m, owned: owned, id: id, cells: make(cells, len(doc.obj))}
+	r := reader{m: m, owned: owned, id: id, cells: make(cells, m.Columns)}
 	for i := range doc.obj {
 		if isMetadata(doc.obj[i].key) {
 			return nil, m, documentError("[1:1] Field [%s] is a metadata field and cannot be added inside a document. Use the index API request parameters.", doc.obj[i].key)
@@ -173,9 +188,9 @@ func (r *reader) leaf(f *field, v *value) {
 	if cell == nil {
 		return
 	}
-	old, ok := r.cells[f.Column]
-	if !ok {
-		r.cells[f.Column] = cell
+	old := r.cells.of(f)
+	if old == nil {
+		r.cells.set(f, cell)
 		return
 	}
 	if !f.Multi {
@@ -185,9 +200,9 @@ func (r *reader) leaf(f *field, v *value) {
 		r.m.Fields[f.Path].Multi = true
 	}
 	if list, ok := old.([]any); ok {
-		r.cells[f.Column] = append(list, cell)
+		r.cells.set(f, append(list, cell))
 	} else {
-		r.cells[f.Column] = []any{old, cell}
+		r.cells.set(f, []any{old, cell})
 	}
 }
 
@@ -207,7 +222,7 @@ func (f *field) parse(v *value) (any, error) {
 	switch f.Type {
 	case typeKeyword:
 		s := v.text()
-		if f.IgnoreAbove > 0 && len([]rune(s)) > f.IgnoreAbove {
+		if f.IgnoreAbove > 0 && utf8.RuneCountInString(s) > f.IgnoreAbove {
 			return nil, nil
 		}
 		if len(s) > 32766 {
@@ -228,8 +243,7 @@ func (f *field) parse(v *value) (any, error) {
 		return f.parseDate(v)
 	case typeDouble, "float", "half_float":
 		n, ok := v.float()
-		limit := map[string]float64{typeDouble: math.MaxFloat64, "float": math.MaxFloat32, "half_float": 65504}[f.Type]
-		if !ok || math.Abs(n) > limit {
+		if !ok || math.Abs(n) > largest(f.Type) {
 			return nil, fmt.Errorf("not a finite number of type [%s]", f.Type)
 		}
 		if f.Type != typeDouble {
@@ -245,11 +259,34 @@ func (f *field) parse(v *value) (any, error) {
 		}
 		n = int64(d)
 	}
-	bits := map[string]int{typeLong: 64, "integer": 32, "short": 16, "byte": 8}[f.Type]
-	if low := int64(math.MinInt64) >> (64 - bits); n < low || n > ^low {
+	if low := int64(math.MinInt64) >> (64 - bitsOf(f.Type)); n < low || n > ^low {
 		return nil, fmt.Errorf("value [%d] is out of range for a [%s]", n, f.Type)
 	}
 	return n, nil
+}
+
+// largest is the largest number of a type of floating-point numbers.
+func largest(typ string) float64 {
+	switch typ {
+	case "float":
+		return math.MaxFloat32
+	case "half_float":
+		return 65504
+	}
+	return math.MaxFloat64
+}
+
+// bitsOf is the size of a type of whole numbers.
+func bitsOf(typ string) int {
+	switch typ {
+	case "integer":
+		return 32
+	case "short":
+		return 16
+	case "byte":
+		return 8
+	}
+	return 64
 }
 
 func (f *field) parseDate(v *value) (any, error) {

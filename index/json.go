@@ -3,7 +3,9 @@ package index
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -64,7 +66,9 @@ const maxDepth = 200
 
 // parseJSON reads one strict JSON value: no duplicate keys, no invalid UTF-8, nothing after it. The result refers to b.
 func parseJSON(b []byte) (value, error) {
-	p := parser{b: b}
+	p := parsers.Get().(*parser)
+	defer p.release()
+	p.b, p.i = b, 0
 	p.space()
 	v, err := p.value(0)
 	if err != nil {
@@ -80,6 +84,20 @@ func parseJSON(b []byte) (value, error) {
 type parser struct {
 	b []byte
 	i int
+
+	open []member // of the objects that are being read, the inner ones' after the outer ones'
+}
+
+// parsers keeps the room for members, which are copied once it is known how many an object has.
+var parsers = sync.Pool{New: func() any { return new(parser) }}
+
+func (p *parser) release() {
+	if cap(p.open) > 256 { // an unusual one
+		return
+	}
+	clear(p.open[:cap(p.open)])
+	*p = parser{open: p.open[:0]}
+	parsers.Put(p)
 }
 
 func (p *parser) errorf(format string, args ...any) error {
@@ -143,12 +161,13 @@ func (p *parser) literal(word string) error {
 
 func (p *parser) object(depth int) ([]member, error) {
 	p.i++
-	members := []member{}
+	first := len(p.open)
 	for {
 		p.space()
+		members := p.open[first:]
 		if p.i < len(p.b) && p.b[p.i] == '}' && len(members) == 0 {
 			p.i++
-			return members, nil
+			return []member{}, nil
 		}
 		if p.i >= len(p.b) || p.b[p.i] != '"' {
 			return nil, p.errorf("expected a field name")
@@ -176,10 +195,15 @@ func (p *parser) object(depth int) ([]member, error) {
 		if err != nil {
 			return nil, err
 		}
-		members = append(members, member{key, v})
+		p.open = append(p.open, member{key, v})
 		more, err := p.more('}')
-		if err != nil || !more {
-			return members, err
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			members = slices.Clone(p.open[first:])
+			p.open = p.open[:first]
+			return members, nil
 		}
 	}
 }

@@ -458,7 +458,7 @@ func (w *writer) flush(ctx context.Context, tx *sql.Tx, t *target) error {
 			}
 			for i, f := range fields {
 				row[fixed+i] = nil
-				if cell, ok := d.cells[f.Column]; ok {
+				if cell := d.cells.of(f); cell != nil {
 					row[fixed+i] = f.store(cell)
 				}
 			}
