@@ -165,7 +165,7 @@ func untilRead(ctx context.Context, s Stack, n int64) error {
 
 // latencies posts records from to to of w at the rate, and returns how long the sampled rows took.
 func latencies(ctx context.Context, s Stack, key string, w *window, from, to int) ([]time.Duration, error) {
-	tracked := &tracker{sent: map[string]time.Time{}, url: s.IndexURL() + "/quiz_submission/_search"}
+	tracked := &tracker{sent: map[string]sighting{}, url: s.IndexURL() + "/quiz_submission/_search"}
 	g, ctx := errgroup.WithContext(ctx)
 	posted := make(chan struct{})
 	g.Go(func() error {
@@ -173,7 +173,7 @@ func latencies(ctx context.Context, s Stack, key string, w *window, from, to int
 		n := 0
 		return pace(ctx, s.CollectorURL(), key, w, from, to, latencyRate, func(first int, due time.Time) {
 			if n++; n%sampled == 0 && w.metas[first].kind == record.Event && !w.metas[first].waits {
-				tracked.add(attempt(w.bytes(first)), due)
+				tracked.add(attempt(w.bytes(first)), sighting{due, w.metas[first].at})
 			}
 		})
 	})
@@ -238,41 +238,52 @@ type tracker struct {
 	took []time.Duration
 
 	mu   sync.Mutex
-	sent map[string]time.Time // by attempt
+	sent map[string]sighting // by attempt
 }
 
-func (t *tracker) add(attempt string, at time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sent[attempt] = at
+// sighting is what is known of an event whose row is waited for.
+type sighting struct {
+	due  time.Time // when it should be sent
+	time int64     // its eventTime, µs since 1970
 }
 
-// pending are up to 100 of the rows that are waited for, the oldest first.
-func (t *tracker) pending() []string {
+func (t *tracker) add(attempt string, s sighting) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var all []string
+	t.sent[attempt] = s
+}
+
+// pending are up to 100 of the rows that are waited for, the oldest first, and the least time of their events.
+func (t *tracker) pending() (attempts []string, since int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for a := range t.sent {
-		all = append(all, a)
+		attempts = append(attempts, a)
 	}
-	slices.SortFunc(all, func(a, b string) int { return t.sent[a].Compare(t.sent[b]) })
-	return all[:min(len(all), 100)]
+	slices.SortFunc(attempts, func(a, b string) int { return t.sent[a].due.Compare(t.sent[b].due) })
+	attempts = attempts[:min(len(attempts), 100)]
+	for i, a := range attempts {
+		if at := t.sent[a].time; i == 0 || at < since {
+			since = at
+		}
+	}
+	return attempts, since
 }
 
 func (t *tracker) run(ctx context.Context, posted <-chan struct{}) error {
 	tick := time.NewTicker(searchEvery)
 	defer tick.Stop()
 	for {
-		wanted := t.pending()
+		wanted, since := t.pending()
 		if len(wanted) > 0 {
-			found, err := search(ctx, t.url, wanted)
+			found, err := search(ctx, t.url, wanted, since)
 			if err != nil {
 				return err
 			}
 			now := time.Now()
 			t.mu.Lock()
 			for _, a := range found {
-				t.took = append(t.took, now.Sub(t.sent[a]))
+				t.took = append(t.took, now.Sub(t.sent[a].due))
 				delete(t.sent, a)
 			}
 			t.mu.Unlock()
@@ -291,10 +302,14 @@ func (t *tracker) run(ctx context.Context, posted <-chan struct{}) error {
 	}
 }
 
-// search returns those of the attempts that have a row.
-func search(ctx context.Context, url string, attempts []string) (found []string, err error) {
+// search returns those of the attempts that have a row. It says since when, as who looks for new rows does: without, each search reads the
+// whole table.
+func search(ctx context.Context, url string, attempts []string, since int64) (found []string, err error) {
 	query, err := json.Marshal(map[string]any{
-		"size": len(attempts), "track_total_hits": false, "_source": []string{"attemptId"}, "query": map[string]any{"terms": map[string]any{"attemptId": attempts}},
+		"size": len(attempts), "track_total_hits": false, "_source": []string{"attemptId"}, "query": map[string]any{"bool": map[string]any{"filter": []any{
+			map[string]any{"range": map[string]any{"dateAndTime": map[string]any{"gte": time.UnixMicro(since).UTC().Format(stamp)}}},
+			map[string]any{"terms": map[string]any{"attemptId": attempts}},
+		}}},
 	})
 	if err != nil {
 		return nil, err
