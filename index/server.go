@@ -27,7 +27,7 @@ type Config struct {
 	Path string // the database file; made when it is not there, its directory is not
 
 	MemoryLimit  int64 // bytes that DuckDB may use for its buffers; default 128 MB
-	Threads      int   // threads a search may use; default 2
+	Threads      int   // threads a search may use, beside those of other searches; default 1
 	MaxBodyBytes int64 // of one request, decompressed; default 32 MiB; larger ones are answered 413
 
 	Logger     *slog.Logger          // default: none
@@ -42,7 +42,7 @@ func (c Config) withDefaults() Config {
 		c.MemoryLimit = 128 << 20
 	}
 	if c.Threads <= 0 {
-		c.Threads = 2
+		c.Threads = 1 // with more, threads take a statement's parts from each other, and who waits for the last part asks for it without a pause
 	}
 	if c.MaxBodyBytes <= 0 {
 		c.MaxBodyBytes = 32 << 20
