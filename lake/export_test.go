@@ -119,3 +119,30 @@ func (t *Table) Compactable(ctx context.Context) (groups [][]int64, err error) {
 	}
 	return groups, err
 }
+
+// ManifestColumns are the ids of a raw table's partition fields, and of the column whose day is one.
+type ManifestColumns struct{ SourceType, Account, Env, Day, Time int }
+
+// ManifestFile is what is read of an entry of a manifest.
+type ManifestFile struct {
+	SourceType, Account, Env string
+	Day                      int32
+	Records, Bytes           int64
+	Oldest, Newest           int64 // µs
+	Bounded                  bool
+}
+
+// ReadManifest reads the entries of the files that are there, in order of partitions.
+func ReadManifest(content []byte, c ManifestColumns) (files []ManifestFile, err error) {
+	steps := manifestSteps{columns: partitionColumns{sourceType: c.SourceType, account: c.Account, env: c.Env, day: c.Day, time: c.Time}}
+	m, err := steps.decode(content)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range m.parts {
+		for _, e := range p.files {
+			files = append(files, ManifestFile{p.sourceType, p.account, p.env, p.day, e.records, e.bytes, e.oldest, e.newest, e.bounded})
+		}
+	}
+	return files, nil
+}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 
 	"github.com/apache/iceberg-go"
@@ -32,9 +31,10 @@ type partition struct {
 
 // manifestExtents is a manifest, decoded. A manifest never changes, so neither does this.
 type manifestExtents struct {
-	path  string
-	files int
-	parts []partitionExtents
+	path    string
+	files   int
+	records int64
+	parts   []partitionExtents
 }
 
 type partitionExtents struct {
@@ -64,7 +64,7 @@ func (t *Table) extents(ctx context.Context) (held, error) {
 		return held{}, t.readError("read the manifests of", err)
 	}
 	h := held{snapshot: snapshot.SnapshotID, manifests: make([]*manifestExtents, len(manifests))}
-	var schemas manifestSchemas
+	steps := manifestSteps{columns: columns}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, m := range manifests {
@@ -75,7 +75,7 @@ func (t *Table) extents(ctx context.Context) (held, error) {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			h.manifests[i], err = columns.read(t.lake.fsys, &schemas, m)
+			h.manifests[i], err = steps.read(t.lake.fsys, m)
 			return err
 		})
 	}
@@ -116,73 +116,77 @@ func (t *Table) partitionColumns(tbl *table.Table) (partitionColumns, error) {
 }
 
 // read decodes a manifest.
-func (c partitionColumns) read(fsys fileSystem, schemas *manifestSchemas, m iceberg.ManifestFile) (*manifestExtents, error) {
+func (s *manifestSteps) read(fsys fileSystem, m iceberg.ManifestFile) (*manifestExtents, error) {
 	name := fsys.readable(m.FilePath())
 	if m.ManifestContent() == iceberg.ManifestContentDeletes {
 		return nil, errors.New("it has corrections, and how many records these leave is not in a manifest")
 	}
-	if m.PartitionSpecID() != c.spec {
+	if m.PartitionSpecID() != s.columns.spec {
 		return nil, fmt.Errorf("manifest %s is of another partitioning: rewrite its files under the present one", name)
 	}
 	content, err := fsys.ReadFile(m.FilePath())
 	if err != nil {
 		return nil, err
 	}
-	r, err := schemas.open(content)
+	out, err := s.decode(content)
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", name, err)
 	}
-	out := &manifestExtents{path: m.FilePath()}
+	// A manifest that was cut between two blocks looks whole.
+	if files, rows := m.AddedDataFiles()+m.ExistingDataFiles(), m.AddedRows()+m.ExistingRows(); out.files != int(files) || out.records != rows {
+		return nil, fmt.Errorf("manifest %s has %d records in %d files, and the snapshot says %d in %d", name, out.records, out.files, rows, files)
+	}
+	out.path = m.FilePath()
+	return out, nil
+}
+
+// decode makes the extents of a manifest's content.
+func (s *manifestSteps) decode(content []byte) (*manifestExtents, error) {
+	r, err := s.open(content)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	out := &manifestExtents{}
 	at := map[partition]int{}
-	records := int64(0)
+	texts := map[string]string{}
+	text := func(b []byte) string {
+		s, ok := texts[string(b)]
+		if !ok {
+			s = string(b)
+			texts[s] = s
+		}
+		return s
+	}
 	for {
 		entry, err := r.next()
-		if err != nil {
-			return nil, fmt.Errorf("manifest %s: %w", name, err)
+		if err != nil || entry == nil {
+			return out, err
 		}
-		if entry == nil {
-			// A manifest that was cut between two blocks looks whole.
-			if files, rows := m.AddedDataFiles()+m.ExistingDataFiles(), m.AddedRows()+m.ExistingRows(); out.files != int(files) || records != rows {
-				return nil, fmt.Errorf("manifest %s has %d records in %d files, and the snapshot says %d in %d", name, records, out.files, rows, files)
-			}
-			return out, nil
+		if entry.sourceType == nil || entry.account == nil || entry.env == nil || !entry.dated {
+			return nil, errors.New("it has a file whose partition it does not name")
 		}
-		p, ok := c.partition(r)
-		if !ok {
-			return nil, fmt.Errorf("manifest %s has a file whose partition it does not name", name)
-		}
-		e := c.extent(entry, p.day)
+		p := partition{text(entry.sourceType), text(entry.account), text(entry.env), entry.day}
 		i, seen := at[p]
 		if !seen {
 			i = len(out.parts)
 			at[p] = i
 			out.parts = append(out.parts, partitionExtents{partition: p})
 		}
-		out.parts[i].files = append(out.parts[i].files, e)
+		out.parts[i].files = append(out.parts[i].files, entry.extent())
 		out.files++
-		records += e.records
+		out.records += entry.records
 	}
 }
 
-func (c partitionColumns) partition(r *manifestReader) (p partition, ok bool) {
-	var all [4]bool
-	p.sourceType, all[0] = r.text(c.sourceType)
-	p.account, all[1] = r.text(c.account)
-	p.env, all[2] = r.text(c.env)
-	p.day, all[3] = r.day(c.day)
-	return p, !slices.Contains(all[:], false)
-}
-
-func (c partitionColumns) extent(entry *manifestEntry, day int32) extent {
-	f := &entry.File
-	e := extent{records: f.Records, bytes: f.Bytes}
-	lower, upper := bound(f.Lower, c.time), bound(f.Upper, c.time)
-	if e.bounded = len(lower) == 8 && len(upper) == 8; e.bounded {
-		e.oldest, e.newest = int64(binary.LittleEndian.Uint64(lower)), int64(binary.LittleEndian.Uint64(upper)) //nolint:gosec // as it was written
+func (e *manifestEntry) extent() extent {
+	x := extent{records: e.records, bytes: e.bytes}
+	if x.bounded = len(e.lower) == 8 && len(e.upper) == 8; x.bounded {
+		x.oldest, x.newest = int64(binary.LittleEndian.Uint64(e.lower)), int64(binary.LittleEndian.Uint64(e.upper)) //nolint:gosec // as it was written
 	} else { // engines may leave them out
-		e.oldest, e.newest = int64(day)*microsPerDay, (int64(day)+1)*microsPerDay-1
+		x.oldest, x.newest = int64(e.day)*microsPerDay, (int64(e.day)+1)*microsPerDay-1
 	}
-	return e
+	return x
 }
 
 // extentCache keeps the extents of the manifests of each table's newest snapshot that was asked for.
