@@ -140,10 +140,24 @@ func (p *publisher) run(ctx context.Context, drain <-chan struct{}) (err error) 
 	wait := time.NewTimer(time.Hour)
 	defer wait.Stop()
 	gathering := false
+	var untended <-chan time.Time // never, for a sink that needs no care
+	tend := func() error { return nil }
+	if s, ok := p.sink.(sink.Tended); ok {
+		again := time.NewTimer(0)
+		defer again.Stop()
+		untended = again.C
+		tend = func() error {
+			return p.alone(ctx, func() error { again.Reset(s.Tend(ctx)); return nil })
+		}
+	}
 	for {
 		select {
 		case r := <-p.keeps: // also while there is always more to publish
 			if err := p.alone(ctx, func() error { return p.keep(ctx, r) }); err != nil {
+				return err
+			}
+		case <-untended:
+			if err := tend(); err != nil {
 				return err
 			}
 		default:
@@ -178,6 +192,11 @@ func (p *publisher) run(ctx context.Context, drain <-chan struct{}) (err error) 
 				gathering = false
 			case r := <-p.keeps:
 				if err := p.alone(ctx, func() error { return p.keep(ctx, r) }); err != nil {
+					return err
+				}
+				continue
+			case <-untended:
+				if err := tend(); err != nil {
 					return err
 				}
 				continue

@@ -125,40 +125,69 @@ func referenced(tbl *table.Table, fsys fileSystem, files map[string]struct{}) er
 	return nil
 }
 
-// expire drops snapshots in bulk when there are twice as many as are kept, and sweeps what they held: so the state that each
-// commit reads and writes stays small, and the price is paid once in many commits. The commit before it is done, so a
-// failure is only logged; the next commit tries again.
+// expire drops snapshots in bulk when there are twice as many as are kept: so the state that each commit reads and writes stays small, and the
+// price is paid once in many commits. The commit before it is done, so a failure is only logged; the next commit tries again.
 func (t *Table) expire(ctx context.Context) {
-	cfg := t.lake.cfg
-	if upkeepOf(t.seen()).Snapshots < 2*cfg.KeepSnapshots {
+	if upkeepOf(t.seen()).Snapshots < 2*t.lake.cfg.KeepSnapshots {
 		return
 	}
-	before := 0
+	if err := t.dropSnapshots(ctx); err != nil {
+		t.lake.cfg.Logger.Warn("snapshots not expired", "table", t.name.String(), "error", err)
+	}
+}
+
+// Expire drops all snapshots but the newest Config.KeepSnapshots of a table to which nothing has been committed for Config.KeepFor, and removes what
+// only they held. A commit does so by itself, but only once there are twice as many, which a table that is not written any more would keep. It
+// costs nothing when there is nothing to drop. The error matches ErrFenced when a later lineage has claimed the table.
+func (t *Table) Expire(ctx context.Context) error {
+	cfg := t.lake.cfg
+	if cfg.ReadOnly {
+		return ErrReadOnly
+	}
+	current := t.seen().CurrentSnapshot()
+	if current == nil || current.TimestampMs > cfg.Now().Add(-cfg.KeepFor).UnixMilli() || upkeepOf(t.seen()).Snapshots <= cfg.KeepSnapshots {
+		return nil
+	}
+	if err := t.dropSnapshots(ctx); err != nil {
+		return fmt.Errorf("expire snapshots of table %s: %w", t.name, err)
+	}
+	return nil
+}
+
+// dropSnapshots drops those that are neither retained nor held by a tag, and sweeps what they held.
+func (t *Table) dropSnapshots(ctx context.Context) error {
+	cfg := t.lake.cfg
+	before, after := 0, 0
 	err := t.change(ctx, "expire snapshots", func(tbl *table.Table) (*table.Transaction, error) {
 		if err := t.fence(tbl); err != nil {
 			return nil, err
 		}
 		before = len(tbl.Metadata().Snapshots())
+		after = before
 		tx := tbl.NewTransaction()
 		err := tx.ExpireSnapshots(table.WithRetainLast(t.retained(tbl)), table.WithOlderThan(cfg.KeepFor), table.WithPostCommit(false))
 		if err != nil {
 			return nil, err
 		}
 		staged, err := tx.StagedTable()
-		if err != nil || len(staged.Metadata().Snapshots()) == before {
+		if err != nil {
 			return nil, err
+		}
+		if after = len(staged.Metadata().Snapshots()); after == before {
+			return nil, nil
 		}
 		return tx, nil
 	})
-	if err == nil {
-		t.lake.metrics.expired.Add(float64(before - len(t.seen().Metadata().Snapshots())))
-		_, err = t.Sweep(ctx, cfg.KeepFor)
-	} else {
-		t.lake.metrics.upkeepErrors.WithLabelValues("expire").Inc()
-	}
 	if err != nil {
-		cfg.Logger.Warn("snapshots not expired", "table", t.name.String(), "error", err)
+		t.lake.metrics.upkeepErrors.WithLabelValues("expire").Inc()
+		return err
 	}
+	if after == before {
+		return nil // all are held, and no file has lost its last snapshot
+	}
+	t.lake.metrics.expired.Add(float64(before - after))
+	_, err = t.Sweep(ctx, cfg.KeepFor)
+	return err
 }
 
 // retained is how many of the newest snapshots stay whatever their age: those down to the one that was the newest Config.KeepFor ago, on

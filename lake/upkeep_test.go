@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"millrace/lake"
+	"millrace/lake/laketest"
 )
 
 func TestUpkeepIsShown(t *testing.T) {
@@ -103,4 +104,49 @@ func TestUpkeepDoesNotDisturbReaders(t *testing.T) {
 	}
 	require.Equal(t, want, got)
 	require.Len(t, scores(t, reader), 13)
+}
+
+// A table that is not written any more comes down to the snapshots that are kept, once nobody can be reading the others.
+func TestExpireOfATableAtRest(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	open := func(keepFor time.Duration) *lake.Table {
+		return openTable(t, openLake(t, lake.Config{Dir: dir, KeepSnapshots: 4, KeepFor: keepFor}))
+	}
+	snapshots := func(tbl *lake.Table) int {
+		t.Helper()
+		u, err := tbl.Upkeep(ctx)
+		require.NoError(t, err)
+		return u.Snapshots
+	}
+	tbl := open(time.Hour)
+	require.NoError(t, tbl.Expire(ctx), "nothing was ever committed")
+	for e := uint64(1); e <= 7; e++ {
+		publish(t, tbl, e, e, quiz(fmt.Sprint(e), 1, e, 0))
+		if e == 2 {
+			_, err := tbl.Pin(ctx, "reader")
+			require.NoError(t, err)
+		}
+	}
+	want := scores(t, tbl)
+	require.NoError(t, tbl.Expire(ctx))
+	require.Equal(t, 7, snapshots(tbl), "a reader may just have begun on any of them")
+	files := len(laketest.Files(t, dir))
+
+	tbl = open(time.Nanosecond)
+	require.NoError(t, tbl.Expire(ctx))
+	require.Equal(t, 5, snapshots(tbl), "the newest four, and the one that is pinned")
+	require.Less(t, len(laketest.Files(t, dir)), files, "lists of files that went with their snapshots")
+	require.Equal(t, want, scores(t, tbl))
+	before, _, err := tbl.Metadata(ctx)
+	require.NoError(t, err)
+	require.NoError(t, tbl.Expire(ctx))
+	after, _, err := tbl.Metadata(ctx)
+	require.NoError(t, err)
+	require.Equal(t, before, after, "what is held is no reason for a commit")
+
+	reader, err := openLake(t, lake.Config{Dir: dir, ReadOnly: true}).Lookup(ctx, tbl.Name())
+	require.NoError(t, err)
+	require.ErrorIs(t, reader.Expire(ctx), lake.ErrReadOnly)
 }

@@ -26,6 +26,15 @@ type Batch struct {
 	FromOffsets, ToOffsets plan.Offsets
 }
 
+// Tended is a sink whose target has to be kept in shape, also while nothing is published.
+type Tended interface {
+	Sink
+
+	// Tend keeps the target in shape, and returns after how long it should be called again. It is called after Begin, between two calls of
+	// Publish. What fails is logged, and tried again the next time.
+	Tend(ctx context.Context) (again time.Duration)
+}
+
 // Rejected is a row that the sink's target will never take: a mapping conflict, a document too large.
 type Rejected struct {
 	Row    plan.Row

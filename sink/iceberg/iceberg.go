@@ -8,7 +8,7 @@
 // snapshot of the point where the lineage began, in one commit of the table. Snapshots for points to come are held by tags.
 //
 // As the only writer of its tables it also keeps them in shape: it sweeps what an earlier process left when a lineage begins,
-// and compacts a table after its first commit and every 32 further ones.
+// compacts a table after its first commit and every 32 further ones, and drops snapshots of tables that are not written any more.
 package iceberg
 
 import (
@@ -29,6 +29,9 @@ import (
 
 // compactEvery is how many commits of a table go between two looks at whether its files should be joined.
 const compactEvery = 32
+
+// tendEvery is how often tables that are not written any more are looked at.
+const tendEvery = lake.DefaultKeepFor
 
 // Config says what is published where. Lake, Namespace and Plan are required.
 type Config struct {
@@ -81,7 +84,10 @@ type Sink struct {
 	retries prometheus.Counter
 }
 
-var _ sink.Archive = (*Sink)(nil)
+var (
+	_ sink.Archive = (*Sink)(nil)
+	_ sink.Tended  = (*Sink)(nil)
+)
 
 // Open makes the plan's tables in the lake where they are missing and adds the nullable columns that are new. It fails if a
 // table has changed in any other way. Another process that writes to the tables is fenced off by Begin.
@@ -199,6 +205,19 @@ func (s *Sink) compact(ctx context.Context) {
 			s.cfg.Logger.Warn("table not compacted", "table", t.Name().String(), "error", err)
 		}
 	}
+}
+
+// Tend drops the snapshots that nobody needs of tables that are not written any more; commits do it for the others.
+func (s *Sink) Tend(ctx context.Context) time.Duration {
+	for _, t := range s.all() {
+		if ctx.Err() != nil {
+			break
+		}
+		if err := t.Expire(ctx); err != nil {
+			s.cfg.Logger.Warn("snapshots not expired", "table", t.Name().String(), "error", err)
+		}
+	}
+	return tendEvery
 }
 
 // await does one step of a publication, again while the lake's server is not available. The steps are those of the lake, each of which

@@ -136,6 +136,46 @@ func TestShortLivesStayFewFiles(t *testing.T) {
 	require.Less(t, len(files), 8)
 }
 
+// Tables that get no rows any more, those of an earlier plan among them, do not keep what they gathered.
+func TestTablesAtRestAreTended(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	cfg := laketest.In(t.TempDir())
+	cfg.KeepSnapshots, cfg.KeepFor = 3, time.Nanosecond
+	l, err := lake.Open(ctx, cfg)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	begin := func(p *plan.Plan) *iceberg.Sink {
+		s, err := iceberg.Open(ctx, iceberg.Config{Lake: l, Namespace: "v1", Plan: p})
+		require.NoError(t, err)
+		require.NoError(t, s.Begin(ctx, sinktest.First(), nil))
+		return s
+	}
+	snapshots := func() map[string]int {
+		n := map[string]int{}
+		for _, name := range []string{"quiz", "visit"} {
+			tbl, err := l.Lookup(ctx, lake.Name{Namespace: "v1", Table: name})
+			require.NoError(t, err)
+			u, err := tbl.Upkeep(ctx)
+			require.NoError(t, err)
+			n[name] = u.Snapshots
+		}
+		return n
+	}
+	s := begin(sinktest.Plan())
+	for e := uint64(1); e <= 5; e++ {
+		_, err := s.Publish(ctx, sink.Batch{
+			Lineage: sinktest.Lineage, FromEpoch: e, ToEpoch: e, Rows: []plan.Row{sinktest.Visit(t, fmt.Sprint(e), e), sinktest.Quiz(t, fmt.Sprint(e), 1, e)},
+		})
+		require.NoError(t, err)
+	}
+	require.Equal(t, map[string]int{"quiz": 5, "visit": 5}, snapshots())
+	without := sinktest.Plan()
+	without.Tables = without.Tables[:sinktest.TableVisit]
+	require.Positive(t, begin(without).Tend(ctx))
+	require.Equal(t, map[string]int{"quiz": 3, "visit": 3}, snapshots())
+}
+
 func TestOrphansGoWhenALineageBegins(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
