@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -245,6 +246,47 @@ func BenchmarkScan(b *testing.B) {
 				require.Equal(b, test.rows, found)
 			}
 			total := float64(n) * float64(b.N)
+			b.ReportMetric(float64(used.Nanoseconds())/1000/total, "cpu-µs/row")
+			b.ReportMetric(float64(allocated)/total, "alloc-B/row")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkCompact joins 16 files of rows like those of quiz_submission, once as they were appended and once with a hundredth of the rows corrected. It
+// reports what a row costs: microseconds of all processors and allocated bytes.
+func BenchmarkCompact(b *testing.B) {
+	const files, each = 16, 6_000
+	for _, corrected := range []int{0, each / 100} {
+		b.Run(fmt.Sprintf("corrected=%d", corrected), func(b *testing.B) {
+			rows := submissionRows(files * each)
+			var used time.Duration
+			var before, after runtime.MemStats
+			var allocated uint64
+			for b.Loop() {
+				tbl, err := openLake(b, lake.Config{Dir: b.TempDir()}).Table(b.Context(), "v1", submissions)
+				require.NoError(b, err)
+				for i := range uint64(files) {
+					batch := slices.Clone(rows[i*each : (i+1)*each])
+					if i > 0 {
+						for _, r := range rows[(i-1)*each:][:corrected] {
+							r.Rev, r.First = i+1, false
+							batch = append(batch, r)
+						}
+					}
+					publish(b, tbl, i+1, i+1, batch...)
+				}
+				runtime.ReadMemStats(&before)
+				start := cpu(b)
+				done, err := tbl.Compact(b.Context())
+				used += cpu(b) - start
+				runtime.ReadMemStats(&after)
+				require.NoError(b, err)
+				require.Equal(b, files, done.Removed)
+				require.Equal(b, 1, done.Added)
+				allocated += after.TotalAlloc - before.TotalAlloc
+			}
+			total := float64(files*each) * float64(b.N)
 			b.ReportMetric(float64(used.Nanoseconds())/1000/total, "cpu-µs/row")
 			b.ReportMetric(float64(allocated)/total, "alloc-B/row")
 			b.ReportMetric(0, "ns/op")

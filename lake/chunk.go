@@ -107,25 +107,76 @@ func (r *chunkReader) leave() {
 // fetch reads the cells of columns.
 func (r *chunkReader) fetch(columns []int) (err error) {
 	defer r.file.recovered(&err)
+	if err := r.open(columns); err != nil {
+		return err
+	}
+	for _, i := range columns {
+		if err := r.readCells(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open sees to it that columns of the group are in memory and are as they were written.
+func (r *chunkReader) open(columns []int) error {
 	var missing []*span
+	var opened []*columnReader
 	for _, i := range columns {
 		if c := &r.columns[i]; c.index >= 0 && c.pages == nil {
 			missing = append(missing, c.open(r.file, r.group))
+			opened = append(opened, c)
 		}
 	}
 	if err := r.file.load(missing); err != nil {
 		return err
 	}
-	for _, i := range columns {
-		c := &r.columns[i]
-		if c.at == 0 && c.index >= 0 && r.file.sums == nil {
+	for _, c := range opened {
+		if r.file.sums == nil {
 			if err := checkPages(&r.file.parquet.Metadata().RowGroups[r.group], c.index, c.chunk.bytes); err != nil {
 				return r.file.damaged("column %s: %v", c.name, err)
 			}
 		}
-		if r.Cells[i], err = c.read(r.Cells[i], r.at, r.Rows); err != nil {
-			return r.file.damaged("column %s: %v", c.name, err)
-		}
 	}
 	return nil
+}
+
+// readCells reads the chunk's cells of a column, unless it has been read.
+func (r *chunkReader) readCells(column int) (err error) {
+	c := &r.columns[column]
+	if c.at == r.at+int64(r.Rows) {
+		return nil
+	}
+	if r.Cells[column], err = c.read(r.Cells[column], r.at, r.Rows); err != nil {
+		return r.file.damaged("column %s: %v", c.name, err)
+	}
+	return nil
+}
+
+// copyTo adds rows of the chunk to a file of the given columns. Of columns that have not been read it copies the values as they are.
+func (r *chunkReader) copyTo(w *dataWriter, columns, rows []int) (err error) {
+	defer r.file.recovered(&err)
+	if err := r.open(columns); err != nil {
+		return err
+	}
+	for i, column := range columns {
+		from, to := &r.columns[column], &w.columns[i]
+		if from.at <= r.at && from.index >= 0 && from.optional == to.Nullable {
+			had := len(to.values)
+			if to.values, err = from.take(to.values, r.at, r.Rows); err != nil {
+				return r.file.damaged("column %s: %v", from.name, err)
+			}
+			if len(rows) < r.Rows {
+				to.values = to.values[:had+pick(to.values[had:], rows)]
+			}
+			continue
+		}
+		if err := r.readCells(column); err != nil {
+			return err
+		}
+		for _, row := range rows {
+			to.add(&r.Cells[column][row])
+		}
+	}
+	return w.added(len(rows))
 }

@@ -135,6 +135,58 @@ func (c *columnReader) readLists(cells []plan.Cell, skip int) error {
 	}
 }
 
+// take appends to values those of n rows from row at of the group on, with their levels.
+func (c *columnReader) take(values []parquet.Value, at int64, n int) ([]parquet.Value, error) {
+	row := int(c.at-at) - 1 // that was read last
+	c.at = at + int64(n)
+	for {
+		err := c.fill()
+		if errors.Is(err, errShort) && row == n-1 {
+			return values, nil
+		}
+		if err != nil {
+			return values, err
+		}
+		from, to := 0, 0
+		for ; to < len(c.values); to++ {
+			if c.values[to].RepetitionLevel() > 0 {
+				continue
+			}
+			if row == n-1 {
+				break
+			}
+			if row++; row == 0 {
+				from = to
+			}
+		}
+		if row >= 0 {
+			values = append(values, c.values[from:to]...)
+		}
+		if to < len(c.values) {
+			c.values = c.values[to:]
+			return values, nil
+		}
+		c.values = nil
+	}
+}
+
+// pick moves the values of some rows to the front, and returns how many these are.
+func pick(values []parquet.Value, rows []int) (n int) {
+	row := -1
+	for i := range values {
+		if values[i].RepetitionLevel() == 0 {
+			if row++; len(rows) > 0 && rows[0] < row {
+				rows = rows[1:]
+			}
+		}
+		if len(rows) > 0 && rows[0] == row {
+			values[n] = values[i]
+			n++
+		}
+	}
+	return n
+}
+
 var errShort = errors.New("it has fewer values than the file has rows")
 
 // fill sees to it that there are values.

@@ -215,35 +215,29 @@ func (t *Table) copyRows(ctx context.Context, tbl *table.Table, tasks []table.Fi
 		}
 		return err
 	}
-	cells := make([]plan.Cell, len(columns))
-	add := func(c *chunkReader, row int) (err error) {
-		s.cells(c, row, cells)
-		if keep != nil && !keep(cells) {
-			return nil
+	all := make([]plan.Cell, len(columns))
+	err = s.read(ctx, tasks, func(c *chunkReader, rows []int) (bool, error) {
+		if keep != nil {
+			if err := c.fetch(s.out); err != nil {
+				return false, err
+			}
+			rows = slices.DeleteFunc(rows, func(row int) bool { return !keep(s.cells(c, row, all)) })
+		}
+		if len(rows) == 0 {
+			return true, nil
 		}
 		if w == nil {
 			file := t.lake.newFile(tbl.Location(), "data")
 			p.locations = append(p.locations, file)
 			if w, err = newDataWriter(t.lake, tbl, columns, file); err != nil {
-				return err
-			}
-		}
-		if err := w.add(cells); err != nil {
-			return err
-		}
-		if w.written() >= largestFile-2*rowGroupBytes { // what is in memory comes on top
-			return finish()
-		}
-		return nil
-	}
-	err = s.read(ctx, tasks, func(c *chunkReader, rows []int) (bool, error) {
-		if err := c.fetch(s.out); err != nil {
-			return false, err
-		}
-		for _, row := range rows {
-			if err := add(c, row); err != nil {
 				return false, err
 			}
+		}
+		if err := c.copyTo(w, s.out, rows); err != nil {
+			return false, err
+		}
+		if w.written() >= largestFile-2*rowGroupBytes { // what is in memory comes on top
+			return true, finish()
 		}
 		return true, nil
 	})

@@ -217,3 +217,82 @@ func TestCompactBesideAWriter(t *testing.T) {
 	require.NoError(t, <-stopped)
 	require.Equal(t, want, scores(t, writer))
 }
+
+// Whatever the values are, joined files have them: nulls, lists of every length, rows that corrections void in every chunk, and columns that files lack.
+func TestCompactKeepsEveryValue(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	rnd := rand.New(rand.NewPCG(7, 8))
+	all := plan.Table{Name: "every", Schema: plan.Schema{Name: "Every"}}
+	for _, kind := range []plan.Type{plan.String, plan.Bool, plan.Long, plan.Double, plan.Timestamp, plan.Bytes, plan.Strings} {
+		for _, nullable := range []bool{false, true} {
+			all.Schema.Columns = append(all.Schema.Columns, plan.Column{Name: fmt.Sprint("c", len(all.Schema.Columns)), Type: kind, Nullable: nullable})
+		}
+	}
+	text := func() []byte { return fmt.Append(nil, strings.Repeat("é", rnd.IntN(3)), rnd.IntN(50)) }
+	cell := func(c plan.Column) (v plan.Cell) {
+		if c.Nullable && rnd.IntN(3) == 0 {
+			return plan.Cell{Null: true}
+		}
+		switch c.Type {
+		case plan.Bool:
+			v.Bool = rnd.IntN(2) == 0
+		case plan.Long, plan.Timestamp:
+			v.Int = rnd.Int64N(1 << 50)
+		case plan.Double:
+			v.Float = rnd.NormFloat64()
+		case plan.Strings:
+			for range rnd.IntN(4) {
+				v.List = append(v.List, text())
+			}
+		default:
+			v.Bytes = text()
+		}
+		return v
+	}
+	dir := t.TempDir()
+	l := openLake(t, lake.WithRowGroups(lake.Config{Dir: dir}, 64<<10))
+	before := all // the table before its last columns came
+	before.Schema.Columns = slices.DeleteFunc(slices.Clone(all.Schema.Columns), func(c plan.Column) bool { return c.Nullable })
+	epoch := uint64(0)
+	write := func(tbl *lake.Table, schema plan.Schema, rows, corrected int) {
+		epoch++
+		var out []plan.Row
+		for i := range rows {
+			cells := make([]plan.Cell, len(schema.Columns))
+			for i, c := range schema.Columns {
+				cells[i] = cell(c)
+			}
+			value, err := schema.Append(nil, cells)
+			require.NoError(t, err)
+			id := fmt.Sprint(epoch, "/", i)
+			first := i >= corrected
+			if !first {
+				id = fmt.Sprint(epoch-1, "/", i*i%rows)
+			}
+			out = append(out, plan.Row{ID: id, Rev: epoch, First: first, Account: "a", Env: "b", Value: value, Epoch: epoch})
+		}
+		seen := map[string]bool{}
+		publish(t, tbl, epoch, epoch, slices.DeleteFunc(out, func(r plan.Row) bool { had := seen[r.ID]; seen[r.ID] = true; return had })...)
+	}
+	tbl, err := l.Table(ctx, "v1", before)
+	require.NoError(t, err)
+	for range 3 {
+		write(tbl, before.Schema, 1500, 0)
+	}
+	tbl, err = l.Table(ctx, "v1", all)
+	require.NoError(t, err)
+	for i := range 6 {
+		write(tbl, all.Schema, 1000+rnd.IntN(1500), i%2*200)
+	}
+	want := allRows(t, tbl)
+	done, err := tbl.Compact(ctx)
+	require.NoError(t, err)
+	require.Equal(t, 9, done.Removed)
+	require.Equal(t, 1, done.Added)
+	require.Equal(t, want, allRows(t, tbl))
+	files, err := tbl.Files(ctx)
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	require.EqualValues(t, len(want), files[0].Rows)
+}

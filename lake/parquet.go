@@ -111,8 +111,13 @@ func (w *dataWriter) add(cells []plan.Cell) error {
 	for i := range w.columns {
 		w.columns[i].add(&cells[i])
 	}
-	w.rows++
-	if w.chunk++; w.chunk == chunkRows {
+	return w.added(1)
+}
+
+// added notes that each column got so many rows.
+func (w *dataWriter) added(rows int) error {
+	w.rows += int64(rows)
+	if w.chunk += rows; w.chunk >= chunkRows {
 		return w.flush()
 	}
 	return nil
