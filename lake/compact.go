@@ -20,6 +20,7 @@ const (
 	targetFile  = 128 << 20
 	largestFile = 256 << 20
 	smallFiles  = 8  // of a partition, from which on they are joined; fewer are when there is enough in them for a file that is not small
+	joinedShare = 4  // the largest file of what is joined is at most this part of it, unless that makes a file that is not small
 	deleteFiles = 64 // of the table, from which on every file they apply to is written anew without the rows
 )
 
@@ -117,8 +118,9 @@ func (t *Table) compactable(ctx context.Context, tbl *table.Table) ([][]table.Fi
 }
 
 // joinable divides the small files of a partition into groups, each of which makes a file that is neither small nor too large, but for the
-// last one when there is not enough. Forced files are all in a group. Nothing is joined for little: a file that is larger than the rest
-// together, which do not make it a full one, is left alone, so that a partition to which little comes is not written over and over.
+// last one when there is not enough. Forced files are all in a group. Nothing is joined for little: a file that is more than a fourth of what
+// would be joined, which does not make a full one, is left alone, so that a partition to which little comes is not written over and over.
+// What is left alone is at most seven files, and one for each third by which the sum of those that are no larger grows up to a full file's.
 func joinable(files []table.FileScanTask, forced bool) (groups [][]table.FileScanTask) {
 	size := func(f table.FileScanTask) int64 { return f.File.FileSizeBytes() }
 	total := int64(0)
@@ -129,7 +131,7 @@ func joinable(files []table.FileScanTask, forced bool) (groups [][]table.FileSca
 		slices.SortFunc(files, func(a, b table.FileScanTask) int {
 			return cmp.Or(cmp.Compare(size(b), size(a)), strings.Compare(a.File.FilePath(), b.File.FilePath()))
 		})
-		for len(files) > 0 && size(files[0]) > total-size(files[0]) {
+		for len(files) > 0 && size(files[0]) > total/joinedShare {
 			total -= size(files[0])
 			files = files[1:]
 		}

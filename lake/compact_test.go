@@ -104,6 +104,8 @@ func TestCompactedSizes(t *testing.T) {
 		"a rest that is too little for a file":    {many(18, 10*mb), []int64{180 * mb}},
 		"the largest that are possible":           {append(many(2, 63*mb), 63*mb, 63*mb), []int64{252 * mb}},
 		"one that is larger than the rest":        {append(many(8, mb), 20*mb), []int64{8 * mb}},
+		"one that is more than a fourth":          {append(many(8, mb), 3*mb), []int64{8 * mb}},
+		"one that is a fourth":                    {append(many(9, mb), 3*mb), []int64{12 * mb}},
 		"one that the rest makes a full file of":  {append(many(8, mb), 60*mb), []int64{68 * mb}},
 		"each larger than all that came after it": {[]int64{32 * mb, 15 * mb, 7 * mb, 3 * mb, mb, 1000, 400, 100, 40, 10}, nil},
 	} {
@@ -148,6 +150,39 @@ func TestCompactedSizes(t *testing.T) {
 			require.Less(t, small, int64(64*mb), "what is left makes up no file: %v of %v", groups, sizes)
 		}
 	})
+}
+
+// What comes in small files is written anew a few times until it is in a full one, and few files are left meanwhile. The figures are those of docs/formats/lake.md.
+func TestCompactedFilesAreSeldomRewritten(t *testing.T) {
+	t.Parallel()
+	const mb = 1 << 20
+	for _, test := range []struct {
+		size     int64 // of a file that comes, on average
+		every    int   // files that come between two looks
+		rewrites float64
+		files    int // at most, with those that come
+	}{{mb, 8, 2.4, 16}, {mb, 32, 1.7, 40}, {mb / 10, 8, 3.6, 20}, {mb / 10, 32, 2.8, 44}, {mb / 100, 8, 5.5, 26}, {mb / 100, 32, 4.5, 48}} {
+		rnd := rand.New(rand.NewPCG(5, 6))
+		var files []int64
+		came, written, most := int64(0), int64(0), 0
+		for came < 10_000*test.size+500*mb {
+			for range test.every {
+				files = append(files, test.size/2+rnd.Int64N(test.size))
+				came += files[len(files)-1]
+			}
+			most = max(most, len(files))
+			left, joined := lake.Joined(files)
+			files = left
+			for _, size := range joined {
+				written += size
+				if size < 64*mb {
+					files = append(files, size)
+				}
+			}
+		}
+		require.LessOrEqual(t, float64(written)/float64(came), test.rewrites, test)
+		require.LessOrEqual(t, most, test.files, test)
+	}
 }
 
 // The values of a partition are what somebody sent, and may look like those of another one.

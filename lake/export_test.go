@@ -146,3 +146,29 @@ func ReadManifest(content []byte, c ManifestColumns) (files []ManifestFile, err 
 	}
 	return files, nil
 }
+
+// Joined is what Compact makes of the small files of a partition, by their sizes: those that it leaves, and the files that it makes of the others.
+func Joined(sizes []int64) (left, joined []int64) {
+	tasks := make([]table.FileScanTask, len(sizes))
+	in := map[string]int64{}
+	for i, size := range sizes {
+		b, err := iceberg.NewDataFileBuilder(*iceberg.UnpartitionedSpec, iceberg.EntryContentData, fmt.Sprint(i), iceberg.ParquetFile, nil, nil, nil, 1, size)
+		if err != nil {
+			panic(err)
+		}
+		tasks[i].File = b.Build()
+		in[fmt.Sprint(i)] = size
+	}
+	for _, group := range joinable(tasks, false) {
+		sum := int64(0)
+		for _, task := range group {
+			sum += task.File.FileSizeBytes()
+			delete(in, task.File.FilePath())
+		}
+		joined = append(joined, sum)
+	}
+	for _, size := range in {
+		left = append(left, size)
+	}
+	return left, joined
+}
