@@ -182,7 +182,7 @@ func avroTypeOf(n *avro.SchemaNode) (*avroType, error) {
 		if n.Size == 0 {
 			return nil, nil
 		}
-		return &avroType{kind: avroBytes, n: n.Size}, nil
+		return &avroType{kind: avroBytes, n: min(n.Size, avroBlock+1)}, nil // more is in no block, and its sums could overflow
 	case "bytes", "string":
 		return &avroType{kind: avroText}, nil
 	case "record", "error":
