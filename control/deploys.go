@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,10 @@ type Artifact struct {
 	Built    time.Time `json:"built"`
 	Pushed   time.Time `json:"pushed"` // set by Push
 	PushedBy string    `json:"pushed_by"`
+
+	// What was deleted is kept as a record alone: a version stands for what it did, and rows name it.
+	Deleted   time.Time `json:"deleted,omitzero"`
+	DeletedBy string    `json:"deleted_by,omitempty"`
 
 	Descriptor Descriptor       `json:"descriptor"`
 	Plan       plan.Description `json:"plan"`
@@ -75,26 +80,21 @@ var (
 type Deploys struct{ db *sql.DB }
 
 // Push adds an artifact. One that is there already, with the same executable, stays as it is; with another one it is refused, because a version
-// stands for what it did.
+// stands for what it did, also once it is deleted.
 func (d *Deploys) Push(ctx context.Context, a Artifact) (Artifact, error) {
 	err := transaction(ctx, d.db, func(tx *sql.Tx) error {
-		was, err := artifact(ctx, tx, a.App, a.Version)
+		was, known, err := pushed(ctx, tx, a.App, a.Version)
 		switch {
-		case err == nil && was.SHA256 == a.SHA256:
+		case err != nil:
+			return err
+		case known && was.SHA256 != a.SHA256:
+			return fmt.Errorf("%w: version %s was pushed by %s already, with another executable; give this one a version of its own", ErrRefused, a.Version, was.PushedBy)
+		case known && was.Deleted.IsZero():
 			a = was
 			return nil
-		case err == nil:
-			return fmt.Errorf("%w: version %s was pushed by %s already, with another executable; give this one a version of its own", ErrRefused, a.Version, was.PushedBy)
-		case !errors.Is(err, ErrUnknownArtifact):
-			return err
 		}
 		a.Pushed = time.Now().UTC()
-		doc, err := json.Marshal(a)
-		if err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO artifacts (app, version, pushed, doc) VALUES (?, ?, ?, ?)`, a.App, a.Version, a.Pushed.UnixMicro(), string(doc))
-		return err
+		return putArtifact(ctx, tx, a)
 	})
 	if err != nil {
 		return a, fmt.Errorf("push %s %s: %w", a.App, a.Version, err)
@@ -108,7 +108,7 @@ func (d *Deploys) Artifacts(ctx context.Context) ([]Artifact, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list artifacts: %w", err)
 	}
-	return all, nil
+	return slices.DeleteFunc(all, func(a Artifact) bool { return !a.Deleted.IsZero() }), nil
 }
 
 // Artifact returns one, or ErrUnknownArtifact.
@@ -120,16 +120,106 @@ func (d *Deploys) Artifact(ctx context.Context, app, version string) (a Artifact
 	return a, err
 }
 
-func artifact(ctx context.Context, tx *sql.Tx, app, version string) (a Artifact, err error) {
+func artifact(ctx context.Context, tx *sql.Tx, app, version string) (Artifact, error) {
+	a, known, err := pushed(ctx, tx, app, version)
+	switch {
+	case err != nil:
+		return a, err
+	case !known:
+		return a, fmt.Errorf("%w: %s %s was not pushed; 'millrace build list' lists what was", ErrUnknownArtifact, app, version)
+	case !a.Deleted.IsZero():
+		return a, fmt.Errorf("%w: %s %s was deleted by %s at %s; push it again", ErrUnknownArtifact, app, version, a.DeletedBy, a.Deleted.Format(time.RFC3339))
+	}
+	return a, nil
+}
+
+// pushed is an artifact that was pushed at some time, and may be deleted.
+func pushed(ctx context.Context, tx *sql.Tx, app, version string) (a Artifact, known bool, err error) {
 	var doc []byte
 	err = tx.QueryRowContext(ctx, `SELECT doc FROM artifacts WHERE app = ? AND version = ?`, app, version).Scan(&doc)
 	if errors.Is(err, sql.ErrNoRows) {
-		return a, fmt.Errorf("%w: %s %s was not pushed; 'millrace build list' lists what was", ErrUnknownArtifact, app, version)
+		return a, false, nil
 	}
 	if err == nil {
 		err = json.Unmarshal(doc, &a)
 	}
-	return a, err
+	return a, err == nil, err
+}
+
+func putArtifact(ctx context.Context, tx *sql.Tx, a Artifact) error {
+	doc, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO artifacts (app, version, pushed, doc) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET pushed = excluded.pushed, doc = excluded.doc`,
+		a.App, a.Version, a.Pushed.UnixMicro(), string(doc))
+	return err
+}
+
+// Deletion is what an artifact is asked to be deleted with.
+type Deletion struct {
+	App, Version, Who string
+
+	Shipped string // the version that the program itself has of the app; empty: none
+
+	// Needs returns why something that the store does not know of needs the version. Default: nothing does.
+	Needs func() error
+}
+
+// Delete takes an artifact from those that can be deployed; its files are the caller's to remove, once it has succeeded. It is refused while the version is
+// deployed, an instance is of it, its job runs, or an operation leads to it or may return to it.
+func (d *Deploys) Delete(ctx context.Context, c Deletion) (a Artifact, err error) {
+	err = transaction(ctx, d.db, func(tx *sql.Tx) error {
+		if a, err = artifact(ctx, tx, c.App, c.Version); err != nil {
+			return err
+		}
+		if err := needed(ctx, tx, c); err != nil {
+			return fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		if c.Needs != nil {
+			if err := c.Needs(); err != nil {
+				return err
+			}
+		}
+		a.Deleted, a.DeletedBy = time.Now().UTC(), c.Who
+		return putArtifact(ctx, tx, a)
+	})
+	if err != nil {
+		return a, fmt.Errorf("delete version %s of %s: %w", c.Version, c.App, err)
+	}
+	return a, nil
+}
+
+// needed returns what needs a version, and what to do about it.
+func needed(ctx context.Context, tx *sql.Tx, c Deletion) error {
+	all, err := deploys(ctx, tx, c.App)
+	if err != nil {
+		return err
+	}
+	if now := deployed(all, c.Shipped); now == c.Version {
+		return errors.New("it is deployed; deploy another one first")
+	}
+	var dataVersion string
+	var id int64
+	switch err := tx.QueryRowContext(ctx, `SELECT data_version FROM instances WHERE program = ? AND version = ? ORDER BY created`, c.App, c.Version).Scan(&dataVersion); {
+	case err == nil:
+		return fmt.Errorf("data version %s is of it; upgrade or delete that first", dataVersion)
+	case !errors.Is(err, sql.ErrNoRows):
+		return err
+	}
+	switch err := tx.QueryRowContext(ctx, `SELECT id, data_version FROM operations WHERE program = ?1 AND NOT ended AND ?2 IN (doc ->> 'before', doc ->> 'version') ORDER BY id`, c.App, c.Version).Scan(&id, &dataVersion); {
+	case err == nil:
+		return fmt.Errorf("operation %d on data version %s may run it; wait until that has ended", id, dataVersion)
+	case !errors.Is(err, sql.ErrNoRows):
+		return err
+	}
+	switch err := tx.QueryRowContext(ctx, `SELECT data_version FROM jobs WHERE program = ? AND version = ? AND ended IS NULL ORDER BY id`, c.App, c.Version).Scan(&dataVersion); {
+	case err == nil:
+		return fmt.Errorf("the job of data version %s runs it; wait until that has ended", dataVersion)
+	case !errors.Is(err, sql.ErrNoRows):
+		return err
+	}
+	return nil
 }
 
 // Choice is what a version of an app is asked to be deployed with.
@@ -170,7 +260,10 @@ func (d *Deploys) Rollback(ctx context.Context, c Choice) (Deploy, error) {
 		if !ok || version == "" { // of an app that was pushed, the first one
 			return "", fmt.Errorf("%w: nothing was deployed before", ErrRefused)
 		}
-		return version, nil
+		if version != c.Shipped {
+			_, err = artifact(ctx, tx, c.App, version)
+		}
+		return version, err
 	})
 }
 
@@ -263,10 +356,15 @@ func (d *Deploys) List(ctx context.Context, app string) (all []Deploy, err error
 // Deployed is the version of an app that is deployed: shipped, the program's own, until another one was; empty: none.
 func (d *Deploys) Deployed(ctx context.Context, app, shipped string) (string, error) {
 	all, err := d.List(ctx, app)
-	if err != nil || len(all) == 0 {
-		return shipped, err
+	return deployed(all, shipped), err
+}
+
+// deployed is the version that is, of deploys with the newest first.
+func deployed(all []Deploy, shipped string) string {
+	if len(all) == 0 {
+		return shipped
 	}
-	return all[0].Version, nil
+	return all[0].Version
 }
 
 func deploys(ctx context.Context, tx *sql.Tx, app string) ([]Deploy, error) {

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -64,6 +65,75 @@ func TestDeploys(t *testing.T) {
 	other, err := d.Deployed(t.Context(), "another", "3.0.0")
 	require.NoError(t, err)
 	require.Equal(t, "3.0.0", other)
+}
+
+// A version that was pushed is deleted when nothing needs it, and stands for its executable all the same.
+func TestDeleteArtifact(t *testing.T) {
+	t.Parallel()
+	store := openStore(t, filepath.Join(t.TempDir(), "keys.db"))
+	d, p := store.Deploys, newPlane(t, store.Instances)
+	app := line.Program
+	push := func(version, sum string) error {
+		_, err := d.Push(t.Context(), control.Artifact{App: app, Version: version, SHA256: sum, PushedBy: "ann"})
+		return err
+	}
+	remove := func(version string, needs func() error) error {
+		_, err := d.Delete(t.Context(), control.Deletion{App: app, Version: version, Who: "hans.parra", Shipped: "1.0.0", Needs: needs})
+		return err
+	}
+	refused := func(version, why string) {
+		t.Helper()
+		err := remove(version, nil)
+		require.ErrorIs(t, err, control.ErrRefused)
+		require.ErrorContains(t, err, why)
+	}
+	deploy := func(version string) {
+		t.Helper()
+		_, err := d.Deploy(t.Context(), control.Choice{App: app, Version: version, By: hans, Shipped: "1.0.0"})
+		require.NoError(t, err)
+	}
+	require.ErrorIs(t, remove("1.0.26", nil), control.ErrUnknownArtifact)
+	for _, version := range []string{"1.0.0", "1.0.26", "1.0.34"} {
+		require.NoError(t, push(version, "aa"))
+	}
+	refused("1.0.0", "it is deployed; deploy another one first")
+	deploy("1.0.26")
+	refused("1.0.26", "it is deployed")
+	p.do(control.Start, "20180827174235")
+	deploy("1.0.34")
+	refused("1.0.26", "data version 20180827174235 is of it; upgrade or delete that first")
+
+	// An upgrade that is at work leads to one version, and may return to the other.
+	watching := make(chan struct{})
+	p.runner.watch = watching
+	op, err := p.Do(t.Context(), control.Request{Line: line, DataVersion: "20180827174235", Action: control.Upgrade, By: hans, Role: control.Operator, Version: "1.0.34"})
+	require.NoError(t, err)
+	deploy("1.0.0")
+	refused("1.0.26", "1.0.26")
+	refused("1.0.34", "1.0.34")
+	close(watching)
+	_, err = p.Wait(t.Context(), op.ID)
+	require.NoError(t, err)
+	refused("1.0.34", "is of it")
+
+	kept := errors.New("a savepoint is of it")
+	require.ErrorIs(t, remove("1.0.26", func() error { return kept }), kept)
+	require.NoError(t, remove("1.0.26", nil))
+	err = remove("1.0.26", nil)
+	require.ErrorIs(t, err, control.ErrUnknownArtifact)
+	require.ErrorContains(t, err, "was deleted by hans.parra at ")
+	left, err := d.Artifacts(t.Context())
+	require.NoError(t, err)
+	require.Len(t, left, 2)
+	_, err = d.Deploy(t.Context(), control.Choice{App: app, Version: "1.0.26", By: hans, Shipped: "1.0.0"})
+	require.ErrorIs(t, err, control.ErrUnknownArtifact)
+	for _, want := range []error{nil, control.ErrUnknownArtifact} { // back to 1.0.34, and then to what is gone
+		_, err = d.Rollback(t.Context(), control.Choice{App: app, By: hans, Shipped: "1.0.0"})
+		require.ErrorIs(t, err, want)
+	}
+	require.ErrorIs(t, push("1.0.26", "bb"), control.ErrRefused)
+	require.NoError(t, push("1.0.26", "aa"))
+	deploy("1.0.26")
 }
 
 // A blocker keeps versions of its app from being deployed, until it ends, is lifted, or somebody who may goes past it.

@@ -45,6 +45,7 @@ type runner struct {
 	asked []string
 	fails map[string]error
 	serve chan struct{} // what a promotion waits for, unless nil
+	watch chan struct{} // what the end of an upgrade waits for, unless nil
 }
 
 func (r *runner) note(what string, i control.Instance) error {
@@ -78,7 +79,12 @@ func (r *runner) Rewind(_ context.Context, i control.Instance, name string) erro
 	return r.note("rewind", i)
 }
 
-func (r *runner) Watch(_ context.Context, i control.Instance) error { return r.note("watch", i) }
+func (r *runner) Watch(_ context.Context, i control.Instance) error {
+	if r.watch != nil {
+		<-r.watch
+	}
+	return r.note("watch", i)
+}
 
 func (r *runner) Serve(ctx context.Context, i control.Instance) error {
 	if r.serve != nil {

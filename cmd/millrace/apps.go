@@ -57,10 +57,13 @@ func (s *stack) openApps(ctx context.Context) error {
 	}
 	s.apps = shipped
 	pushed, err := s.store.Deploys.Artifacts(ctx)
+	if err != nil {
+		return err
+	}
 	for _, a := range slices.Backward(pushed) {
 		s.addApp(a)
 	}
-	return err
+	return s.sweepArtifacts(pushed)
 }
 
 // addApp adds the app of an artifact, unless it is there.
@@ -70,6 +73,13 @@ func (s *stack) addApp(a control.Artifact) {
 	if !slices.ContainsFunc(s.apps, func(o app) bool { return o.line.Program == a.App }) {
 		s.apps = append(slices.Clip(s.apps), pushedApp(a))
 	}
+}
+
+// removeApp takes an app away of which nothing is left.
+func (s *stack) removeApp(l control.Line) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps = slices.DeleteFunc(slices.Clone(s.apps), func(a app) bool { return a.line == l })
 }
 
 // allApps are the apps, those of this program first.

@@ -23,7 +23,7 @@ with the schemas of its tables, version and commit. Print the file's name.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	out := cmd.Flags().String("out", "", "name of the file; default: APP-VERSION-PLATFORM.tar.gz")
-	cmd.AddCommand(buildPushCommand(), buildListCommand())
+	cmd.AddCommand(buildPushCommand(), buildListCommand(), buildDeleteCommand())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		dir := "."
 		if len(args) > 0 {

@@ -291,7 +291,7 @@ const (
 
 // reaches is what commands work on, and those below them unless they are there themselves. The others work on a data directory.
 var reaches = map[string]reach{
-	"app": asks, "stack show": asks, "stack list": neither, "deploy": asks, "blocker": asks, "build push": asks, "build list": asks, "top": asks, "logs": asks, "ready": asks, "doctor": asks, "check": asks, "audit": asks, "sql": asks,
+	"app": asks, "stack show": asks, "stack list": neither, "deploy": asks, "blocker": asks, "build push": asks, "build list": asks, "build delete": asks, "top": asks, "logs": asks, "ready": asks, "doctor": asks, "check": asks, "audit": asks, "sql": asks,
 	"token": asks, "user": asks, "key": asks, "lake": asks,
 	"serve": starts, "demo": starts, "bench": starts, "restore": starts,
 	"build": neither, "new": neither, "describe": neither, "send": neither, "run": neither, "version": neither, "config": neither, "context": neither,

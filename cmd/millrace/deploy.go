@@ -74,6 +74,35 @@ func buildListCommand() *cobra.Command {
 	return cmd
 }
 
+func buildDeleteCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "delete APP VERSION",
+		Short: "Delete an artifact that was pushed, which nothing needs any more",
+		Long: `Delete an artifact that was pushed, with its files. It is refused while the version is deployed, a data version is of it or may return to it, or a savepoint is of it. The version
+stays what it was: it can be pushed again, another executable cannot have its name. It needs --yes and --reason.`,
+		Args: exactArgs(appArg, "a version; 'millrace build list' lists them"),
+	}
+	ask := api.DeleteAsk{Who: whoAmI()}
+	cmd.Flags().StringVar(&ask.Reason, "reason", "", "why, for the audit log")
+	yes := cmd.Flags().Bool("yes", false, "it is meant")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !*yes {
+			return usagef("this deletes version %s of %s with its files: give --yes, and --reason, if it is meant", args[1], args[0])
+		}
+		c, err := newClient(cmd)
+		if err != nil {
+			return err
+		}
+		var a control.Artifact
+		if err := c.do(cmd.Context(), http.MethodPost, api.ArtifactsPath+"/"+url.PathEscape(args[0])+"/"+url.PathEscape(args[1])+"/delete", ask, &a); err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s %s is deleted, %.1f MB\n", a.App, a.Version, float64(a.Bytes)/1e6)
+		return nil
+	}
+	return cmd
+}
+
 const appArg = "the name of an app; 'millrace app list' lists them"
 
 func deployCommand() *cobra.Command {

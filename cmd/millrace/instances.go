@@ -447,6 +447,10 @@ func (s *stack) Do(ctx context.Context, app, dataVersion string, ask api.Ask) (c
 	if op, err := s.store.Instances.Asked(ctx, r); err != nil || op.ID != 0 {
 		return op, err
 	}
+	if ask.Action == control.Start || ask.Action == control.Upgrade { // the version that is chosen is not deleted before that is recorded
+		s.deploying.Lock()
+		defer s.deploying.Unlock()
+	}
 	switch ask.Action {
 	case control.Start:
 		return s.doStart(ctx, a, r, ask.Seed)

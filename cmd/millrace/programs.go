@@ -7,8 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"syscall"
 
 	"millrace/artifact"
 	"millrace/control"
@@ -93,6 +96,99 @@ func (s *stack) Artifacts(ctx context.Context) ([]control.Artifact, error) {
 	return s.store.Deploys.Artifacts(ctx)
 }
 
+// DeleteArtifact implements api.Deployments. What is recorded comes first: files that a kill leaves behind are removed at the next start.
+func (s *stack) DeleteArtifact(ctx context.Context, name, version, who string) (a control.Artifact, err error) {
+	of, err := s.app(name)
+	if err != nil {
+		return a, err
+	}
+	what := "the removal of " + name + " " + version
+	if err := s.gate.enter(ctx, what); err != nil { // a backup has the files that its records name
+		return a, err
+	}
+	defer s.gate.leave(what)
+	s.deploying.Lock()
+	defer s.deploying.Unlock()
+	a, err = s.store.Deploys.Delete(ctx, control.Deletion{
+		App: name, Version: version, Who: who, Shipped: of.version, Needs: func() error { return s.noSavepointOf(of.line, version) },
+	})
+	if err != nil {
+		return a, err
+	}
+	left, err := s.store.Deploys.Artifacts(context.WithoutCancel(ctx))
+	if err != nil {
+		return a, err
+	}
+	if of.plan == nil && !slices.ContainsFunc(left, func(o control.Artifact) bool { return o.App == name }) {
+		s.removeApp(of.line)
+	}
+	return a, s.removeArtifact(name, version)
+}
+
+// noSavepointOf returns an error when an app has a savepoint that a version made: who goes back to it may want to go back to that version too. Checkpoints
+// go by themselves.
+func (s *stack) noSavepointOf(l control.Line, version string) error {
+	all, err := savepoints(s.cfg.dir)
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		if p.Kind == onPurpose && p.Version == version && strings.HasPrefix(p.Instance, control.Instance{Line: l}.UniqueID()) {
+			return fmt.Errorf("%w: savepoint %s of %s is of it; remove %s if nobody is to go back there", control.ErrRefused, p.Name, p.Instance, p.Dir)
+		}
+	}
+	return nil
+}
+
+// removeArtifact removes the files of an artifact, if they are there.
+func (s *stack) removeArtifact(app, version string) error {
+	dir := s.cfg.dir.join(artifactsDir, app)
+	if err := os.RemoveAll(filepath.Join(dir, version)); err != nil {
+		return fmt.Errorf("remove the files of %s %s: %w; the next start tries again", app, version, cause(err))
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+		return fmt.Errorf("remove %s: %w", dir, cause(err))
+	}
+	return nil
+}
+
+// sweepArtifacts removes files that no record names: of pushes and deletions that were killed.
+func (s *stack) sweepArtifacts(recorded []control.Artifact) error {
+	root := s.cfg.dir.join(artifactsDir)
+	apps, err := os.ReadDir(root)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read %s: %w", root, cause(err))
+	}
+	for _, app := range apps {
+		if !app.IsDir() {
+			continue
+		}
+		if strings.HasPrefix(app.Name(), pushedPrefix) {
+			if err := os.RemoveAll(filepath.Join(root, app.Name())); err != nil {
+				return fmt.Errorf("remove what a push has left: %w", err)
+			}
+			continue
+		}
+		versions, err := os.ReadDir(filepath.Join(root, app.Name()))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", root, cause(err))
+		}
+		for _, v := range versions {
+			if slices.ContainsFunc(recorded, func(a control.Artifact) bool { return a.App == app.Name() && a.Version == v.Name() }) {
+				continue
+			}
+			s.cfg.logger.Info("files of a version that is not recorded are removed", "app", app.Name(), "version", v.Name())
+			if err := s.removeArtifact(app.Name(), v.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pushedPrefix begins the name of a folder in which an artifact is unpacked.
+const pushedPrefix = ".pushed-"
+
 // Push implements api.Deployments. The executable is asked what it holds: an artifact that lies, or that does not run here, is none.
 func (s *stack) Push(ctx context.Context, from io.Reader, who string) (a control.Artifact, err error) {
 	invalid := func(err error) (control.Artifact, error) { return a, fmt.Errorf("%w: %w", api.ErrInvalid, err) }
@@ -102,7 +198,7 @@ func (s *stack) Push(ctx context.Context, from io.Reader, who string) (a control
 	if err := os.MkdirAll(s.cfg.dir.join(artifactsDir), 0o700); err != nil {
 		return a, err
 	}
-	work, err := os.MkdirTemp(s.cfg.dir.join(artifactsDir), ".pushed-")
+	work, err := os.MkdirTemp(s.cfg.dir.join(artifactsDir), pushedPrefix)
 	if err != nil {
 		return a, err
 	}
@@ -189,6 +285,8 @@ func (s *stack) ownTables(ctx context.Context, a app, tables []plan.TableDescrip
 
 // keep gives an unpacked artifact its place, and records it.
 func (s *stack) keep(ctx context.Context, a *control.Artifact, dir string) error {
+	s.deploying.Lock() // of a version that is pushed again while it is deleted the files stay
+	defer s.deploying.Unlock()
 	to := s.cfg.dir.join(artifactsDir, a.App, a.Version)
 	if err := os.MkdirAll(s.cfg.dir.join(artifactsDir, a.App), 0o700); err != nil {
 		return err

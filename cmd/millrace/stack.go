@@ -152,7 +152,7 @@ type stack struct {
 	embedded  *index.Server            // nil: the index is elsewhere
 	beside    func(func() error) error // has files in the directory that others write stay as they are, of one moment with the log; nil: there are none
 
-	deploying sync.Mutex      // held while a version is deployed
+	deploying sync.Mutex      // held while a version is pushed, deployed or deleted, or chosen for an instance
 	changing  sync.Mutex      // held while a job is added, or stands still for what is done to its tables
 	working   context.Context // of the jobs' runs; nil unless the stack runs
 

@@ -160,6 +160,11 @@ func (s *service) Block(_ context.Context, b control.Blocker) (control.Blocker, 
 	return b, s.err
 }
 
+func (s *service) DeleteArtifact(_ context.Context, app, version, who string) (control.Artifact, error) {
+	s.asked = append(s.asked, fmt.Sprintf("delete artifact %s %s %s", app, version, who))
+	return control.Artifact{App: app, Version: version, SHA256: "aa", DeletedBy: who}, s.err
+}
+
 func (s *service) Lift(_ context.Context, id int64, who string) (control.Blocker, error) {
 	s.asked = append(s.asked, fmt.Sprintf("lift %d %s", id, who))
 	return control.Blocker{ID: id}, s.err
@@ -323,6 +328,8 @@ func TestDeploying(t *testing.T) {
 		asked      string
 	}{
 		{"/api/v1/artifacts?who=w", "bytes", 200, "push bytes w"},
+		{"/api/v1/artifacts/a/1.0.26/delete", `{"reason":"r","who":"w"}`, 200, "delete artifact a 1.0.26 w"},
+		{"/api/v1/artifacts/a/1.0.26/delete", ``, 400, ""},
 		{"/api/v1/apps/a/deploys", `{"version":"2","reason":"r","who":"w"}`, 200, "deploy a {Who:w Reason:r Version:2 Force:false Revisions:[]}"},
 		{"/api/v1/apps/a/deploys", `{"version":"2","force":true,"reason":"r"}`, 200, "deploy a {Who:local Reason:r Version:2 Force:true Revisions:[]}"},
 		{"/api/v1/apps/a/deploys/rollback", ``, 200, "deploy a {Who:local Reason: Version: Force:false Revisions:[]}"},
@@ -347,7 +354,8 @@ func TestDeploying(t *testing.T) {
 		s.asked = nil
 	}
 	require.Equal(t, "w admin push a 2: pushed ", s.audit[0])
-	require.Equal(t, "w admin deploy a 2: deploy 4", s.audit[1])
+	require.Equal(t, "w admin delete artifact a 1.0.26: deleted aa", s.audit[1])
+	require.Equal(t, "w admin deploy a 2: deploy 4", s.audit[3])
 }
 
 func TestChanges(t *testing.T) {

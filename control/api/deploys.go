@@ -31,6 +31,9 @@ type Deployments interface {
 	// Push takes an artifact. The error matches ErrInvalid when it is none, or not one for this machine.
 	Push(ctx context.Context, from io.Reader, who string) (control.Artifact, error)
 
+	// DeleteArtifact removes an artifact with its files. The error matches control.ErrRefused while something needs it.
+	DeleteArtifact(ctx context.Context, app, version, who string) (control.Artifact, error)
+
 	Deploys(ctx context.Context, app string) ([]control.Deploy, error)
 
 	// Deploy deploys a version, or with an empty one what was deployed before.
@@ -60,6 +63,12 @@ type BlockAsk struct {
 	Reason string    `json:"reason"`
 	App    string    `json:"app,omitempty"`  // that it is for; default: all
 	Until  time.Time `json:"until,omitzero"` // default: until it is lifted
+}
+
+// DeleteAsk is what the deletion of an artifact is asked for with.
+type DeleteAsk struct {
+	Who    string `json:"who,omitempty"`
+	Reason string `json:"reason"`
 }
 
 // LiftAsk is what the end of a blocker is asked for with.
@@ -107,6 +116,7 @@ func (h *Handler) deploying() []endpoint {
 	return []endpoint{
 		reads(ArtifactsPath, "The versions of apps that were pushed, the newest first", []control.Artifact{}, func(r *http.Request) (any, error) { return h.Service.Artifacts(r.Context()) }),
 		changes(ArtifactsPath, "Push an artifact that 'millrace build' made", nil, control.Artifact{}, h.push),
+		changes(ArtifactsPath+"/{app}/{build}/delete", "Delete an artifact with its files, unless something needs it; its record stays, as a version stands for what it did", reflect.TypeFor[DeleteAsk](), control.Artifact{}, h.deleteArtifact),
 		reads(Path+"/{app}/deploys", "Which versions were deployed, the newest first", []control.Deploy{}, h.deploys).withTag(),
 		reads(Path+"/{app}/deploys/diff", "What deploying a version would change", Diff{}, func(r *http.Request) (any, error) {
 			return h.Service.Diff(r.Context(), r.PathValue("app"), r.URL.Query().Get("version"))
@@ -145,6 +155,20 @@ func (h *Handler) push(r *http.Request) (any, error) {
 	who, _ := asker(r, r.URL.Query().Get("who"))
 	a, err := h.Service.Push(r.Context(), http.MaxBytesReader(nil, r.Body, maxArtifact), who)
 	return a, h.audited(r, control.Entry{Who: who, Action: "push", Subject: strings.TrimSpace(a.App + " " + a.Version), Outcome: "pushed " + a.SHA256}, err)
+}
+
+func (h *Handler) deleteArtifact(r *http.Request) (any, error) {
+	var ask DeleteAsk
+	if err := decode(r, &ask); err != nil {
+		return nil, err
+	}
+	if strings.TrimSpace(ask.Reason) == "" {
+		return nil, fmt.Errorf("%w: this needs a reason, for the audit log", ErrInvalid)
+	}
+	who, _ := asker(r, ask.Who)
+	app, version := r.PathValue("app"), r.PathValue("build")
+	a, err := h.Service.DeleteArtifact(r.Context(), app, version, who)
+	return a, h.audited(r, control.Entry{Who: who, Action: "delete artifact", Subject: app + " " + version, Reason: ask.Reason, Outcome: "deleted " + a.SHA256}, err)
 }
 
 func (h *Handler) deploys(r *http.Request) (any, error) {

@@ -162,7 +162,7 @@ func stringSchema(example string) *jsonschema.Schema {
 // inPath describes the wildcards of paths.
 var inPath = map[string]string{
 	"app": "name of an app", "version": "a data version, such as 20180827174235, or unversioned", "action": "one of: " + actions(), "id": "of an operation, a blocker or a sensor key",
-	"name": "of a token, or of a user",
+	"name": "of a token, or of a user", "build": "a version of the app that was pushed",
 }
 
 var wildcard = regexp.MustCompile(`\{(\w+)\}`)
