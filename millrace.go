@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,6 +37,10 @@ type Instance struct {
 	Account     string // system, for an app that serves all tenants
 	Env         string // system, likewise
 	DataVersion string // 20180827174235, or Unversioned
+
+	// Singleton says that the app has this one instance, in a namespace of the app's name. The instance of a versioned app that is Unversioned is
+	// in the one that is called so.
+	Singleton bool `json:",omitempty"`
 }
 
 // UniqueID is the instance's name everywhere: in metrics, directories and logs.
@@ -43,12 +48,23 @@ func (i Instance) UniqueID() string {
 	return fmt.Sprintf("%s-%s-%s--%s", i.Program, i.Account, i.Env, i.DataVersion)
 }
 
-// Namespace is the instance's namespace in the lake.
+// Namespace is the instance's namespace in the lake, and of its topics.
 func (i Instance) Namespace() string {
-	if i.DataVersion == Unversioned {
+	switch {
+	case i.Singleton:
+		return "app_" + strings.ReplaceAll(i.Program, "-", "_")
+	case i.DataVersion == Unversioned:
 		return i.DataVersion
 	}
 	return "v" + i.DataVersion
+}
+
+// Suffix is what names of the instance's indices end with.
+func (i Instance) Suffix() string {
+	if i.Singleton {
+		return i.Namespace()
+	}
+	return i.DataVersion
 }
 
 // JobConfig says what a job runs and where. What has no default is required.
@@ -126,7 +142,7 @@ func OpenJob(ctx context.Context, cfg JobConfig) (*Job, error) {
 	if cfg.IndexURL != "" {
 		toIndex, err := elastic.New(elastic.Config{
 			URLs: []string{cfg.IndexURL}, Plan: cfg.Plan,
-			Account: cfg.Instance.Account, Env: cfg.Instance.Env, DataVersion: cfg.Instance.DataVersion,
+			Account: cfg.Instance.Account, Env: cfg.Instance.Env, DataVersion: cfg.Instance.DataVersion, Suffix: cfg.Instance.Suffix(),
 			MaxBulkBytes: cfg.BulkBytes,
 			Logger:       cfg.Logger, Registerer: cfg.Registerer,
 		})

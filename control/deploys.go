@@ -46,6 +46,9 @@ type Deploy struct {
 	Reason   string    `json:"reason,omitempty"`
 	Rollback bool      `json:"rollback,omitempty"` // to what was deployed before
 	Past     []int64   `json:"past,omitempty"`     // blockers that it was made in spite of
+
+	// Starts is the operation that starts the instance of a singleton which had none. It is of the answer, and not recorded here.
+	Starts int64 `json:"starts,omitempty"`
 }
 
 // Blocker keeps versions from being deployed while it lasts.

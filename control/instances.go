@@ -432,14 +432,7 @@ func (x *Instances) Ensure(ctx context.Context, l Line, dataVersion, who string)
 		if err := op.update(ctx, tx); err != nil { // it has ended
 			return err
 		}
-		s, err := promotions(ctx, tx, l)
-		if err != nil || len(s) > 0 {
-			return err
-		}
-		if err := s.promote(ctx, tx, l, dataVersion); err != nil {
-			return err
-		}
-		return servedNow(ctx, tx, l, dataVersion)
+		return serveFirst(ctx, tx, l, dataVersion)
 	})
 	if err != nil {
 		return fmt.Errorf("make %s of %s: %w", dataVersion, l, err)

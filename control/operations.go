@@ -28,6 +28,7 @@ type Request struct {
 	Key string
 
 	Seed      *plan.SeedRange // of the lake, that an instance begins with: for Start
+	Serves    bool            // readers see it from its beginning, as the one instance of its app: for Start
 	Savepoint string          // to make, for Suspend, TakeSavepoint and Upgrade; or to go back to, for Recover
 	Version   string          // of the app that is deployed: for Start and Upgrade
 	Resources                 // that its job gets from now on: for actions that start it
@@ -133,6 +134,10 @@ func begin(ctx context.Context, tx *sql.Tx, r Request) (Operation, error) {
 // prepare checks what only some actions need, and records what is decided with them.
 func (o *Operation) prepare(ctx context.Context, tx *sql.Tx, r Request, in Instance) error {
 	switch o.Action {
+	case Start:
+		if r.Serves {
+			return serveFirst(ctx, tx, o.Line, o.DataVersion)
+		}
 	case Resume:
 		o.Savepoint = in.Savepoint
 	case Upgrade:
@@ -470,6 +475,18 @@ func (s stack) promote(ctx context.Context, tx *sql.Tx, l Line, dataVersion stri
 	_, err := tx.ExecContext(ctx, `INSERT INTO promotions (program, account, env, data_version, state) VALUES (?, ?, ?, ?, ?)`,
 		l.Program, l.Account, l.Env, dataVersion, promoting)
 	return err
+}
+
+// serveFirst records that a data version serves where none of the line does. The index gives it the names that readers use when it begins.
+func serveFirst(ctx context.Context, tx *sql.Tx, l Line, dataVersion string) error {
+	s, err := promotions(ctx, tx, l)
+	if err != nil || len(s) > 0 {
+		return err
+	}
+	if err := s.promote(ctx, tx, l, dataVersion); err != nil {
+		return err
+	}
+	return servedNow(ctx, tx, l, dataVersion)
 }
 
 // rollback records that the data version is wanted to serve that did before: the one that Before returned.

@@ -102,14 +102,19 @@ func (s *stack) app(name string) (app, error) {
 	return app{}, fmt.Errorf("%w: there is no app %q; there are %s and %s", api.ErrNotFound, name, strings.Join(names[:last], ", "), names[last])
 }
 
-// refuses returns why an action is not for an app: a singleton has one instance for all time, which the system starts, and to delete the one that fills
-// the raw lake would be to fill it no more.
+// refuses returns why an action is not for an app. A singleton has one instance, of which readers see the rows. Those of the program are started by the
+// system for all time: to delete the one that fills the raw lake would be to fill it no more.
 func (a app) refuses(action control.Action) error {
-	switch action {
-	case control.Start, control.Promote, control.Rollback, control.Delete:
-		if !a.descriptor.Versioned {
-			return fmt.Errorf("%w: %s is a singleton: the system starts its one instance, and it has no data versions", control.ErrRefused, a.line.Program)
+	if a.descriptor.Versioned {
+		return nil
+	}
+	switch {
+	case a.plan != nil && (action == control.Start || action == control.Delete), action == control.Promote, action == control.Rollback:
+		why := "it has one instance, and no data versions"
+		if a.plan != nil {
+			why = "the system starts its one instance, and it has no data versions"
 		}
+		return fmt.Errorf("%w: %s is a singleton: %s", control.ErrRefused, a.line.Program, why)
 	}
 	return nil
 }

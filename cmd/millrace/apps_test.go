@@ -29,7 +29,9 @@ func forumApp(version, table string) etl.App {
 const forumTable = "forum_grade"
 
 // push hands an app over whose executable is that of the test.
-func (s *stack) push(t *testing.T, a etl.App) {
+func (s *stack) push(t *testing.T, a etl.App) { s.pushAs(t, a, true) }
+
+func (s *stack) pushAs(t *testing.T, a etl.App, versioned bool) {
 	t.Helper()
 	p, err := a.Plan()
 	require.NoError(t, err)
@@ -40,7 +42,7 @@ func (s *stack) push(t *testing.T, a etl.App) {
 	require.NoError(t, os.Symlink(self, artifact.Executable(dir)))
 	pushed, err := s.store.Deploys.Push(t.Context(), control.Artifact{
 		App: a.Name, Version: a.Version, SHA256: a.Name + a.Version, Plan: p.Describe(),
-		Descriptor: control.Descriptor{Type: control.DataStreamApp, Description: a.Description, Versioned: true},
+		Descriptor: control.Descriptor{Type: control.DataStreamApp, Description: a.Description, Versioned: versioned},
 	})
 	require.NoError(t, err)
 	s.addApp(pushed)

@@ -146,6 +146,14 @@ func doDeploy(cmd *cobra.Command, app, path string, ask *api.DeployAsk, upgrade 
 		where = ", where " + d.Before + " was"
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s %s is deployed%s\n", d.App, d.Version, where)
+	if d.Starts != 0 {
+		op, err := c.untilEnded(cmd.Context(), control.Operation{ID: d.Starts}, 0)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s is %s\n", op.DataVersion, control.Running)
+		return nil
+	}
 	if upgrade {
 		return c.upgradeAll(cmd, d, ask.Reason)
 	}

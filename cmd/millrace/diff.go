@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace"
 	"millrace/control"
 	"millrace/control/api"
 	"millrace/delivery"
@@ -105,7 +106,7 @@ func servingBeside(ctx context.Context, dir *dataDir, other string) (string, err
 	}
 	of := etlLine
 	for _, v := range all {
-		if v.DataVersion == other && v.Line != rawLine {
+		if v.DataVersion == other && other != millrace.Unversioned {
 			of = v.Line
 		}
 	}

@@ -27,6 +27,10 @@ type forgetting struct {
 	New string `json:"new"` // data version that is made in its place
 
 	Made bool `json:"made,omitempty"` // Old does not serve, and New holds what it does
+
+	// Of a singleton Old and New are the same: the one goes before the other is made, with these.
+	Version string          `json:"version,omitempty"`
+	Seed    *plan.SeedRange `json:"seed,omitempty"`
 }
 
 const forgettingFile = "forgetting.json"
@@ -107,17 +111,23 @@ func (s *stack) makeAnew(ctx context.Context, old *stackJob, c *certificate, say
 	if old.seed != nil {
 		seed = *old.seed
 	}
-	made = s.newDataVersion(time.Now())
-	if err := writeJSON(s.cfg.dir.join(forgettingFile), forgetting{App: app, Old: old.instance.DataVersion, New: made}); err != nil {
+	f := forgetting{App: app, Old: old.instance.DataVersion, Version: old.program().plan.Version, Seed: &seed}
+	leastLag := func() int64 { return old.Progress().Lag }
+	if old.instance.Singleton {
+		f.New, leastLag = f.Old, func() int64 { return s.raw.Progress().Lag }
+	} else {
+		f.New = s.newDataVersion(time.Now())
+	}
+	made = f.New
+	if err := writeJSON(s.cfg.dir.join(forgettingFile), f); err != nil {
 		return made, err
 	}
-	op, err := s.plane.Do(ctx, control.Request{
-		Line: old.line(), DataVersion: made, Action: control.Start, By: c.ask().By(), Role: control.Admin, Seed: &seed, Version: old.program().plan.Version,
-	})
-	if err == nil {
-		err = s.untilDone(ctx, op.ID)
+	if old.instance.Singleton {
+		if _, err := s.act(ctx, control.Delete, app, f.Old, c.ask()); err != nil {
+			return made, err
+		}
 	}
-	if err != nil {
+	if err := s.startAnew(ctx, f, c.ask()); err != nil {
 		return made, err
 	}
 	caughtUp := uint64(0) // the epoch in which it had read what the old one has
@@ -133,7 +143,7 @@ func (s *stack) makeAnew(ctx context.Context, old *stackJob, c *certificate, say
 		if err := j.failure(); err != nil {
 			return false, fmt.Errorf("data version %s of %s, made without the records: %w", made, app, err)
 		}
-		if caughtUp == 0 && p.Ends != nil && p.Seeding != nil && p.Seeding.Done && p.Lag <= old.Progress().Lag {
+		if caughtUp == 0 && p.Ends != nil && p.Seeding != nil && p.Seeding.Done && p.Lag <= leastLag() {
 			caughtUp = p.Epoch
 		}
 		return caughtUp > 0 && published(p) >= caughtUp, nil
@@ -141,15 +151,29 @@ func (s *stack) makeAnew(ctx context.Context, old *stackJob, c *certificate, say
 	if err != nil {
 		return made, err
 	}
-	if serves {
+	switch {
+	case old.instance.Singleton:
+	case serves:
 		_, err = s.act(ctx, control.Promote, app, made, c.ask())
-	} else {
-		err = writeJSON(s.cfg.dir.join(forgettingFile), forgetting{App: app, Old: old.instance.DataVersion, New: made, Made: true})
+	default:
+		f.Made = true
+		err = writeJSON(s.cfg.dir.join(forgettingFile), f)
 	}
 	if err != nil {
 		return made, err
 	}
 	return made, s.endForgetting(ctx, c.ask())
+}
+
+// startAnew starts the data version that is made in the place of one.
+func (s *stack) startAnew(ctx context.Context, f forgetting, ask api.Ask) error {
+	op, err := s.plane.Do(ctx, control.Request{
+		Line: lineOf(f.App), DataVersion: f.New, Action: control.Start, By: ask.By(), Role: control.Admin, Seed: f.Seed, Version: f.Version, Serves: f.Old == f.New,
+	})
+	if err != nil {
+		return err
+	}
+	return s.untilDone(ctx, op.ID)
 }
 
 // until waits until something is so.
@@ -202,6 +226,17 @@ func (s *stack) endForgetting(ctx context.Context, ask api.Ask) error {
 		return fmt.Errorf("read %s: %w; remove it if no 'millrace forget' was interrupted", name, err)
 	}
 	f.App = cmp.Or(f.App, etlLine.Program) // of a version that knew no others
+	if f.Old == f.New {
+		if err := s.settled(ctx, f.App, f.New); err != nil {
+			return err
+		}
+		if _, err := s.find(f.App, f.New); errors.Is(err, control.ErrUnknownInstance) { // it was killed between the two
+			if err := s.startAnew(ctx, f, ask); err != nil {
+				return err
+			}
+		}
+		return os.Remove(name)
+	}
 	gone := f.New
 	if f.Made {
 		gone = f.Old

@@ -62,7 +62,7 @@ func (s *stack) openJobs(ctx context.Context) error {
 		}
 		if err := j.open(ctx); err != nil {
 			end := (*local.EndError)(nil)
-			if i.DataVersion == millrace.Unversioned && !(errors.As(err, &end) && end.Final) {
+			if (i.Line == rawLine || i.Line == etlLine) && i.DataVersion == millrace.Unversioned && !(errors.As(err, &end) && end.Final) {
 				return err
 			}
 			// The others do their work; what is refused goes on with another program, or is followed by a new version.
@@ -117,11 +117,40 @@ func (s *stack) ensureInstances(ctx context.Context) ([]control.Instance, error)
 			return nil, err
 		}
 	}
+	for _, a := range s.allApps() {
+		if err := s.ensureSingleton(ctx, a); err != nil {
+			return nil, err
+		}
+	}
 	all, err := s.store.Instances.List(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return all, s.readServing(ctx)
+}
+
+// ensureSingleton makes the instance of a singleton that was deployed by a process which was killed before it had made it. One that was deleted since stays so.
+func (s *stack) ensureSingleton(ctx context.Context, a app) error {
+	if a.plan != nil || a.descriptor.Versioned {
+		return nil
+	}
+	deploys, err := s.store.Deploys.List(ctx, a.line.Program)
+	if err != nil || len(deploys) == 0 {
+		return err
+	}
+	done, err := s.store.Instances.History(ctx, a.line, 0, 1)
+	if err != nil || len(done) > 0 && done[0].Began.After(deploys[0].At) {
+		return err
+	}
+	return s.store.Instances.Ensure(ctx, a.line, millrace.Unversioned, deploys[0].Who)
+}
+
+// instanceOf is an instance as its job has it. Of the apps that were pushed singletons alone have one that is unversioned.
+func instanceOf(l control.Line, dataVersion string) millrace.Instance {
+	return millrace.Instance{
+		Program: l.Program, Account: l.Account, Env: l.Env, DataVersion: dataVersion,
+		Singleton: dataVersion == millrace.Unversioned && l != rawLine && l != etlLine,
+	}
 }
 
 // readServing takes note of which data version of each app readers see.
@@ -164,7 +193,7 @@ func (s *stack) addJob(i control.Instance) (*stackJob, error) {
 // newJob makes the job of an instance. Only that of the raw lake has no index.
 func (s *stack) newJob(p program, i control.Instance) *stackJob {
 	j := &stackJob{
-		instance: millrace.Instance{Program: i.Program, Account: i.Account, Env: i.Env, DataVersion: i.DataVersion},
+		instance: instanceOf(i.Line, i.DataVersion),
 		what:     p, seed: i.Seed, life: i.State, resources: s.cfg.resources(i.Resources),
 	}
 	id := j.instance.UniqueID()
@@ -504,8 +533,32 @@ func (s *stack) doStart(ctx context.Context, a app, r control.Request, seed *api
 	if err := s.roomFor(nil, s.cfg.resources(r.Resources)); err != nil {
 		return control.Operation{}, err
 	}
-	r.DataVersion, r.Version = s.newDataVersion(time.Now()), a.version
+	switch r.Version = a.version; {
+	case a.descriptor.Versioned:
+		r.DataVersion = s.newDataVersion(time.Now())
+	case len(s.versionsOf(a.line)) > 0:
+		return control.Operation{}, fmt.Errorf("%w: %s is a singleton, and has its one instance: see 'millrace app list'", control.ErrRefused, a.line.Program)
+	default:
+		r.DataVersion, r.Serves = millrace.Unversioned, true
+	}
 	return s.plane.Do(ctx, r)
+}
+
+// startSingleton begins to make the instance of a singleton that has none, and returns the operation; 0 when there is nothing to make.
+func (s *stack) startSingleton(ctx context.Context, a app, by control.By) (id int64, err error) {
+	if !s.lacksInstance(a) {
+		return 0, nil
+	}
+	op, err := s.doStart(ctx, a, control.Request{Line: a.line, Action: control.Start, By: by, Role: control.Operator}, nil)
+	if err != nil {
+		err = fmt.Errorf("it is deployed, and its instance is not started: %w; 'millrace app start %s' starts it", err, a.line.Program)
+	}
+	return op.ID, err
+}
+
+// lacksInstance reports whether an app that was pushed is a singleton without its instance.
+func (s *stack) lacksInstance(a app) bool {
+	return a.plan == nil && !a.descriptor.Versioned && len(s.versionsOf(a.line)) == 0
 }
 
 // act does something with an instance and waits until it is done.
@@ -765,6 +818,6 @@ func (s *stack) assertServingOf(ctx context.Context, l control.Line) error {
 // names is what changes the index's names of an instance.
 func (s *stack) names(j *stackJob) (*elastic.Sink, error) {
 	return elastic.New(elastic.Config{
-		URLs: []string{s.indexAddr}, Plan: j.program().plan, Account: j.instance.Account, Env: j.instance.Env, DataVersion: j.instance.DataVersion, Logger: s.cfg.logger,
+		URLs: []string{s.indexAddr}, Plan: j.program().plan, Account: j.instance.Account, Env: j.instance.Env, DataVersion: j.instance.DataVersion, Suffix: j.instance.Suffix(), Logger: s.cfg.logger,
 	})
 }

@@ -76,7 +76,7 @@ func (s *stack) countLedger(ctx context.Context, j *stackJob) (readLedger, error
 			accounts = append(accounts, a)
 		}
 	} else {
-		tables := s.tablesOf(ctx, s.index, j, func(table string) string { return elastic.VersionAlias(table, j.instance.DataVersion) }, problem)
+		tables := s.tablesOf(ctx, s.index, j, func(table string) string { return elastic.VersionAlias(table, j.instance.Suffix()) }, problem)
 		moved.after = j.Progress()
 		setWaiting(tables, moved.after)
 		accounts = tableAccounts(tables, moved)

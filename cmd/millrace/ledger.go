@@ -163,6 +163,9 @@ func (a *auditor) versions(ctx context.Context) error {
 		if j.line() != etlLine || j.instance.DataVersion != millrace.Unversioned {
 			label = j.instance.DataVersion + ": "
 		}
+		if j.instance.Singleton {
+			label = j.instance.Program + ": "
+		}
 		if err := a.tables(ctx); err != nil {
 			return err
 		}

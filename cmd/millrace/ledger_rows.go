@@ -55,7 +55,7 @@ func (a *auditor) rowsInLake(ctx context.Context, t plan.Table) iter.Seq2[stored
 
 func (a *auditor) rowsInIndex(ctx context.Context, t plan.Table) iter.Seq2[stored, error] {
 	return func(yield func(stored, error) bool) {
-		for d, err := range a.s.index.Documents(ctx, elastic.VersionAlias(t.Name, a.etl.instance.DataVersion), elastic.RowID) {
+		for d, err := range a.s.index.Documents(ctx, elastic.VersionAlias(t.Name, a.etl.instance.Suffix()), elastic.RowID) {
 			if errors.Is(err, delivery.ErrNotFound) {
 				return // no row was published
 			}

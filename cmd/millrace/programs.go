@@ -241,8 +241,9 @@ func (s *stack) mayPush(a control.Artifact) error {
 		return fmt.Errorf("%w: version %s of %s is the program's own; give this one a version of its own", control.ErrRefused, a.Version, a.App)
 	case !appName.MatchString(a.App):
 		return fmt.Errorf("%w: %q cannot name an app: use 3 to 64 of a to z, 0 to 9 and -, beginning with a letter", api.ErrInvalid, a.App)
-	case !a.Descriptor.Versioned:
-		return fmt.Errorf("%w: %s is a singleton, as its descriptor says, and the only one of those is %s: set versioned to true", control.ErrRefused, a.App, rawLine.Program)
+	case err == nil && a.Descriptor.Versioned != own.descriptor.Versioned:
+		return fmt.Errorf("%w: versioned is %t in the descriptor of %s %s, and %t in those of its other versions, which have their rows elsewhere: give the app another name",
+			control.ErrRefused, a.Descriptor.Versioned, a.App, a.Version, own.descriptor.Versioned)
 	}
 	_, err = a.Plan.Sketch()
 	return err
@@ -327,10 +328,24 @@ func (s *stack) Deploy(ctx context.Context, app string, ask api.DeployAsk) (cont
 	c := control.Choice{App: app, Version: ask.Version, By: control.By{Who: ask.Who, Reason: ask.Reason}, Shipped: a.version, Past: ask.Force, Revisions: ask.Revisions}
 	s.deploying.Lock() // of two apps that get the same table at once the second one is refused
 	defer s.deploying.Unlock()
-	if ask.Version == "" {
+	if s.lacksInstance(a) { // it is to start
+		if err := s.roomFor(nil, s.cfg.resources(control.Resources{})); err != nil {
+			return control.Deploy{}, err
+		}
+	}
+	d, err := s.decide(ctx, a, c)
+	if err == nil {
+		d.Starts, err = s.startSingleton(ctx, a, c.By)
+	}
+	return d, err
+}
+
+// decide records a deploy, or with an empty version a rollback.
+func (s *stack) decide(ctx context.Context, a app, c control.Choice) (control.Deploy, error) {
+	if c.Version == "" {
 		return s.store.Deploys.Rollback(ctx, c)
 	}
-	_, is, err := s.described(ctx, app, ask.Version)
+	_, is, err := s.described(ctx, c.App, c.Version)
 	if err == nil {
 		err = s.ownTables(ctx, a, is.Tables)
 	}

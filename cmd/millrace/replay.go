@@ -45,7 +45,7 @@ lists them. Replaying twice changes nothing.`,
 		if err != nil {
 			return err
 		}
-		which.Namespace = millrace.Instance{DataVersion: serving}.Namespace()
+		which.Namespace = instanceOf(lineOf(which.App), serving).Namespace()
 		var n int
 		if r, ok := dir.running(); ok {
 			err = withLake(cmd, func(ctx context.Context, l *lake.Lake) error {

@@ -212,7 +212,7 @@ func servingVersions(ctx context.Context, dir *dataDir) ([]control.Version, erro
 func servingNamespaces(ctx context.Context, dir *dataDir) (all []string, err error) {
 	versions, err := servingVersions(ctx, dir)
 	for _, v := range versions {
-		all = append(all, millrace.Instance{DataVersion: v.DataVersion}.Namespace())
+		all = append(all, instanceOf(v.Line, v.DataVersion).Namespace())
 	}
 	return all, err
 }

@@ -315,7 +315,7 @@ func bytesText(encoded string) string {
 // deadLetters are the newest dead letters of the data versions that readers see, of an account or of all.
 func (s *stack) deadLetters(ctx context.Context, account string, n int) (all []web.DeadLetter, err error) {
 	for _, j := range s.serving() {
-		rows, err := s.index.Of(account).Newest(ctx, elastic.VersionAlias(etl.DeadLetterTable, j.instance.DataVersion), n)
+		rows, err := s.index.Of(account).Newest(ctx, elastic.VersionAlias(etl.DeadLetterTable, j.instance.Suffix()), n)
 		if errors.Is(err, delivery.ErrNotFound) {
 			continue
 		}

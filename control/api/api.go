@@ -89,7 +89,7 @@ type App struct {
 	Account     string   `json:"account"` // whose it is; system: it serves all accounts
 	Version     string   `json:"version"`
 	Description string   `json:"description,omitempty"`
-	Singleton   bool     `json:"singleton,omitempty"` // it has one instance, which the system starts
+	Singleton   bool     `json:"singleton,omitempty"` // it has one instance, which its first deploy starts, or the system
 	SourceTypes []string `json:"source_types,omitempty"`
 	Serving     string   `json:"serving,omitempty"` // the data version that readers see
 	Promoting   string   `json:"promoting,omitempty"`

@@ -44,6 +44,7 @@ type Config struct {
 
 	Plan        *plan.Plan
 	DataVersion string // of the instance; empty: unversioned
+	Suffix      string // that names of its indices end with, where DataVersion would; default: DataVersion
 	Account     string // for rows that name none
 	Env         string // for rows that name none
 
@@ -58,6 +59,9 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
+	if c.Suffix == "" {
+		c.Suffix = c.DataVersion
+	}
 	if c.Flush <= 0 {
 		c.Flush = 50 * time.Millisecond
 	}

@@ -131,7 +131,7 @@ func (s *Sink) do(ctx context.Context, method, path string, body, out any) error
 // prepare makes an index with its mapping and names, or brings one that is there up to the table, and claims it.
 func (s *Sink) prepare(ctx context.Context, t *table, index string) error {
 	fresh := s.newClaim(index, 0)
-	version := VersionAlias(t.Name, s.config.DataVersion)
+	version := VersionAlias(t.Name, s.config.Suffix)
 	aliases := map[string]any{version: map[string]any{}, fresh.alias: map[string]any{}}
 	if !s.restoring {
 		fresh.settled = true

@@ -193,8 +193,8 @@ func (s *Sink) nameOwn(ctx context.Context) error {
 	var actions []any
 	for _, index := range slices.Sorted(maps.Keys(own)) {
 		t, ok := s.tableOf(index)
-		if _, named := own[index][VersionAlias(t, s.config.DataVersion)]; ok && !named {
-			actions = append(actions, addAlias(index, VersionAlias(t, s.config.DataVersion)))
+		if _, named := own[index][VersionAlias(t, s.config.Suffix)]; ok && !named {
+			actions = append(actions, addAlias(index, VersionAlias(t, s.config.Suffix)))
 		}
 	}
 	for some := range slices.Chunk(actions, 1000) {

@@ -182,6 +182,27 @@ func TestUnversionedServesFirst(t *testing.T) {
 	require.Len(t, l.named(t, elastic.VersionAlias("quiz", "")), 2)
 }
 
+// Two apps that are both unversioned do not share an index when one of them has a suffix of its own, and it serves from its beginning.
+func TestSuffix(t *testing.T) {
+	t.Parallel()
+	l := newLine(t, embedded(t))
+	plain := l.open(t, "")
+	other := sinktest.Plan()
+	other.App = "other-job"
+	own, err := elastic.New(elastic.Config{URLs: []string{l.url}, Plan: other, Suffix: "app_other_job", Account: l.account, Env: "prod"})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, own.Close()) })
+	for _, s := range []*elastic.Sink{plain, own} {
+		require.NoError(t, s.Begin(t.Context(), sinktest.First(), nil))
+		publish(t, s, l.row(t, "", "a"))
+	}
+	require.Len(t, l.named(t, elastic.VersionAlias("quiz", "")), 1)
+	require.Len(t, l.named(t, elastic.VersionAlias("quiz", "app_other_job")), 1)
+	require.Len(t, l.named(t, "quiz"), 2)
+	require.NoError(t, own.Delete(t.Context()))
+	require.Equal(t, l.named(t, elastic.VersionAlias("quiz", "")), l.named(t, "quiz"))
+}
+
 func TestDelete(t *testing.T) {
 	t.Parallel()
 	l := newLine(t, embedded(t))

@@ -109,5 +109,5 @@ func (s *Sink) index(table string, r plan.Row) string {
 	if env == "" {
 		env = s.config.Env
 	}
-	return IndexName(table, account, env, s.config.DataVersion)
+	return IndexName(table, account, env, s.config.Suffix)
 }
