@@ -139,6 +139,9 @@ type Values struct {
 	B      any    `json:"b"`
 }
 
+// ErrNoRows is matched by the error for a selection of rows of which neither data version has any.
+var ErrNoRows = errors.New("nothing was compared")
+
 // UnknownError says that Compare was asked for what the lake does not have.
 type UnknownError struct {
 	What  string // data version or table
@@ -193,7 +196,7 @@ func Compare(ctx context.Context, cfg CompareConfig) (*Comparison, error) {
 		c.Tables = append(c.Tables, *out)
 	}
 	if selected := cfg.selected(); rows == 0 && selected != "" {
-		return nil, fmt.Errorf("neither %s nor %s has rows%s, so nothing was compared", cfg.A, cfg.B, selected)
+		return nil, fmt.Errorf("neither %s nor %s has rows%s, so %w", cfg.A, cfg.B, selected, ErrNoRows)
 	}
 	c.Verdict = c.verdict()
 	return c, nil

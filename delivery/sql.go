@@ -285,7 +285,7 @@ func (q *query) unknown(ctx context.Context, names []lake.Name, ref tableRef) er
 			if err != nil {
 				return err
 			}
-			if accountColumn(n, t.Columns()) == "" {
+			if AccountColumn(n, t.Columns()) == "" {
 				continue
 			}
 		}
@@ -327,8 +327,8 @@ func literal(text string) string    { return `'` + strings.ReplaceAll(text, `'`,
 // rawNamespace is that of the raw lake. No instance has one of the name: its tables' columns are what the sensors' keys say.
 const rawNamespace = "raw"
 
-// accountColumn is the column that says whose the rows of a table are; empty: none does. Columns that an app names may be called account, and say something else.
-func accountColumn(name lake.Name, columns []plan.Column) string {
+// AccountColumn is the column that says whose the rows of a table are; empty: none does. Columns that an app names may be called account, and say something else.
+func AccountColumn(name lake.Name, columns []plan.Column) string {
 	has := func(column string) bool {
 		return slices.ContainsFunc(columns, func(c plan.Column) bool { return c.Name == column })
 	}
@@ -379,7 +379,7 @@ func (q *query) rowsOf(ctx context.Context, name lake.Name) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	column := accountColumn(name, t.Columns())
+	column := AccountColumn(name, t.Columns())
 	if q.cfg.Account != "" && column == "" {
 		return "", nil
 	}

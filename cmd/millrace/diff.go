@@ -1,12 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
@@ -41,61 +46,78 @@ as 2018-11-30T12:00:00Z. A row is compared if its time is in the range in either
 		Args: exactArgs("two data versions; 'millrace app list' lists them", "a second data version"),
 	}
 	output := outputFlag(cmd, "text", "json")
-	var q api.LakeQuery
+	var ask api.DiffQuery
 	f := cmd.Flags()
-	tables := f.StringArray("table", nil, "table to compare, may be repeated; all when left out")
-	f.StringVar(&q.Account, "account", "", "account; all when left out")
-	f.StringVar(&q.Env, "env", "", "env; all when left out")
-	f.StringVar(&q.From, "from", "", "day or instant of the first event time; from the beginning when left out")
-	f.StringVar(&q.To, "to", "", "day or instant that event times are before; to the end when left out")
-	examples := f.Int("examples", 3, "examples of each table and kind of difference; each column is a kind")
+	f.StringArrayVar(&ask.Tables, "table", nil, "table to compare, may be repeated; all when left out")
+	f.StringVar(&ask.Account, "account", "", "account; all when left out")
+	f.StringVar(&ask.Env, "env", "", "env; all when left out")
+	f.StringVar(&ask.From, "from", "", "day or instant of the first event time; from the beginning when left out")
+	f.StringVar(&ask.To, "to", "", "day or instant that event times are before; to the end when left out")
+	f.IntVar(&ask.Examples, "examples", 3, "examples of each table and kind of difference; each column is a kind")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		format, err := output()
 		if err != nil {
 			return err
 		}
-		dir, err := readDataDir(dataDirFlag(cmd))
-		if err != nil {
-			return err
-		}
-		for i := range args {
-			if args[i] == "serving" {
-				if args[i], err = servingBeside(cmd.Context(), dir, args[1-i]); err != nil {
-					return err
-				}
-			}
-		}
 		if args[0] == args[1] {
 			return usagef("%s is compared with itself: name two data versions", args[0])
 		}
-		if *examples < 0 {
-			return usagef("--examples %d: want a number of rows, or 0 for none", *examples)
+		if ask.Examples < 0 {
+			return usagef("--examples %d: want a number of rows, or 0 for none", ask.Examples)
 		}
-		sel, err := selection(q, "--from", "--to")
-		if err != nil {
+		if _, err := selection(ask.LakeQuery, "--from", "--to"); err != nil {
 			return usageError{err}
 		}
-		cfg := delivery.CompareConfig{
-			A: args[0], B: args[1], Tables: *tables, Account: sel.Account, Env: sel.Env, From: sel.From, To: sel.To, Examples: cmp.Or(*examples, -1),
-		}
-		return withLake(cmd, func(ctx context.Context, l *lake.Lake) error {
-			cfg.Lake = l
-			c, err := delivery.Compare(ctx, cfg)
-			if err != nil {
-				return err
-			}
-			if format == "json" {
-				err = printJSON(cmd, c)
-			} else {
-				err = printComparison(cmd.OutOrStdout(), c)
-			}
-			if err == nil && !c.Same {
-				err = fmt.Errorf("%s and %s: %w", c.A, c.B, errDiffer)
-			}
+		ask.A, ask.B = args[0], args[1]
+		var c *delivery.Comparison
+		err = withRows(cmd, func(ctx context.Context, l *lake.Lake) (err error) {
+			c, err = diffVersions(ctx, l, func(ctx context.Context, other string) (string, error) {
+				dir, err := readDataDir(dataDirFlag(cmd))
+				if err != nil {
+					return "", err
+				}
+				return servingBeside(ctx, dir, other)
+			}, 0, ask)
+			return err
+		}, func(ctx context.Context, from client) (err error) {
+			c, err = from.compare(ctx, ask)
 			return err
 		})
+		if err != nil {
+			return err
+		}
+		if format == "json" {
+			err = printJSON(cmd, c)
+		} else {
+			err = printComparison(cmd.OutOrStdout(), c)
+		}
+		if err == nil && !c.Same {
+			err = fmt.Errorf("%s and %s: %w", c.A, c.B, errDiffer)
+		}
+		return err
 	}
 	return cmd
+}
+
+// compare asks for a comparison.
+func (c client) compare(ctx context.Context, ask api.DiffQuery) (*delivery.Comparison, error) {
+	query := url.Values{"a": {ask.A}, "b": {ask.B}, "table": ask.Tables, "examples": {strconv.Itoa(ask.Examples)}}
+	for name, text := range map[string]string{"account": ask.Account, "env": ask.Env, "from": ask.From, "to": ask.To} {
+		if text != "" {
+			query.Set(name, text)
+		}
+	}
+	var text json.RawMessage
+	if err := c.do(ctx, http.MethodGet, api.DiffPath+"?"+query.Encode(), nil, &text); err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber() // values are shown as they are
+	var out delivery.Comparison
+	if err := d.Decode(&out); err != nil {
+		return nil, c.away(fmt.Errorf("read the answer to %s: %w", api.DiffPath, err))
+	}
+	return &out, nil
 }
 
 // servingBeside is the data version that serves of the app that has another one: no two apps have one of the same name.

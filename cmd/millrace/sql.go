@@ -184,7 +184,7 @@ func servingVersion(ctx context.Context, dir *dataDir, l control.Line) (string, 
 		}
 	}
 	if err == nil {
-		err = fmt.Errorf("no data version of %s serves; 'millrace app list' lists those there are", l.Program)
+		err = notFoundError{fmt.Errorf("no data version of %s serves; 'millrace app list' lists those there are", l.Program)}
 	}
 	return "", err
 }

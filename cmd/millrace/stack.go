@@ -136,6 +136,8 @@ type stack struct {
 	console    *web.Server
 	accounts   *accounts
 	querying   chan struct{} // holds something while a query runs
+	reading    chan struct{} // and for each who reads rows
+	comparing  chan struct{} // and while data versions are compared
 	provider   *provider     // nil: there is none
 	plane      *control.Plane
 	events     api.Events
@@ -166,7 +168,7 @@ type stack struct {
 }
 
 func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
-	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), secret: rand.Text(), ending: make(chan struct{}), querying: make(chan struct{}, 1), backingUp: make(chan struct{}, 1)}
+	s = &stack{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), secret: rand.Text(), ending: make(chan struct{}), querying: make(chan struct{}, 1), reading: make(chan struct{}, readers), comparing: make(chan struct{}, 1), backingUp: make(chan struct{}, 1)}
 	s.endStreams = sync.OnceFunc(func() {
 		close(s.ending)
 		s.events.End()
@@ -230,7 +232,7 @@ func openStack(ctx context.Context, cfg stackConfig) (s *stack, err error) {
 		return s, err
 	}
 	s.plane = control.NewPlane(control.PlaneConfig{Instances: s.store.Instances, Runner: gated{runner{s}}, Logger: cfg.logger, Changed: s.changed})
-	if s.operators, err = api.New(api.Config{Service: s, Store: s.store, Version: version, Audit: s.store.Audit.Add, Ending: s.ending, Logger: cfg.logger}); err != nil {
+	if s.operators, err = api.New(api.Config{Service: s, Store: s.store, Version: version, Comparison: delivery.Comparison{}, Audit: s.store.Audit.Add, Ending: s.ending, Logger: cfg.logger}); err != nil {
 		return s, err
 	}
 	s.collector, err = collect.New(collect.Config{Log: s.log, Keys: s.sensorKey, Prefix: cfg.prefix, Logger: cfg.logger, Registerer: s.registry, Tracer: s.tracer})

@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,7 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/artifact"
-	"millrace/ingest"
+	"millrace/control/api"
 	"millrace/lake"
 	"millrace/plan"
 	"millrace/record"
@@ -48,76 +51,72 @@ func tablesCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return withLake(cmd, func(ctx context.Context, l *lake.Lake) error {
-			names, err := l.Tables(ctx)
-			if err != nil {
-				return err
-			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			if format == "table" {
-				fmt.Fprintln(w, "NAMESPACE\tTABLE\tROWS\tFILES\tBYTES\tSNAPSHOTS\tCOMPACTED")
-			}
-			for _, n := range names {
-				row, err := tableSize(ctx, l, n)
-				if err != nil {
+		var all []api.LakeTable
+		err = withRows(cmd, func(ctx context.Context, l *lake.Lake) (err error) {
+			all, err = lakeTables(ctx, l)
+			return err
+		}, func(ctx context.Context, c client) error { return c.do(ctx, http.MethodGet, api.TablesPath, nil, &all) })
+		if err != nil {
+			return err
+		}
+		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		if format == "table" {
+			fmt.Fprintln(w, "NAMESPACE\tTABLE\tROWS\tFILES\tBYTES\tSNAPSHOTS\tCOMPACTED")
+		}
+		for _, t := range all {
+			if format == "jsonl" {
+				if err := json.NewEncoder(cmd.OutOrStdout()).Encode(t); err != nil {
 					return err
 				}
-				if format == "jsonl" {
-					if err := json.NewEncoder(cmd.OutOrStdout()).Encode(row); err != nil {
-						return err
-					}
-					continue
-				}
-				compacted := "never"
-				if !row.Compacted.IsZero() {
-					compacted = instant(row.Compacted)
-				}
-				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\n", row.Namespace, row.Table, row.Rows, row.Files, row.Bytes, row.Snapshots, compacted)
+				continue
 			}
-			return w.Flush()
-		})
+			compacted := "never"
+			if !t.Compacted.IsZero() {
+				compacted = instant(t.Compacted)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\n", t.Namespace, t.Table, t.Rows, t.Files, t.Bytes, t.Snapshots, compacted)
+		}
+		return w.Flush()
 	}
 	return cmd
 }
 
-type sizeOfTable struct {
-	Namespace string `json:"namespace"`
-	Table     string `json:"table"`
-	Rows      int64  `json:"rows"`
-	Files     int    `json:"files"`
-	Bytes     int64  `json:"bytes"`
-
-	Snapshots int       `json:"snapshots"`          // that are kept
-	Compacted time.Time `json:"compacted,omitzero"` // when files were last joined
+// withRows asks the lake: that of the data directory here, whether or not something uses it, or a context.
+func withRows(cmd *cobra.Command, here func(context.Context, *lake.Lake) error, elsewhere func(context.Context, client) error) error {
+	t, err := askedBy(cmd)
+	if err != nil {
+		return err
+	}
+	if t.isRemote() {
+		c, err := remoteClient(t)
+		if err != nil {
+			return err
+		}
+		return elsewhere(cmd.Context(), c)
+	}
+	err = withLake(cmd, here)
+	switch {
+	case errors.Is(err, api.ErrNotFound):
+		err = notFoundError{plainError{err}}
+	case errors.Is(err, api.ErrInvalid):
+		err = usageError{plainError{err}}
+	}
+	return err
 }
 
-func tableSize(ctx context.Context, l *lake.Lake, n lake.Name) (sizeOfTable, error) {
-	out := sizeOfTable{Namespace: n.Namespace, Table: n.Table}
-	t, err := l.Lookup(ctx, n)
-	if err != nil {
-		return out, err
-	}
-	if out.Rows, err = t.Count(ctx); err != nil {
-		return out, err
-	}
-	files, err := t.Files(ctx)
-	if err != nil {
-		return out, err
-	}
-	for _, f := range files {
-		out.Files++
-		out.Bytes += f.Bytes
-	}
-	u, err := t.Upkeep(ctx)
-	out.Snapshots, out.Compacted = u.Snapshots, u.Compacted
-	return out, err
-}
+// plainError says what is wrong without the kind that it is of.
+type plainError struct{ error }
+
+func (p plainError) Error() string { return problemError{api.Problem{Detail: p.error.Error()}}.Error() }
+func (p plainError) Unwrap() error { return p.error }
 
 func rowsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rows TABLE",
 		Short: "Print the rows of a table, as the lake holds them",
-		Args:  exactArgs("the name of a table; 'millrace tables' lists them"),
+		Long: `Print the rows of a table, as the lake holds them. TABLE is namespace.name, or a name: of one that several data versions have, the rows of those that serve. All apps
+have dead_letter.`,
+		Args: exactArgs("the name of a table; 'millrace tables' lists them"),
 	}
 	output := outputFlag(cmd, "jsonl")
 	limit := cmd.Flags().Int("limit", 0, "rows at most; 0 for all")
@@ -125,60 +124,9 @@ func rowsCommand() *cobra.Command {
 		if _, err := output(); err != nil {
 			return err
 		}
-		if *limit < 0 {
-			return usagef("--limit %d: want a number of rows, or 0 for all", *limit)
-		}
-		return withLake(cmd, func(ctx context.Context, l *lake.Lake) error {
-			t, err := findTable(ctx, dataDirFlag(cmd), l, args[0])
-			if err != nil {
-				return err
-			}
-			return printRows(ctx, cmd.OutOrStdout(), t, lake.ScanOptions{Limit: *limit})
-		})
+		return printRows(cmd, api.TablesPath+"/"+url.PathEscape(args[0])+"/rows", url.Values{}, api.RowsQuery{Table: args[0], Limit: *limit})
 	}
 	return cmd
-}
-
-// findTable finds a table by namespace.name, or by its name: then it is the one of the data version that serves, if there are several.
-func findTable(ctx context.Context, dataDir string, l *lake.Lake, name string) (*lake.Table, error) {
-	names, err := l.Tables(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var found []lake.Name
-	var all []string
-	for _, n := range names {
-		all = append(all, n.String())
-		if n.String() == name || n.Table == name {
-			found = append(found, n)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return nil, fmt.Errorf("there is no table %q; the lake has %s", name, strings.Join(all, ", "))
-	case 1:
-		return l.Lookup(ctx, found[0])
-	}
-	dir, err := readDataDir(dataDir)
-	if err != nil {
-		return nil, err
-	}
-	serving, err := servingNamespaces(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	all = all[:0]
-	var served []lake.Name
-	for _, n := range found {
-		if slices.Contains(serving, n.Namespace) {
-			served = append(served, n)
-		}
-		all = append(all, n.String())
-	}
-	if len(served) == 1 {
-		return l.Lookup(ctx, served[0])
-	}
-	return nil, fmt.Errorf("table %q is in several namespaces; name one: %s", name, strings.Join(all, ", "))
 }
 
 // rawTables are the tables of the raw lake by the kind of their items, from record.Event on.
@@ -199,52 +147,54 @@ sent; where they are not UTF-8 it is "bytes_base64" instead.`,
 		if _, err := output(); err != nil {
 			return err
 		}
-		if *limit < 0 {
-			return usagef("--limit %d: want a number of rows, or 0 for all", *limit)
+		if _, ok := record.ParseKind(*kind); !ok && *kind != "" {
+			return usagef("--kind %q: want event, entity or reject", *kind)
 		}
-		tables := rawTables
+		query := url.Values{}
 		if *kind != "" {
-			k, ok := record.ParseKind(*kind)
-			if !ok {
-				return usagef("--kind %q: want event, entity or reject", *kind)
-			}
-			tables = tables[k-record.Event : k-record.Event+1]
+			query.Set("kind", *kind)
 		}
-		return withLake(cmd, func(ctx context.Context, l *lake.Lake) error {
-			for _, name := range tables {
-				t, err := l.Lookup(ctx, lake.Name{Namespace: ingest.Namespace, Table: name})
-				if errors.Is(err, lake.ErrNotFound) {
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				if err := printRows(ctx, cmd.OutOrStdout(), t, lake.ScanOptions{Limit: *limit}); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		return printRows(cmd, api.RawPath, query, api.RowsQuery{Kind: *kind, Limit: *limit})
 	}
 	return cmd
 }
 
-func printRows(ctx context.Context, out io.Writer, t *lake.Table, opts lake.ScanOptions) error {
-	w := bufio.NewWriterSize(out, 64<<10)
-	columns := t.Columns()
-	for row, err := range t.Scan(ctx, opts) {
-		if err != nil {
-			return errors.Join(err, w.Flush())
-		}
-		line, err := appendRow(nil, columns, row)
-		if err != nil {
-			return err
-		}
-		if _, err := w.Write(append(line, '\n')); err != nil {
-			return err
-		}
+// printRows prints rows of what is asked: of an address, or of a data directory.
+func printRows(cmd *cobra.Command, path string, query url.Values, q api.RowsQuery) (err error) {
+	if q.Limit < 0 {
+		return usagef("--limit %d: want a number of rows, or 0 for all", q.Limit)
 	}
-	return w.Flush()
+	w := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
+	defer func() { err = errors.Join(err, w.Flush()) }()
+	return withRows(cmd, func(ctx context.Context, l *lake.Lake) error {
+		rows, err := rowsOf(ctx, l, func(ctx context.Context) ([]string, error) {
+			dir, err := readDataDir(dataDirFlag(cmd))
+			if err != nil {
+				return nil, err
+			}
+			return servingNamespaces(ctx, dir)
+		}, "", q)
+		if err != nil {
+			return err
+		}
+		return printLines(w, rows)
+	}, func(ctx context.Context, c client) error {
+		query.Set("limit", strconv.Itoa(q.Limit))
+		req, err := c.request(ctx, http.MethodGet, path+"?"+query.Encode(), http.NoBody)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Accept", api.JSONL)
+		res, err := c.roundTrip(req)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = res.Body.Close() }() // it was only read
+		if _, err := io.Copy(w, res.Body); err != nil {
+			return fmt.Errorf("what is printed is not all: %w", c.away(err))
+		}
+		return nil
+	})
 }
 
 // appendRow appends a row as a JSON object with its members in the order of the columns.

@@ -21,6 +21,7 @@ import (
 	"millrace/control"
 	"millrace/control/access"
 	"millrace/control/api"
+	"millrace/delivery"
 	"millrace/delivery/catalog"
 	"millrace/record"
 	"millrace/web"
@@ -74,6 +75,7 @@ func (s *stack) requests(r access.Route) (all []request) {
 	paths := []string{strings.TrimSuffix(path, "{$}")}
 	for name, values := range map[string][]string{
 		"{app}": {etlLine.Program, rawLine.Program, "none"}, "{version}": {"unversioned", "20180827174235"}, "{action}": {"suspend", "delete", "promote"}, "{id}": {"1", "2", "3", "4", "99"}, "{name}": {marker, "operator", "none"},
+		"{build}": {"1.0.0"}, "{table}": {"activity_view", "dead_letter", "raw.events", "raw.rejects", "unversioned.quiz_submission", "none", "iceberg." + marker},
 	} {
 		var next []string
 		for _, p := range paths {
@@ -107,6 +109,15 @@ func (s *stack) requests(r access.Route) (all []request) {
 	case "/api/v1/lake/stats":
 		paths = append(paths, path+"?account="+marker, path+"?env="+marker+"-env", path+"?source_type="+strings.ToUpper(marker)+"_SIS", path+"?account=none", path+"?from=2018-08-21&to=2018-08-22",
 			path+"?source_type=none", path+"?account="+ownAccount)
+	case api.RawPath:
+		paths = append(paths, path+"?kind=reject", path+"?kind=none", path+"?limit=1")
+	case api.DiffPath:
+		second := "20180827174235"
+		if all := s.versionsOf(etlLine); len(all) > 1 {
+			second = all[1].instance.DataVersion
+		}
+		paths = append(paths, path+"?a=unversioned&b="+second, path+"?a="+second+"&b=serving&examples=100", path+"?a=unversioned&b="+second+"&account="+marker, path+"?a=unversioned&b="+second+"&env="+marker+"-env",
+			path+"?a=unversioned&b=20180827174235", path+"?a=raw&b=unversioned", path+"?a=unversioned&b="+second+"&table=none", path+"?a=unversioned&b="+second+"&from=noon")
 	case "/iceberg/":
 		for _, p := range []string{"config", "namespaces", "namespaces/serving/tables", "namespaces/raw/tables/events", "namespaces/serving/tables/activity_view"} {
 			paths = append(paths, path+"v1/"+p)
@@ -225,6 +236,10 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.store.Users.Add(t.Context(), control.User{Name: marker, Role: control.Viewer, Account: marker}, "correct horse battery"))
 
+	_, err = s.act(t.Context(), control.Start, etlLine.Program, "", api.Ask{Who: marker, Seed: &api.Seed{From: "2018-08-21"}}) // it lacks rows of both
+	require.NoError(t, err)
+	require.NoError(t, s.untilPublished(t.Context()))
+
 	leaks := map[string]bool{} // routes that show the other account to who is not bound
 	for _, r := range s.routes() {
 		for _, a := range s.requests(r) {
@@ -262,7 +277,7 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 		}
 	}
 	for _, pattern := range []string{
-		"/{$}", "/tables/", "/events", "GET " + api.LakeStatsPath, "GET " + api.TokensPath, "GET " + api.UsersPath, "GET " + api.KeysPath, "POST " + api.SQLPath, api.EventsPath, "GET " + api.Path + "/{app}/history", "GET " + api.OperationsPath + "/{id}",
+		"/{$}", "/tables/", "/events", "GET " + api.LakeStatsPath, "GET " + api.TablesPath + "/{table}/rows", "GET " + api.RawPath, "GET " + api.DiffPath, "GET " + api.TokensPath, "GET " + api.UsersPath, "GET " + api.KeysPath, "POST " + api.SQLPath, api.EventsPath, "GET " + api.Path + "/{app}/history", "GET " + api.OperationsPath + "/{id}",
 		"GET " + api.BlockersPath, auditPath,
 	} {
 		require.True(t, leaks[pattern], "%s shows nothing of the other account to anybody, so that this test proves nothing of it", pattern)
@@ -293,6 +308,14 @@ func TestNoRouteShowsAnotherTenant(t *testing.T) {
 	require.Equal(t, bodyOf(none), bodyOf(there), "whether there is one is not told")
 	_, text = s.ask(t, request{"POST", api.SQLPath, `{"query":"SELECT account, count(*) AS n FROM raw.events GROUP BY ALL"}`}, analyst)
 	require.Contains(t, text, `{"columns":["account","n"],"rows":[["acme",3]]}`)
+	var rows api.TableRows
+	s.askJSON(t, api.TablesPath+"/activity_view/rows", analyst, &rows)
+	require.Len(t, rows.Rows, 1)
+	s.askJSON(t, api.RawPath, analyst, &rows)
+	require.Len(t, rows.Rows, 5)
+	var c delivery.Comparison
+	s.askJSON(t, api.DiffPath+"?a=unversioned&b="+s.versionsOf(etlLine)[1].instance.DataVersion, analyst, &c)
+	require.False(t, c.Same)
 	var apps []api.App
 	s.askJSON(t, api.Path, analyst, &apps)
 	require.Empty(t, apps)

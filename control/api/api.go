@@ -58,6 +58,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -249,6 +250,17 @@ type Service interface {
 	// LakeStats answers what the raw lake holds, of an account or, when it is empty, of all. The error matches ErrInvalid for a query that cannot be understood, and
 	// ErrNotFound for a name of nothing; both say what there is instead.
 	LakeStats(ctx context.Context, account string, q LakeQuery) (LakeStats, error)
+
+	// Tables lists the tables of the lake.
+	Tables(ctx context.Context) ([]LakeTable, error)
+
+	// Rows yields rows of a table, or of the raw lake, of an account or, when it is empty, of all, each as a JSON object, whose bytes are good until the next
+	// one. The error matches ErrNotFound for a table that is not there, and ErrTooMuch when too many are read already. done ends what it holds.
+	Rows(ctx context.Context, account string, q RowsQuery) (rows iter.Seq2[[]byte, error], done func(), err error)
+
+	// Compare compares two data versions, by the rows of an account or, when it is empty, of all. It returns a Config.Comparison. The error matches ErrNotFound for
+	// what is not there, ErrInvalid for a query that cannot be understood, and ErrTooMuch when it takes longer than it may.
+	Compare(ctx context.Context, account string, q DiffQuery) (any, error)
 }
 
 // Config says who does the work, and who may ask for it.
@@ -256,6 +268,8 @@ type Config struct {
 	Service Service        // default: none, and of the addresses there are those of Store alone
 	Store   *control.Store // has the tokens, users and sensor keys. Default: none, and there are no addresses of them
 	Version string         // of the program, for who asks
+
+	Comparison any // what Service.Compare returns, the zero value: the description says how it looks
 
 	// Audit takes note of who changed what, or was refused. Default: nobody does.
 	Audit func(ctx context.Context, e control.Entry) error
@@ -280,6 +294,9 @@ type Handler struct {
 func New(cfg Config) (*Handler, error) {
 	if cfg.Service == nil && cfg.Store == nil {
 		return nil, errors.New("api: Config.Service and Config.Store are nil")
+	}
+	if cfg.Service != nil && cfg.Comparison == nil {
+		return nil, errors.New("api: Config.Comparison is nil")
 	}
 	if cfg.Audit == nil {
 		cfg.Audit = func(context.Context, control.Entry) error { return nil }

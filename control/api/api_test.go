@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -20,10 +21,11 @@ import (
 
 // service notes what it is asked for, and fails when it is told to.
 type service struct {
-	asked []string
-	audit []string
-	log   *said // for who asks next; nil: a short one
-	err   error
+	breaks error // what rows end with
+	asked  []string
+	audit  []string
+	log    *said // for who asks next; nil: a short one
+	err    error
 
 	serving  int64          // revision of what serves
 	store    *control.Store // nil: there are no addresses of it
@@ -126,6 +128,35 @@ func (s *service) Query(_ context.Context, account, query string) (api.Rows, err
 	return api.Rows{Columns: []string{"n", "who"}, Rows: [][]any{{7, nil}}}, s.err
 }
 
+// compared is what versions are compared to.
+type compared struct {
+	Same bool `json:"same"`
+}
+
+func (s *service) Tables(context.Context) ([]api.LakeTable, error) {
+	return []api.LakeTable{{Namespace: "raw", Table: "events", Rows: 7}}, s.err
+}
+
+// Rows yields three rows, and then s.breaks.
+func (s *service) Rows(_ context.Context, account string, q api.RowsQuery) (iter.Seq2[[]byte, error], func(), error) {
+	s.asked = append(s.asked, fmt.Sprintf("rows %q %+v", account, q))
+	return func(yield func([]byte, error) bool) {
+		for n := range 3 {
+			if q.Limit > 0 && n == q.Limit || !yield(fmt.Appendf(nil, `{"n":%d}`, n), nil) {
+				return
+			}
+		}
+		if s.breaks != nil {
+			yield(nil, s.breaks)
+		}
+	}, func() { s.asked = append(s.asked, "done") }, s.err
+}
+
+func (s *service) Compare(_ context.Context, account string, q api.DiffQuery) (any, error) {
+	s.asked = append(s.asked, fmt.Sprintf("compare %q %+v", account, q))
+	return compared{true}, s.err
+}
+
 func (s *service) Artifacts(context.Context) ([]control.Artifact, error) {
 	return []control.Artifact{{App: "a"}}, s.err
 }
@@ -186,7 +217,7 @@ func matching(revisions []int64) string {
 
 func serve(t *testing.T, s *service) func(method, path, token, body string) (int, string) {
 	t.Helper()
-	h, err := api.New(api.Config{Service: s, Store: s.store, Version: "1.2.3", Audit: func(_ context.Context, e control.Entry) error {
+	h, err := api.New(api.Config{Service: s, Store: s.store, Version: "1.2.3", Comparison: compared{}, Audit: func(_ context.Context, e control.Entry) error {
 		s.audit = append(s.audit, fmt.Sprintf("%s %s %s %s: %s", e.Who, e.Role, e.Action, e.Subject, e.Outcome))
 		return nil
 	}})
@@ -355,7 +386,7 @@ func TestDeploying(t *testing.T) {
 	}
 	require.Equal(t, "w admin push a 2: pushed ", s.audit[0])
 	require.Equal(t, "w admin delete artifact a 1.0.26: deleted aa", s.audit[1])
-	require.Equal(t, "w admin deploy a 2: deploy 4", s.audit[3])
+	require.Equal(t, "w admin deploy a 2: deploy 4", s.audit[2])
 }
 
 func TestChanges(t *testing.T) {

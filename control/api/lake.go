@@ -1,11 +1,7 @@
 package api
 
 import (
-	"fmt"
-	"maps"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"millrace/control/access"
@@ -53,18 +49,11 @@ type LakeAmount struct {
 
 // lakeStats answers what the raw lake holds of the query's source_type, account, env, from and to.
 func (h *Handler) lakeStats(r *http.Request) (any, error) {
-	var q LakeQuery
-	fields := map[string]*string{"source_type": &q.SourceType, "account": &q.Account, "env": &q.Env, "from": &q.From, "to": &q.To}
-	for name, values := range r.URL.Query() {
-		field, ok := fields[name]
-		if !ok { // mistyped, and without it everything would be chosen
-			return nil, fmt.Errorf("%w: there is no parameter %q; there are %s", ErrInvalid, name, strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
-		}
-		if len(values) > 1 {
-			return nil, fmt.Errorf("%w: parameter %s is given %d times; give it once", ErrInvalid, name, len(values))
-		}
-		*field = values[0]
+	query, err := known(r, []string{"source_type", "account", "env", "from", "to"})
+	if err != nil {
+		return nil, err
 	}
+	q := LakeQuery{SourceType: query.Get("source_type"), Account: query.Get("account"), Env: query.Get("env"), From: query.Get("from"), To: query.Get("to")}
 	stats, err := h.Service.LakeStats(r.Context(), access.From(r.Context()).Account, q)
 	if stats.Shares == nil {
 		stats.Shares = []LakeShare{} // a list for programs, not null

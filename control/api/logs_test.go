@@ -63,7 +63,7 @@ func TestLogStream(t *testing.T) {
 	t.Parallel()
 	s := &service{}
 	ending := make(chan struct{})
-	h, err := api.New(api.Config{Service: s, Ending: ending})
+	h, err := api.New(api.Config{Service: s, Comparison: compared{}, Ending: ending})
 	require.NoError(t, err)
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
@@ -107,7 +107,7 @@ func TestLogStreamOfSilence(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := &said{ended: make(chan struct{})}
-		h, err := api.New(api.Config{Service: &service{log: log}})
+		h, err := api.New(api.Config{Service: &service{log: log}, Comparison: compared{}})
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		w := httptest.NewRecorder()
@@ -129,7 +129,7 @@ func TestLogStreamOfSlowClient(t *testing.T) {
 	for range 4000 { // more than a connection holds
 		log.lines = append(log.lines, line)
 	}
-	h, err := api.New(api.Config{Service: &service{log: log}})
+	h, err := api.New(api.Config{Service: &service{log: log}, Comparison: compared{}})
 	require.NoError(t, err)
 	w := &stuck{ResponseRecorder: httptest.NewRecorder(), takes: 3}
 	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, instancePath+"/logs?follow=true", http.NoBody))

@@ -67,11 +67,14 @@ func TestOpenAPI(t *testing.T) {
 			at := path
 			for _, p := range e.Parameters {
 				require.NotEmpty(t, p.Description, "%s %s", path, p.Name)
-				value := map[string]string{"app": "a", "version": "20180827174235", "action": "suspend", "id": "7", "name": "ann", "build": "1.0.34"}[p.Name]
+				value := map[string]string{"app": "a", "version": "20180827174235", "action": "suspend", "id": "7", "name": "ann", "build": "1.0.34", "table": "raw.events"}[p.Name]
 				if strings.Contains(path, "/keys/") && p.Name == "id" {
 					value = keys[0].ID
 				}
 				at = strings.ReplaceAll(at, "{"+p.Name+"}", value)
+			}
+			if path == "/api/v1/lake/diff" {
+				at += "?a=serving&b=20180827174235"
 			}
 			require.NotContains(t, at, "{")
 			body := ""
@@ -111,5 +114,5 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	require.Len(t, ids, 39)
+	require.Len(t, ids, 43)
 }

@@ -19,7 +19,7 @@ import (
 // asks has a handler answer an operator.
 func asks(t *testing.T, s *service) func(method, path string, header http.Header) *http.Response {
 	t.Helper()
-	h, err := api.New(api.Config{Service: s, Store: s.store})
+	h, err := api.New(api.Config{Service: s, Comparison: compared{}, Store: s.store})
 	require.NoError(t, err)
 	return func(method, path string, header http.Header) *http.Response {
 		r := httptest.NewRequestWithContext(access.With(t.Context(), access.Principal{Name: "ann", Role: control.Admin}), method, path, http.NoBody)
