@@ -66,7 +66,7 @@ func (s *stack) who(ctx context.Context, secret string) (access.Principal, error
 	if errors.Is(err, control.ErrUnknownToken) {
 		err = access.ErrUnknown
 	}
-	return access.Principal{Name: t.Name, Role: t.Role, Account: t.Account}, err
+	return access.Principal{Name: t.Name, Role: t.Role, Account: t.Account, Expires: t.Expires}, err
 }
 
 // authorize returns an error unless a token may read the lake's tables.

@@ -29,7 +29,7 @@ func tokenAddCommand() *cobra.Command {
 		Short: "Make a token and print it, once",
 		Long: `Make a token and print it. Who has it may do what its role may: a viewer sees the console's overview and /metrics, an analyst all tables too, an operator
 changes what runs, an admin may do everything. With --account it is bound to one tenant: it sees what is of that account, and nothing of another one nor of the
-stack as a whole. An admin is not bound. Only its hash is kept: a token that is lost is revoked and replaced by another.`,
+stack as a whole. An admin is not bound. One that is made with a token that expires ends at the latest when that does. Only its hash is kept: a token that is lost is revoked and replaced by another.`,
 		Args: exactArgs(),
 	}
 	ask := api.TokenAsk{Who: whoAmI()}
@@ -56,6 +56,9 @@ stack as a whole. An admin is not bound. Only its hash is kept: a token that is 
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), made.Secret)
+			if !made.Expires.IsZero() && !made.Expires.Equal(ask.Expires) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "millrace: it is good until %s, when the token ends that made it\n", made.Expires.Format(time.RFC3339))
+			}
 			return nil
 		})
 	}

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"millrace/control"
 )
@@ -31,6 +32,9 @@ type Principal struct {
 
 	// Account is the tenant that they are bound to: what is of another one does not exist for them. Empty: they are not bound.
 	Account string
+
+	// Expires is when the token ends that they show; zero: it does not.
+	Expires time.Time
 
 	// Local is whoever may read the data directory of the process: they say themselves who they are.
 	Local bool

@@ -59,6 +59,8 @@ func (k Key) After() string { return strings.Join([]string{k.Account, k.Env, k.S
 type Secret struct {
 	Secret string `json:"secret"`
 	ID     string `json:"id,omitempty"` // of a key
+
+	Expires time.Time `json:"expires,omitzero"` // of a token: no later than that which made it; absent: never
 }
 
 // Ended names what is no more.
@@ -153,6 +155,14 @@ func grants(r *http.Request, role control.Role, account string) error {
 	return nil
 }
 
+// lasts returns an error when who asks would give somebody what does not end as they do: a user has no end.
+func lasts(r *http.Request) error {
+	if p := access.From(r.Context()); !p.Expires.IsZero() {
+		return fmt.Errorf("%w: token %s ends at %s, and who signs in here does not: ask with a token that does not expire", control.ErrNotAllowed, p.Name, p.Expires.Format(time.RFC3339))
+	}
+	return nil
+}
+
 // parseRole reads a role that somebody is to have, and returns an error unless who asks can give it.
 func parseRole(r *http.Request, text, account string) (control.Role, error) {
 	role, err := control.ParseRole(text)
@@ -201,10 +211,13 @@ func (h *Handler) addToken(r *http.Request) (any, error) {
 	}
 	role, err := parseRole(r, ask.Role, ask.Account)
 	secret := ""
+	if ends := access.From(r.Context()).Expires; !ends.IsZero() && (ask.Expires.IsZero() || ask.Expires.After(ends)) {
+		ask.Expires = ends // nobody gives away more than they have
+	}
 	if err == nil {
 		secret, err = h.Store.Tokens.Add(r.Context(), control.Token{Name: ask.Name, Role: role, Account: ask.Account, Expires: ask.Expires})
 	}
-	return Secret{Secret: secret}, h.noted(r, ask.Who, "add token", ask.Name+", "+given(ask.Role, ask.Account), err)
+	return Secret{Secret: secret, Expires: ask.Expires}, h.noted(r, ask.Who, "add token", ask.Name+", "+given(ask.Role, ask.Account), err)
 }
 
 func (h *Handler) revokeToken(r *http.Request) (any, error) {
@@ -247,7 +260,7 @@ func (h *Handler) addKey(r *http.Request) (any, error) {
 	if err == nil {
 		id = control.IDOf(secret)
 	}
-	return Secret{secret, id}, h.noted(r, ask.Who, "add sensor key", strings.TrimSpace(fmt.Sprintf("%s:%s %s %s", ask.Account, ask.Env, ask.SourceType, id)), err)
+	return Secret{Secret: secret, ID: id}, h.noted(r, ask.Who, "add sensor key", strings.TrimSpace(fmt.Sprintf("%s:%s %s %s", ask.Account, ask.Env, ask.SourceType, id)), err)
 }
 
 func (h *Handler) revokeKey(r *http.Request) (any, error) {

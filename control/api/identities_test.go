@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -295,4 +296,43 @@ func TestTooManyChanges(t *testing.T) {
 	require.Equal(t, "1", w.Header().Get("Retry-After"))
 	require.Contains(t, w.Body.String(), "too many changes of tokens, users and keys; try again in 1 s")
 	require.Equal(t, 400, change(access.Principal{Name: "other", Role: control.Admin}).Code)
+}
+
+// What is made by a token that expires ends no later: a token then, and a user, who does not end, is not made.
+func TestNothingOutlivesItsMaker(t *testing.T) {
+	t.Parallel()
+	store := storeOf(t)
+	h, err := api.New(api.Config{Store: store})
+	require.NoError(t, err)
+	ends := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
+	ask := func(path, body string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body))
+		h.ServeHTTP(w, r.WithContext(access.With(r.Context(), access.Principal{Name: "temp", Role: control.Admin, Expires: ends})))
+		return w
+	}
+	for name, expires := range map[string]time.Time{"never": {}, "later": ends.Add(time.Second), "sooner": ends.Add(-time.Second)} {
+		body, err := json.Marshal(api.TokenAsk{Name: name, Role: "admin", Expires: expires})
+		require.NoError(t, err)
+		w := ask(api.TokensPath, string(body))
+		require.Equal(t, 200, w.Code, w.Body)
+		want := ends
+		if name == "sooner" {
+			want = expires
+		}
+		var made api.Secret
+		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &made))
+		require.Equal(t, want, made.Expires, name)
+		found, err := store.Tokens.Lookup(t.Context(), made.Secret)
+		require.NoError(t, err)
+		require.Equal(t, want, found.Expires, name)
+	}
+	for path, body := range map[string]string{
+		"": `{"name":"eve","role":"viewer","password":"` + password + `"}`, "/ann/role": `{"role":"admin"}`, "/ann/password": `{"password":"` + password + `"}`, "/ann/enable": "",
+	} {
+		w := ask(api.UsersPath+path, body)
+		require.Equal(t, 403, w.Code, "%s: %s", path, w.Body)
+		require.Contains(t, w.Body.String(), "token temp ends at "+ends.Format(time.RFC3339)+", and who signs in here does not")
+	}
+	require.Equal(t, 200, ask(api.UsersPath+"/ann/disable", "").Code, "that gives nothing")
 }

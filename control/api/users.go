@@ -52,19 +52,19 @@ func (h *Handler) userEndpoints() []endpoint {
 	}
 	users := h.Store.Users
 	for _, c := range []userChange{
-		{"role", "Give a user another role", "set role", User{}, func(ctx context.Context, name string, to asked) error {
+		{"role", "Give a user another role", "set role", true, User{}, func(ctx context.Context, name string, to asked) error {
 			return users.SetRole(ctx, name, to.role, to.revisions)
 		}},
-		{"password", "Give a user another password, and sign them out", "set password", User{}, func(ctx context.Context, name string, to asked) error {
+		{"password", "Give a user another password, and sign them out", "set password", true, User{}, func(ctx context.Context, name string, to asked) error {
 			return users.SetPassword(ctx, name, to.Password, to.revisions)
 		}},
-		{"disable", "Keep a user from signing in, and sign them out", "disable user", User{}, func(ctx context.Context, name string, to asked) error {
+		{"disable", "Keep a user from signing in, and sign them out", "disable user", false, User{}, func(ctx context.Context, name string, to asked) error {
 			return users.Disable(ctx, name, to.revisions)
 		}},
-		{"enable", "Let a user sign in again", "enable user", User{}, func(ctx context.Context, name string, to asked) error {
+		{"enable", "Let a user sign in again", "enable user", true, User{}, func(ctx context.Context, name string, to asked) error {
 			return users.Enable(ctx, name, to.revisions)
 		}},
-		{"delete", "Delete a user, and sign them out; one whom a provider knows comes back with the next sign-in", "delete user", Ended{}, func(ctx context.Context, name string, to asked) error {
+		{"delete", "Delete a user, and sign them out; one whom a provider knows comes back with the next sign-in", "delete user", false, Ended{}, func(ctx context.Context, name string, to asked) error {
 			return users.Delete(ctx, name, to.revisions)
 		}},
 	} {
@@ -98,6 +98,9 @@ func (h *Handler) addUser(r *http.Request) (any, error) {
 	}
 	role, err := parseRole(r, ask.Role, ask.Account)
 	if err == nil {
+		err = lasts(r)
+	}
+	if err == nil {
 		err = h.Store.Users.Add(r.Context(), control.User{Name: ask.Name, Role: role, Account: ask.Account}, ask.Password)
 	}
 	if err = h.noted(r, ask.Who, "add user", ask.Name+", "+given(ask.Role, ask.Account), err); err != nil {
@@ -111,6 +114,7 @@ func (h *Handler) addUser(r *http.Request) (any, error) {
 type userChange struct {
 	name, summary string
 	action        string // for the audit log
+	gives         bool   // it lets somebody do more, or makes them somebody whom others can be
 	answer        any
 	do            func(ctx context.Context, name string, to asked) error
 }
@@ -140,6 +144,9 @@ func (h *Handler) changeUser(r *http.Request, c userChange) (any, error) {
 	if c.name == "role" {
 		subject += ", " + to.Role
 		to.role, err = parseRole(r, to.Role, "")
+	}
+	if err == nil && c.gives {
+		err = lasts(r)
 	}
 	if err == nil {
 		err = c.do(r.Context(), name, to)
