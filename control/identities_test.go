@@ -91,6 +91,40 @@ func TestIdentities(t *testing.T) {
 	require.Equal(t, Admin, in.Was)
 }
 
+// Somebody is bound to the account that the provider says now, in their other sessions too.
+func TestIdentitiesOfAnAccount(t *testing.T) {
+	t.Parallel()
+	u := openUsers(t, filepath.Join(t.TempDir(), "keys.db"))
+	ctx := t.Context()
+	id := ann(Analyst)
+	var sessions []string
+	revision := int64(0)
+	for _, account := range []string{"acme", "acme", "globex", ""} {
+		id.Account = account
+		in, err := u.SignInAs(ctx, id)
+		require.NoError(t, err)
+		require.Equal(t, account, in.User.Account)
+		sessions = append(sessions, in.Secret)
+		for _, s := range sessions {
+			who, err := u.Session(ctx, s)
+			require.NoError(t, err)
+			require.Equal(t, account, who.Account)
+		}
+		is, err := u.User(ctx, in.User.Name)
+		require.NoError(t, err)
+		if account == in.WasOf && revision > 0 {
+			require.Equal(t, revision, is.Revision, "nothing has changed")
+		} else {
+			require.NotEqual(t, revision, is.Revision)
+		}
+		revision = is.Revision
+	}
+	id.Account, id.Role = "acme", Admin
+	_, err := u.SignInAs(ctx, id)
+	require.ErrorIs(t, err, ErrRefused)
+	require.ErrorContains(t, err, "an admin is not bound to an account")
+}
+
 // A user with a password is never taken over, and what cannot be a name is none.
 func TestIdentitiesTakeNobodyOver(t *testing.T) {
 	t.Parallel()

@@ -44,8 +44,8 @@ func newTokens(db *sql.DB) *Tokens {
 // System is the account of the apps that serve all tenants. It is no tenant: no token is bound to it.
 const System = "system"
 
-// checkAccount returns an error unless somebody of a role can be bound to an account. There need be nothing of it yet.
-func checkAccount(account string, role Role) error {
+// CheckAccount returns an error unless somebody of a role can be bound to an account. There need be nothing of it yet.
+func CheckAccount(account string, role Role) error {
 	switch {
 	case account == "":
 		return nil
@@ -70,7 +70,7 @@ func (t *Tokens) Add(ctx context.Context, token Token) (secret string, err error
 	case !token.Expires.IsZero() && !token.Expires.After(time.Now()):
 		return "", invalid{fmt.Errorf("token %s would have expired before it was made", token.Name)}
 	}
-	if err := checkAccount(token.Account, token.Role); err != nil {
+	if err := CheckAccount(token.Account, token.Role); err != nil {
 		return "", fmt.Errorf("add token %s: %w", token.Name, err)
 	}
 	expires := int64(0)

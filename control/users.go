@@ -85,7 +85,7 @@ func (u *Users) add(ctx context.Context, user User, password string, first bool)
 	if user.Role < Viewer || user.Role > Admin {
 		return invalid{fmt.Errorf("%w: user %s needs a role", ErrRefused, user.Name)}
 	}
-	if err := checkAccount(user.Account, user.Role); err != nil {
+	if err := CheckAccount(user.Account, user.Role); err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if err := checkPassword(password); err != nil {
@@ -240,7 +240,7 @@ func (u *Users) change(ctx context.Context, what, name string, c change, query s
 		if is.Issuer != "" && c.local {
 			return fmt.Errorf("%w: %s says their role and has their password; change it there, or disable the user here", ErrRefused, is.Issuer)
 		}
-		if err := checkAccount(is.Account, c.bound); err != nil {
+		if err := CheckAccount(is.Account, c.bound); err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 		if is.Role == Admin && !is.Disabled && c.endsAdmin {

@@ -17,6 +17,7 @@ import (
 
 	"millrace/control"
 	"millrace/control/access"
+	"millrace/control/api"
 	"millrace/control/oidc"
 	"millrace/web"
 )
@@ -34,6 +35,7 @@ type oidcSettings struct {
 	secret      string   // empty: a public client
 	roleClaim   string   // claim that tells the role; empty: oidc.DefaultRoleClaim
 	roles       []string // VALUE=ROLE, of that claim
+	accounts    string   // claim that tells the account that somebody is bound to; empty: nobody is
 	defaultRole string   // empty: none
 	name        string   // what people call it; empty: its host
 }
@@ -43,7 +45,8 @@ func oidcFlags(cmd *cobra.Command, o *oidcSettings) {
 	f := cmd.Flags()
 	f.StringVar(&o.issuer, "oidc-issuer", "", "URL of an OpenID Connect provider at which people may sign in too, exactly as its tokens have it. The client's secret is said by $"+oidcSecretVariable)
 	f.StringVar(&o.clientID, "oidc-client-id", "", "what the provider knows this stack by")
-	f.StringVar(&o.roleClaim, "oidc-role-claim", oidc.DefaultRoleClaim, "claim that tells a person's role: a text, or a list of them")
+	f.StringVar(&o.roleClaim, "oidc-role-claim", oidc.DefaultRoleClaim, "claim that tells a person's role: a text, or a list of them; or a path to a member of one, such as realm_access.roles")
+	f.StringVar(&o.accounts, "oidc-account-claim", "", "claim, or path, that tells the account that a person is bound to; who has none is refused, unless they are admin. Default: nobody is bound")
 	f.StringSliceVar(&o.roles, "oidc-roles", nil, "roles by value of that claim, such as staff=analyst,ops=operator: viewer, analyst, operator or admin; of several the greatest counts")
 	f.StringVar(&o.defaultRole, "oidc-default-role", noRole, "role of who has no value with a role: none, viewer, analyst, operator or admin; with none they are refused")
 	f.StringVar(&o.name, "oidc-name", "", "what people call the provider, for the button of the login page; default: its host")
@@ -51,7 +54,7 @@ func oidcFlags(cmd *cobra.Command, o *oidcSettings) {
 
 // config is that of the provider, which sends browsers back to redirect.
 func (o oidcSettings) config(redirect string) (cfg oidc.Config, err error) {
-	cfg = oidc.Config{Issuer: o.issuer, ClientID: o.clientID, ClientSecret: o.secret, Redirect: redirect, RoleClaim: o.roleClaim, Roles: map[string]control.Role{}}
+	cfg = oidc.Config{Issuer: o.issuer, ClientID: o.clientID, ClientSecret: o.secret, Redirect: redirect, RoleClaim: o.roleClaim, AccountClaim: o.accounts, Roles: map[string]control.Role{}}
 	for _, text := range o.roles {
 		i := strings.LastIndex(text, "=")
 		if i < 1 {
@@ -78,7 +81,7 @@ func (c stackConfig) checkOIDC() error {
 	}
 	o := c.oidc
 	if o.issuer == "" {
-		if o.clientID != "" || len(o.roles) > 0 || o.name != "" || o.defaultRole != "" && o.defaultRole != noRole {
+		if o.clientID != "" || len(o.roles) > 0 || o.name != "" || o.accounts != "" || o.defaultRole != "" && o.defaultRole != noRole {
 			return usagef("--oidc-… say how people sign in at a provider, and there is none: give --oidc-issuer")
 		}
 		return nil
@@ -188,12 +191,12 @@ func (p *provider) Finish(r *http.Request, flow string) (secret, next string, er
 		return "", next, p.refuse(r, id, err)
 	}
 	name, role := in.User.Name, in.User.Role
-	switch in.Was {
-	case role:
-	case 0:
-		err = p.audit(r, id, name, role, "add user", name+", "+role.String(), nil)
-	default:
-		err = p.audit(r, id, name, role, "set role", name+", "+role.String(), nil)
+	is := name + ", " + api.Given(role.String(), in.User.Account)
+	switch {
+	case in.Was == 0:
+		err = p.audit(r, id, name, role, "add user", is, nil)
+	case in.Was != role || in.WasOf != in.User.Account:
+		err = p.audit(r, id, name, role, "set role", is, nil)
 	}
 	return in.Secret, next, errors.Join(err, p.audit(r, id, name, role, "sign in", name, nil))
 }

@@ -369,3 +369,58 @@ func TestClientSecretIsTaken(t *testing.T) {
 	_, there := os.LookupEnv(oidcSecretVariable)
 	require.False(t, there)
 }
+
+// Whom a claim binds to a tenant sees nothing of another one, and who sends none is not let in.
+func TestProviderBindsToAnAccount(t *testing.T) {
+	t.Parallel()
+	s, at := atProvider(t, func(c *stackConfig) {
+		c.oidc.roleClaim, c.oidc.accounts = "realm_access.roles", "tenant"
+		c.oidc.roles = []string{"data=analyst", "boss=admin"}
+	})
+	s.appendTenants(t)
+	says := func(tenant any, roles ...string) {
+		at.Set(func(p *oidctest.Provider) {
+			p.Claims = map[string]any{"sub": "subject of bea", "preferred_username": "bea", "realm_access": map[string]any{"roles": roles}}
+			if tenant != nil {
+				p.Claims["tenant"] = tenant
+			}
+		})
+	}
+	says(ownAccount, "data")
+	bea := newBrowser(t, s.url())
+	status, _, _ := bea.back(bea.answer("/"))
+	require.Equal(t, http.StatusSeeOther, status)
+	require.Equal(t, "add user", entryBefore(t, s, 1).Action)
+	require.Equal(t, "bea, analyst of account acme", entryBefore(t, s, 1).Subject)
+	status, _, body := bea.get("/tables/activity_view")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, "urn:acme:page")
+	require.NotContains(t, strings.ToLower(body), marker)
+	status, _, _ = bea.get("/metrics")
+	require.Equal(t, http.StatusForbidden, status)
+
+	// Without the claim they would see all: they are refused, also where they are signed in.
+	says(nil, "data")
+	_, _, body = newBrowser(t, s.url()).back(bea.answer("/"))
+	require.Contains(t, body, "begin again", "that was the answer of another browser")
+	_, _, body = bea.back(bea.answer("/"))
+	require.Contains(t, wrong(body), "knows you as bea, and which account you are of is not known: it sends no claim tenant")
+	status, to, _ := bea.get("/tables/activity_view")
+	require.Equal(t, http.StatusSeeOther, status)
+	require.Contains(t, to, access.SignInPath)
+
+	// An admin is not bound.
+	says(nil, "boss")
+	_, _, _ = bea.back(bea.answer("/"))
+	_, _, body = bea.get("/tables/activity_view")
+	require.Contains(t, body, "urn:"+marker+":page")
+}
+
+// entryBefore is the one of the audit log that has n newer ones.
+func entryBefore(t *testing.T, s *stack, n int) control.Entry {
+	t.Helper()
+	all, err := s.store.Audit.List(t.Context(), 0, n+1)
+	require.NoError(t, err)
+	require.Len(t, all, n+1)
+	return all[n]
+}

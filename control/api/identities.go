@@ -172,8 +172,8 @@ func parseRole(r *http.Request, text, account string) (control.Role, error) {
 	return role, grants(r, role, account)
 }
 
-// given is a role, and where somebody has it, for the audit log.
-func given(role, account string) string {
+// Given is a role, and where somebody has it, for the audit log.
+func Given(role, account string) string {
 	if account == "" {
 		return role
 	}
@@ -217,7 +217,7 @@ func (h *Handler) addToken(r *http.Request) (any, error) {
 	if err == nil {
 		secret, err = h.Store.Tokens.Add(r.Context(), control.Token{Name: ask.Name, Role: role, Account: ask.Account, Expires: ask.Expires})
 	}
-	return Secret{Secret: secret, Expires: ask.Expires}, h.noted(r, ask.Who, "add token", ask.Name+", "+given(ask.Role, ask.Account), err)
+	return Secret{Secret: secret, Expires: ask.Expires}, h.noted(r, ask.Who, "add token", ask.Name+", "+Given(ask.Role, ask.Account), err)
 }
 
 func (h *Handler) revokeToken(r *http.Request) (any, error) {

@@ -103,7 +103,7 @@ func (h *Handler) addUser(r *http.Request) (any, error) {
 	if err == nil {
 		err = h.Store.Users.Add(r.Context(), control.User{Name: ask.Name, Role: role, Account: ask.Account}, ask.Password)
 	}
-	if err = h.noted(r, ask.Who, "add user", ask.Name+", "+given(ask.Role, ask.Account), err); err != nil {
+	if err = h.noted(r, ask.Who, "add user", ask.Name+", "+Given(ask.Role, ask.Account), err); err != nil {
 		return nil, err
 	}
 	u, err := h.Store.Users.User(r.Context(), ask.Name)

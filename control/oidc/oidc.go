@@ -42,9 +42,15 @@ type Config struct {
 
 	Redirect string // URL that the provider sends browsers back to, exactly as it is registered there
 
-	RoleClaim   string                  // claim that tells the role: a string, or a list of them; default: groups
+	// RoleClaim tells the role: a text, or a list of them. It is a claim's name, or a path to a member of one that is an object: realm_access.roles. Default:
+	// groups.
+	RoleClaim   string
 	Roles       map[string]control.Role // by value of that claim; of several the greatest counts
 	DefaultRole control.Role            // of who has no value in Roles; 0: none, they are refused
+
+	// AccountClaim tells the account that somebody is bound to: a text, named as RoleClaim is. Who has none is refused, unless they are admin. Default: nobody is
+	// bound.
+	AccountClaim string
 
 	Transport http.RoundTripper // that reaches the provider; default: http.DefaultTransport
 	Now       func() time.Time  // default: time.Now
@@ -75,7 +81,7 @@ var (
 	// ErrDenied: the provider says no, or what it says is not to be believed.
 	ErrDenied = errors.New("the sign-in was denied")
 
-	// ErrNoRole: the provider says who it is, and gives them no role.
+	// ErrNoRole: the provider says who it is, and gives them no role, or not the account that they would have it in.
 	ErrNoRole = errors.New("no role")
 )
 
@@ -259,7 +265,7 @@ func (p *Provider) ask(ctx context.Context) (*metadata, error) {
 	}, nil
 }
 
-// scopes are those to ask for: names, and the role's claim, where the provider has a scope of that name.
+// scopes are those to ask for: names, and the claims of role and account, where the provider has a scope of that name.
 func (p *Provider) scopes(supported []string) []string {
 	scopes := []string{goidc.ScopeOpenID}
 	for _, s := range []string{"profile", "email"} {
@@ -267,8 +273,10 @@ func (p *Provider) scopes(supported []string) []string {
 			scopes = append(scopes, s)
 		}
 	}
-	if slices.Contains(supported, p.cfg.RoleClaim) && !slices.Contains(scopes, p.cfg.RoleClaim) {
-		scopes = append(scopes, p.cfg.RoleClaim)
+	for _, claim := range []string{p.cfg.RoleClaim, p.cfg.AccountClaim} {
+		if slices.Contains(supported, claim) && !slices.Contains(scopes, claim) {
+			scopes = append(scopes, claim)
+		}
 	}
 	return scopes
 }
@@ -356,13 +364,19 @@ func (p *Provider) identify(ctx context.Context, f flow, query url.Values) (id c
 	if verified.Subject == "" || len(verified.Subject) > maxSubject {
 		return id, p.denied("its ID token is not believed: the subject has %d bytes, want 1 to %d", len(verified.Subject), maxSubject)
 	}
-	if !all.suffice(p.cfg.RoleClaim) && m.provider.UserInfoEndpoint() != "" {
+	if !p.cfg.suffice(all) && m.provider.UserInfoEndpoint() != "" {
 		if err := p.addUserInfo(ctx, m, token, verified, all); err != nil {
 			return id, err
 		}
 	}
 	id = control.Identity{Issuer: p.cfg.Issuer, Subject: verified.Subject, Names: all.names()}
-	id.Role, err = p.cfg.role(all)
+	role, err := p.cfg.role(all)
+	if err == nil {
+		id.Account, err = p.cfg.account(all, role)
+	}
+	if err == nil {
+		id.Role = role
+	}
 	return id, err
 }
 
@@ -387,11 +401,7 @@ func (p *Provider) addUserInfo(ctx context.Context, m *metadata, token *oauth2.T
 	if err := info.Claims(&more); err != nil {
 		return p.away(fmt.Errorf("what it says of you: %w", err))
 	}
-	for name, value := range more {
-		if _, ok := all[name]; !ok {
-			all[name] = value
-		}
-	}
+	all.add(more)
 	return nil
 }
 

@@ -96,18 +96,23 @@ func TestRoles(t *testing.T) {
 		role   control.Role
 		says   string
 	}{
-		"one of a list":          {nil, []string{"students", "staff"}, control.Analyst, ""},
-		"the greatest":           {nil, []string{"staff", "boss", "dba"}, control.Admin, ""},
-		"a string":               {nil, "staff", control.Analyst, ""},
-		"no part of a string":    {nil, "staff boss", 0, `your groups are "staff boss". Ask an admin to give one of them a role (oidc-roles)`},
-		"case counts":            {nil, []string{"Staff"}, 0, `your groups are "Staff"`},
-		"what is no text counts": {nil, []any{1, true, map[string]any{"boss": true}}, 0, "your groups are none"},
-		"none":                   {nil, []string{}, 0, "ann, and you have no role here: your groups are none"},
-		"no claim":               {nil, nil, 0, "it sends no claim groups. Ask an admin to have it sent, or to name the one that is (oidc-role-claim)"},
-		"many":                   {nil, strings.Split(strings.Repeat("g,", 200), ","), 0, `"g", and 191 more`},
-		"another claim":          {func(c *oidc.Config) { c.RoleClaim = "preferred_username"; c.Roles["ann"] = control.Viewer }, nil, control.Viewer, ""},
-		"the default":            {func(c *oidc.Config) { c.DefaultRole = control.Viewer }, []string{"students"}, control.Viewer, ""},
-		"no claim, the default":  {func(c *oidc.Config) { c.DefaultRole = control.Viewer }, nil, control.Viewer, ""},
+		"one of a list":         {nil, []string{"students", "staff"}, control.Analyst, ""},
+		"the greatest":          {nil, []string{"staff", "boss", "dba"}, control.Admin, ""},
+		"a string":              {nil, "staff", control.Analyst, ""},
+		"no part of a string":   {nil, "staff boss", 0, `your groups are "staff boss". Ask an admin to give one of them a role (oidc-roles)`},
+		"case counts":           {nil, []string{"Staff"}, 0, `your groups are "Staff"`},
+		"what is no text":       {nil, []any{"boss", 1}, 0, "its claim groups is a list with a number; want a text or a list of texts. Ask an admin to have it sent so"},
+		"an object":             {nil, map[string]any{"boss": true}, 0, "its claim groups is an object"},
+		"true":                  {func(c *oidc.Config) { c.DefaultRole = control.Viewer }, true, 0, "its claim groups is true or false"},
+		"within another":        {func(c *oidc.Config) { c.RoleClaim = "groups.client.app.roles" }, map[string]any{"client.app": map[string]any{"roles": []string{"staff"}}}, control.Analyst, ""},
+		"not within another":    {func(c *oidc.Config) { c.RoleClaim = "groups.roles" }, map[string]any{"rolls": "staff"}, 0, "it sends no claim groups.roles. Ask an admin"},
+		"within a text":         {func(c *oidc.Config) { c.RoleClaim = "groups.roles" }, "roles", 0, "it sends no claim groups.roles"},
+		"none":                  {nil, []string{}, 0, "ann, and you have no role here: your groups are none"},
+		"no claim":              {nil, nil, 0, "it sends no claim groups. Ask an admin to have it sent, or to name the one that is (oidc-role-claim)"},
+		"many":                  {nil, strings.Split(strings.Repeat("g,", 200), ","), 0, `"g", and 191 more`},
+		"another claim":         {func(c *oidc.Config) { c.RoleClaim = "preferred_username"; c.Roles["ann"] = control.Viewer }, nil, control.Viewer, ""},
+		"the default":           {func(c *oidc.Config) { c.DefaultRole = control.Viewer }, []string{"students"}, control.Viewer, ""},
+		"no claim, the default": {func(c *oidc.Config) { c.DefaultRole = control.Viewer }, nil, control.Viewer, ""},
 		"not the default": {func(c *oidc.Config) {
 			c.DefaultRole = control.Operator
 			c.Roles = map[string]control.Role{"interns": control.Viewer}
@@ -134,6 +139,50 @@ func TestRoles(t *testing.T) {
 	}
 }
 
+// Whom a claim binds to an account is bound; whoever sends none of use is refused, as they would see the data of all.
+func TestAccounts(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		groups  string
+		tenant  any // nil: there is no claim
+		account string
+		says    string
+	}{
+		"a text":          {"staff", "acme", "acme", ""},
+		"a list of one":   {"staff", []string{"acme"}, "acme", ""},
+		"several":         {"staff", []string{"acme", "globex"}, "", `your tenant.id are "acme", "globex"; want one`},
+		"none":            {"staff", []string{}, "", "your tenant.id are none; want one"},
+		"no claim":        {"staff", nil, "", "ann, and which account you are of is not known: it sends no claim tenant.id. Ask an admin to have the claim sent, or to name another one (oidc-account-claim)"},
+		"a number":        {"staff", 7, "", "its claim tenant.id is a number; want a text"},
+		"empty":           {"staff", "", "", "want the account of a tenant"},
+		"no word":         {"staff", "acme and sons", "", `account "acme and sons" is not a word`},
+		"all":             {"staff", control.System, "", "account system is that of the apps that serve all accounts"},
+		"an admin":        {"boss", nil, "", ""},
+		"an admin of one": {"boss", "acme", "", "an admin is not bound to an account"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			at, p := setup(t, func(c *oidc.Config) { c.AccountClaim = "tenant.id" })
+			at.Set(func(p *oidctest.Provider) {
+				p.Claims["groups"] = c.groups
+				if c.tenant != nil {
+					p.Claims["tenant"] = map[string]any{"id": c.tenant}
+				}
+			})
+			id, err := signIn(t, p)
+			require.Equal(t, c.account, id.Account)
+			require.Equal(t, "248289761001", id.Subject)
+			if c.says == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.Zero(t, id.Role)
+			require.ErrorIs(t, err, oidc.ErrNoRole)
+			require.ErrorContains(t, err, c.says)
+		})
+	}
+}
+
 // What the ID token does not say the userinfo endpoint is asked for, and what it says counts.
 func TestUserInfo(t *testing.T) {
 	t.Parallel()
@@ -145,6 +194,17 @@ func TestUserInfo(t *testing.T) {
 	id, err := signIn(t, p)
 	require.NoError(t, err)
 	require.Equal(t, control.Identity{Issuer: at.URL, Subject: "248289761001", Names: []string{"ann", "248289761001"}, Role: control.Analyst}, id)
+
+	// Within a claim too, where what the ID token says stays as it is.
+	nested, q := setup(t, func(c *oidc.Config) { c.RoleClaim, c.AccountClaim = "realm_access.roles", "realm_access.tenant" })
+	nested.Set(func(p *oidctest.Provider) {
+		p.Claims["realm_access"] = map[string]any{"roles": []string{"staff"}}
+		p.UserInfo = map[string]any{"realm_access": map[string]any{"roles": []string{"boss"}, "tenant": "acme"}}
+	})
+	id, err = signIn(t, q)
+	require.NoError(t, err)
+	require.Equal(t, control.Analyst, id.Role)
+	require.Equal(t, "acme", id.Account)
 
 	at.Set(func(p *oidctest.Provider) { p.UserInfo["sub"] = "somebody else" })
 	_, err = signIn(t, p)
