@@ -50,7 +50,7 @@ type Config struct {
 	KeyGroups int // how many groups keys are hashed to; default 128; fixed once Dir exists
 
 	// An epoch gathers records until the source has no more for a few milliseconds, or MaxEpoch has passed (default
-	// 100 ms), or it holds MaxEpochBytes of Item.Bytes (default 16 MiB) or MaxEpochRecords (default 65536). While the
+	// 20 ms), or it holds MaxEpochBytes of Item.Bytes (default 16 MiB) or MaxEpochRecords (default 65536). While the
 	// epoch before it is being processed it keeps growing within the latter two bounds.
 	MaxEpoch        time.Duration
 	MaxEpochBytes   int
@@ -98,7 +98,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	setDefault(&c.Workers, runtime.GOMAXPROCS(0))
 	setDefault(&c.KeyGroups, 128)
-	setDefault(&c.MaxEpoch, 100*time.Millisecond)
+	setDefault(&c.MaxEpoch, 20*time.Millisecond)
 	setDefault(&c.MaxEpochBytes, 16<<20)
 	setDefault(&c.MaxEpochRecords, 1<<16)
 	setDefault(&c.OutboxLimit, 1<<30)

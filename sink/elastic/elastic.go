@@ -48,7 +48,7 @@ type Config struct {
 	Account     string // for rows that name none
 	Env         string // for rows that name none
 
-	Flush        time.Duration // how long a runner gathers rows; default 50 ms. Each publication refreshes the indices it wrote to
+	Flush        time.Duration // how long a runner gathers rows; default 10 ms. Each publication refreshes the indices it wrote to
 	MaxBulkBytes int           // of one request; default 5 MiB. A larger row is sent alone
 	Retry        retry.Policy  // for refused connections, 429 and 5xx; default: until the context ends
 
@@ -63,7 +63,7 @@ func (c Config) withDefaults() Config {
 		c.Suffix = c.DataVersion
 	}
 	if c.Flush <= 0 {
-		c.Flush = 50 * time.Millisecond
+		c.Flush = 10 * time.Millisecond
 	}
 	if c.MaxBulkBytes <= 0 {
 		c.MaxBulkBytes = 5 << 20
