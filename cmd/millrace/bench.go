@@ -99,7 +99,7 @@ func openBenchStack(ctx context.Context, path string) (bench.Stack, error) {
 		return nil, err
 	}
 	s, err := openStack(ctx, stackConfig{
-		dir: dir, listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute, memory: defaultMemory, jobMemory: defaultJobMemory, corrections: defaultCorrections, restarts: defaultRestarts,
+		dir: dir, listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute, memory: defaultMemory, jobMemory: jobMemoryFor(defaultMemory), corrections: defaultCorrections, restarts: defaultRestarts,
 		logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

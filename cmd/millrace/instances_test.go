@@ -169,7 +169,7 @@ func TestInstancesAreHeardOf(t *testing.T) {
 
 func TestRoomForInstances(t *testing.T) {
 	t.Parallel()
-	require.LessOrEqual(t, memoryFor(2*defaultJobMemory), int64(leastMemory))
+	require.LessOrEqual(t, memoryFor(2*jobMemoryFor(leastMemory)), int64(leastMemory))
 	s, stop := runStack(t, filepath.Join(t.TempDir(), "data"))
 	defer stop()
 	var err error
@@ -179,7 +179,7 @@ func TestRoomForInstances(t *testing.T) {
 		}
 	}
 	require.ErrorIs(t, err, control.ErrRefused)
-	require.Regexp(t, `\d+ jobs with \d+ MB need --memory \d+ or more, and there are 1000 MB`, err)
+	require.Regexp(t, `\d+ jobs with \d+ MB need --memory \d+ or more, and there are 1500 MB`, err)
 }
 
 // What a process that was killed has begun to delete, the next one deletes: state, savepoints, tables, indices, topics.

@@ -25,10 +25,9 @@ import (
 )
 
 const (
-	defaultMemory    = 1000 // MB
-	leastMemory      = 600  // for a stack with two jobs
-	defaultJobMemory = 120  // MB
-	leastJobMemory   = 80
+	defaultMemory  = 1500 // MB
+	leastMemory    = 600  // for a stack with two jobs
+	leastJobMemory = 80
 
 	defaultCorrections = 16_384 // MB
 
@@ -72,6 +71,10 @@ func jobShares(memory int64) artifact.Memory {
 	m.Collected = memory - memory/4 - process - m.Cache - 2*m.MemTable
 	return m
 }
+
+// jobMemoryFor is how many MB of all memory a job gets where nobody says. With less its collector works all the time at some thousands of
+// records a second; with more there is no room for a fourth job beside what all have.
+func jobMemoryFor(memory int64) int64 { return memory * 3 / 20 }
 
 // memoryFor is how many MB a stack needs whose jobs have so many.
 func memoryFor(jobs int64) int64 {

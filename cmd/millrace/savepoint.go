@@ -87,7 +87,7 @@ there: remove its folders below ` + savepointsDir + `/ to let go of it.`,
 
 // stoppedConfig is for commands that open a stack and do not serve: it listens where nobody looks.
 func stoppedConfig() stackConfig {
-	return stackConfig{listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute, memory: defaultMemory, jobMemory: defaultJobMemory, corrections: defaultCorrections, restarts: defaultRestarts}
+	return stackConfig{listen: "127.0.0.1:0", prefix: defaultPrefix, logListen: "127.0.0.1:0", indexListen: "127.0.0.1:0", flush: time.Minute, memory: defaultMemory, jobMemory: jobMemoryFor(defaultMemory), corrections: defaultCorrections, restarts: defaultRestarts}
 }
 
 func atMostOneArg(what string) cobra.PositionalArgs {

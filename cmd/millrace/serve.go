@@ -84,7 +84,7 @@ func stackFlags(cmd *cobra.Command) *stackConfig {
 	f.StringVar(&cfg.indexListen, "index-listen", "127.0.0.1:0", "address of the embedded index")
 	f.DurationVar(&cfg.flush, "flush", time.Minute, "how long rows gather for one snapshot of the lake")
 	f.Int64Var(&cfg.memory, "memory", defaultMemory, "MB of memory that the process and those of its jobs may hold")
-	f.Int64Var(&cfg.jobMemory, "job-memory", defaultJobMemory, "MB of --memory for the process of each job; one that holds three times as much is ended, and started again")
+	f.Int64Var(&cfg.jobMemory, "job-memory", 0, "MB of --memory for the process of each job, 0 for 15 % of it; one that holds three times as much is ended, and started again")
 	f.Int64Var(&cfg.corrections, "job-corrections", defaultCorrections, "MB of records, before compression, that the state of each job may hold for CorrectFor alone; beyond it the oldest are not corrected any more")
 	f.IntVar(&cfg.restarts, "job-restarts", defaultRestarts, "how often a job that fails is started again by itself within ten minutes, before it is FAILED")
 	f.BoolVar(&cfg.tableTopics, "table-topics", false, "publish the tables to topics of the log too: table.<namespace>.<table>; the first run decides")
@@ -188,6 +188,9 @@ func withStack(cmd *cobra.Command, cfg stackConfig, level slog.Level, fn func(co
 	}
 	if cfg.insecure && cfg.tlsCert != "" {
 		return usagef("--insecure-http says that --listen has no TLS: leave it out, or --tls-cert")
+	}
+	if cfg.jobMemory == 0 {
+		cfg.jobMemory = max(jobMemoryFor(cfg.memory), leastJobMemory) // what is too little for that is refused below
 	}
 	if cfg.jobMemory < leastJobMemory {
 		return usagef("--job-memory %d: want %d MB or more", cfg.jobMemory, leastJobMemory)
