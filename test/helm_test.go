@@ -49,7 +49,7 @@ replicas: 0
 persistence: {existingClaim: restored}
 settings: {log-format: text}
 fullnameOverride: etl`,
-		shown: map[string]string{"tls-cert": "", "insecure-http": "true", "log-format": "text", "memory": "1000"},
+		shown: map[string]string{"tls-cert": "", "insecure-http": "true", "log-format": "text", "memory": "1500"},
 	},
 	"with all that there is": {
 		values: `
