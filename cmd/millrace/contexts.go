@@ -292,7 +292,7 @@ const (
 // reaches is what commands work on, and those below them unless they are there themselves. The others work on a data directory.
 var reaches = map[string]reach{
 	"app": asks, "stack show": asks, "stack list": neither, "deploy": asks, "blocker": asks, "build push": asks, "build list": asks, "build delete": asks, "top": asks, "logs": asks, "ready": asks, "doctor": asks, "check": asks, "audit": asks, "sql": asks,
-	"token": asks, "user": asks, "key": asks, "lake": asks, "tables": asks, "rows": asks, "raw": asks, "diff": asks,
+	"savepoint list": asks, "savepoint delete": asks, "token": asks, "user": asks, "key": asks, "lake": asks, "tables": asks, "rows": asks, "raw": asks, "diff": asks,
 	"serve": starts, "demo": starts, "bench": starts, "restore": starts,
 	"build": neither, "new": neither, "describe": neither, "send": neither, "run": neither, "version": neither, "config": neither, "context": neither,
 	"help": neither, "completion": neither, cobra.ShellCompRequestCmd: neither, cobra.ShellCompNoDescRequestCmd: neither,

@@ -89,7 +89,7 @@ func TestReach(t *testing.T) {
 	require.Equal(t, []string{
 		"app cancel", "app delete", "app force", "app history", "app jobs", "app list", "app operation", "app promote", "app recover", "app resume", "app rollback", "app savepoint",
 		"app start", "app suspend", "app upgrade", "audit", "blocker add", "blocker lift", "blocker list", "build delete", "build list", "build push", "check", "deploy diff", "deploy list", "deploy new",
-		"deploy rollback", "diff", "doctor", "key add", "key list", "key revoke", "lake stats", "logs", "raw", "ready", "rows", "sql", "stack show", "tables", "token add", "token list", "token revoke", "top",
+		"deploy rollback", "diff", "doctor", "key add", "key list", "key revoke", "lake stats", "logs", "raw", "ready", "rows", "savepoint delete", "savepoint list", "sql", "stack show", "tables", "token add", "token list", "token revoke", "top",
 		"user add", "user delete", "user disable", "user enable", "user list", "user password", "user role",
 	}, found[asks])
 	require.Equal(t, []string{"bench", "demo", "restore", "serve"}, found[starts])

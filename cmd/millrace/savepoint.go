@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,6 +19,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/control"
+	"millrace/control/api"
 	"millrace/engine"
 )
 
@@ -30,7 +34,7 @@ func savepointCommand() *cobra.Command {
 		Args:  unknownCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(savepointCreateCommand(), savepointListCommand(), savepointVerifyCommand(), savepointRestoreCommand())
+	cmd.AddCommand(savepointCreateCommand(), savepointListCommand(), savepointVerifyCommand(), savepointRestoreCommand(), savepointDeleteCommand())
 	return cmd
 }
 
@@ -49,7 +53,7 @@ func savepointCreateCommand() *cobra.Command {
 		Short: "Make a savepoint of every job of a stopped data directory",
 		Long: `Make a savepoint of every job of a stopped data directory. NAME is the time, unless given.
 A savepoint shares files with the job's state until that changes, and the lake holds the snapshots that going back takes, as long as it is
-there: remove its folders below ` + savepointsDir + `/ to let go of it.`,
+there: see 'millrace savepoint delete'.`,
 		Args: atMostOneArg("name"),
 	}
 	cfg := stoppedConfig()
@@ -107,17 +111,7 @@ const (
 
 // savepoint is one of an instance, as list and verify show it.
 type savepoint struct {
-	Name     string    `json:"name"`
-	Kind     string    `json:"kind"`
-	Instance string    `json:"instance"`
-	Made     time.Time `json:"made,omitzero"`
-	Version  string    `json:"version,omitempty"`
-	Lineage  string    `json:"lineage,omitempty"`
-	Epoch    uint64    `json:"epoch"`
-	Bytes    int64     `json:"bytes"`
-	Dir      string    `json:"dir"`
-	Damage   string    `json:"damage,omitempty"`
-
+	api.Savepoint
 	err error
 }
 
@@ -160,7 +154,7 @@ func listed(instance, kind, folder string) (all []savepoint, err error) {
 		return nil, err
 	}
 	for _, l := range found {
-		p := savepoint{Name: filepath.Base(l.Dir), Kind: kind, Instance: instance, Dir: l.Dir}
+		p := savepoint{Savepoint: api.Savepoint{Name: filepath.Base(l.Dir), Kind: kind, Instance: instance, Dir: l.Dir}}
 		if kind == automatic {
 			p.Name = automatic + "/" + strings.TrimLeft(p.Name, "0")
 		}
@@ -201,18 +195,14 @@ func named(all []savepoint, name string, dir *dataDir) ([]savepoint, error) {
 }
 
 func savepointListCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "list", Short: "List the savepoints and checkpoints of a data directory", Args: exactArgs()}
+	cmd := &cobra.Command{Use: "list", Short: "List the savepoints and checkpoints of all jobs", Args: exactArgs()}
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		format, err := output()
 		if err != nil {
 			return err
 		}
-		dir, err := readDataDir(dataDirFlag(cmd))
-		if err != nil {
-			return err
-		}
-		all, err := savepoints(dir)
+		all, err := listSavepoints(cmd)
 		if err != nil {
 			return err
 		}
@@ -222,8 +212,8 @@ func savepointListCommand() *cobra.Command {
 		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "NAME\tKIND\tINSTANCE\tMADE\tVERSION\tLINEAGE\tEPOCH\tMB")
 		for _, p := range all {
-			if p.err != nil {
-				fmt.Fprintf(w, "%s\t%s\t%s\tdamaged: %s\n", p.Name, p.Kind, p.Instance, p.err)
+			if p.Damage != "" {
+				fmt.Fprintf(w, "%s\t%s\t%s\tdamaged: %s\n", p.Name, p.Kind, p.Instance, p.Damage)
 				continue
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%.1f\n", p.Name, p.Kind, p.Instance, p.Made.Format(time.RFC3339), p.Version, p.Lineage, p.Epoch, float64(p.Bytes)/1e6)
@@ -231,6 +221,132 @@ func savepointListCommand() *cobra.Command {
 		return w.Flush()
 	}
 	return cmd
+}
+
+// listSavepoints are those of what the command asks; those of a data directory are read there, whether or not a process uses it.
+func listSavepoints(cmd *cobra.Command) (all []api.Savepoint, err error) {
+	t, err := askedBy(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if t.isRemote() {
+		c, err := remoteClient(t)
+		if err != nil {
+			return nil, err
+		}
+		return all, c.do(cmd.Context(), http.MethodGet, api.SavepointsPath, nil, &all)
+	}
+	dir, err := readDataDir(dataDirFlag(cmd))
+	if err != nil {
+		return nil, err
+	}
+	return shownSavepoints(dir)
+}
+
+func shownSavepoints(dir *dataDir) ([]api.Savepoint, error) {
+	found, err := savepoints(dir)
+	all := make([]api.Savepoint, len(found))
+	for i, p := range found {
+		all[i] = p.Savepoint
+	}
+	return all, err
+}
+
+// Savepoints implements api.Service.
+func (s *stack) Savepoints(context.Context) ([]api.Savepoint, error) {
+	return shownSavepoints(s.cfg.dir)
+}
+
+func savepointDeleteCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "delete NAME",
+		Short: "Delete a savepoint of a job",
+		Long: `Delete a savepoint of a job. The lake lets go of the snapshots that it holds at the job's next start. It is refused while an operation is to go back to it, and while the data version is suspended with it.
+Checkpoints go by themselves. It needs --instance, --yes and --reason.`,
+		Args: exactArgs("the name of a savepoint; 'millrace savepoint list' lists them"),
+	}
+	ask := api.DeleteAsk{Who: whoAmI()}
+	instance := cmd.Flags().String("instance", "", "unique id of the instance whose savepoint it is")
+	cmd.Flags().StringVar(&ask.Reason, "reason", "", "why, for the audit log")
+	yes := cmd.Flags().Bool("yes", false, "it is meant")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *instance == "" {
+			return usagef("--instance: say whose savepoint %s is meant; 'millrace savepoint list' lists whose there are", args[0])
+		}
+		if !*yes {
+			return usagef("this deletes savepoint %s of %s for good: give --yes, and --reason, if it is meant", args[0], *instance)
+		}
+		c, err := newClient(cmd)
+		if err != nil {
+			return err
+		}
+		var p api.Savepoint
+		if err := c.do(cmd.Context(), http.MethodPost, api.SavepointsPath+"/"+url.PathEscape(*instance)+"/"+url.PathEscape(args[0])+"/delete", ask, &p); err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "savepoint %s of %s is deleted\n", p.Name, p.Instance)
+		return nil
+	}
+	return cmd
+}
+
+// deletedName is the name of a savepoint's folder while it is removed: it is none any more, whenever that ends.
+const deletedName = "tmp-deleted"
+
+// DeleteSavepoint implements api.Service.
+func (s *stack) DeleteSavepoint(ctx context.Context, instance, name string) (none api.Savepoint, err error) {
+	what := "the removal of savepoint " + name + " of " + instance
+	if err := s.gate.enter(ctx, what); err != nil { // a backup links its files
+		return none, err
+	}
+	defer s.gate.leave(what)
+	all, err := savepoints(s.cfg.dir)
+	if err != nil {
+		return none, err
+	}
+	i := slices.IndexFunc(all, func(p savepoint) bool { return p.Kind == onPurpose && p.Instance == instance && p.Name == name })
+	if i < 0 {
+		return none, fmt.Errorf("%w: there is no savepoint %s of %s; 'millrace savepoint list' shows those there are", api.ErrNotFound, name, instance)
+	}
+	p := all[i].Savepoint
+	if err := s.needsSavepoint(ctx, p); err != nil {
+		return none, err
+	}
+	gone := filepath.Join(filepath.Dir(p.Dir), deletedName)
+	err = os.RemoveAll(gone) // of a deletion that was killed
+	if err == nil {
+		err = os.Rename(p.Dir, gone)
+	}
+	if err == nil {
+		err = os.RemoveAll(gone)
+	}
+	if err != nil {
+		return none, fmt.Errorf("remove savepoint %s: %w; when it is not listed any more, the next deletion removes what is left of its files", p.Dir, cause(err))
+	}
+	return p, nil
+}
+
+// needsSavepoint returns an error while something needs a savepoint.
+func (s *stack) needsSavepoint(ctx context.Context, p api.Savepoint) error {
+	instances, err := s.store.Instances.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, in := range instances {
+		if in.UniqueID() == p.Instance && in.State == control.Suspended && in.Savepoint == p.Name {
+			return fmt.Errorf("%w: %s was suspended with savepoint %s, and may have to go on from it: resume it first", control.ErrRefused, p.Instance, p.Name)
+		}
+	}
+	working, err := s.store.Instances.Working(ctx)
+	if err != nil {
+		return err
+	}
+	for _, op := range working {
+		if (control.Instance{Line: op.Line, DataVersion: op.DataVersion}).UniqueID() == p.Instance && op.Savepoint == p.Name {
+			return fmt.Errorf("%w: operation %d, %s, works with savepoint %s: wait for its end", control.ErrRefused, op.ID, op.Action, p.Name)
+		}
+	}
+	return nil
 }
 
 func savepointVerifyCommand() *cobra.Command {

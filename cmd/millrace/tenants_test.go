@@ -75,7 +75,7 @@ func (s *stack) requests(r access.Route) (all []request) {
 	paths := []string{strings.TrimSuffix(path, "{$}")}
 	for name, values := range map[string][]string{
 		"{app}": {etlLine.Program, rawLine.Program, "none"}, "{version}": {"unversioned", "20180827174235"}, "{action}": {"suspend", "delete", "promote"}, "{id}": {"1", "2", "3", "4", "99"}, "{name}": {marker, "operator", "none"},
-		"{build}": {"1.0.0"}, "{table}": {"activity_view", "dead_letter", "raw.events", "raw.rejects", "unversioned.quiz_submission", "none", "iceberg." + marker},
+		"{build}": {"1.0.0"}, "{instance}": {rawLine.Program + "-system-system--unversioned", "none"}, "{savepoint}": {"none"}, "{table}": {"activity_view", "dead_letter", "raw.events", "raw.rejects", "unversioned.quiz_submission", "none", "iceberg." + marker},
 	} {
 		var next []string
 		for _, p := range paths {

@@ -235,6 +235,14 @@ type Service interface {
 	Log(ctx context.Context, app, dataVersion string, from LogStart) (uniqueID string, log Log, err error)
 
 	Jobs(ctx context.Context, app, dataVersion string) ([]control.Job, error)
+
+	// Savepoints lists what jobs can go back to.
+	Savepoints(ctx context.Context) ([]Savepoint, error)
+
+	// DeleteSavepoint removes a savepoint of the instance with that unique id. The error matches ErrNotFound when there is none, and control.ErrRefused while
+	// something needs it.
+	DeleteSavepoint(ctx context.Context, instance, name string) (Savepoint, error)
+
 	Ledger(ctx context.Context, app, dataVersion string) (Ledger, error)
 
 	// Do begins an operation. For Start, and for Rollback, the data version is empty.
@@ -334,7 +342,7 @@ func (h *Handler) Routes() []access.Route {
 	for _, e := range h.endpoints() {
 		all = append(all, access.Route{Pattern: e.method + " " + e.path, Least: e.least(), Named: e.least() >= control.Operator, Scope: e.scope, Handler: h})
 	}
-	for _, path := range []string{Path + "/", OperationsPath + "/", ArtifactsPath + "/", BlockersPath + "/", TokensPath + "/", UsersPath + "/", KeysPath + "/"} { // what is no endpoint
+	for _, path := range []string{Path + "/", OperationsPath + "/", ArtifactsPath + "/", SavepointsPath + "/", BlockersPath + "/", TokensPath + "/", UsersPath + "/", KeysPath + "/"} { // what is no endpoint
 		all = append(all,
 			access.Route{Pattern: "GET " + path, Least: control.Viewer, Handler: h},
 			access.Route{Pattern: path, Least: control.Operator, Named: true, Handler: h})

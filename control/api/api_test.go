@@ -191,6 +191,15 @@ func (s *service) Block(_ context.Context, b control.Blocker) (control.Blocker, 
 	return b, s.err
 }
 
+func (s *service) Savepoints(context.Context) ([]api.Savepoint, error) {
+	return []api.Savepoint{{Name: "kept", Kind: "savepoint", Instance: "a-system-system--unversioned", Epoch: 7}}, s.err
+}
+
+func (s *service) DeleteSavepoint(_ context.Context, instance, name string) (api.Savepoint, error) {
+	s.asked = append(s.asked, fmt.Sprintf("delete savepoint %s %s", instance, name))
+	return api.Savepoint{Name: name, Instance: instance}, s.err
+}
+
 func (s *service) DeleteArtifact(_ context.Context, app, version, who string) (control.Artifact, error) {
 	s.asked = append(s.asked, fmt.Sprintf("delete artifact %s %s %s", app, version, who))
 	return control.Artifact{App: app, Version: version, SHA256: "aa", DeletedBy: who}, s.err
@@ -371,6 +380,8 @@ func TestDeploying(t *testing.T) {
 		{"/api/v1/apps/a/deploys/rollback", `{"version":"2"}`, 400, ""},
 		{"/api/v1/blockers", `{"reason":" "}`, 400, ""},
 		{"/api/v1/blockers/five/lift", ``, 404, ""},
+		{"/api/v1/savepoints/a--1/kept/delete", `{"reason":"r","who":"w"}`, 200, "delete savepoint a--1 kept"},
+		{"/api/v1/savepoints/a--1/kept/delete", `{"reason":" "}`, 400, ""},
 	} {
 		status, body := ask("POST", c.path, "", c.body)
 		require.Equal(t, 401, status, body)

@@ -91,7 +91,7 @@ func (h *Handler) endpoints() []endpoint {
 		text("source_type", "only those of this one", "EDGENUITY_LMS"), text("account", "only those of this one", "deepthought"), text("env", "only those of this one", "deepthought3"),
 		text("from", "day or instant of the first event time", "2018-11-30"), text("to", "day or instant that event times are before", "2018-12-01T12:00:00Z"))
 	lake.takes = control.Analyst
-	all = append(append(append(all, lake), h.rowEndpoints()...), h.deploying()...)
+	all = append(append(append(all, lake), h.rowEndpoints()...), append(h.savepointEndpoints(), h.deploying()...)...)
 	return append(all, []endpoint{
 		{
 			method: http.MethodGet, path: StackPath, summary: "The stack, and which versions of apps are there", status: http.StatusOK, answer: reflect.TypeFor[Stack](),
@@ -163,7 +163,7 @@ func stringSchema(example string) *jsonschema.Schema {
 // inPath describes the wildcards of paths.
 var inPath = map[string]string{
 	"app": "name of an app", "version": "a data version, such as 20180827174235, or unversioned", "action": "one of: " + actions(), "id": "of an operation, a blocker or a sensor key",
-	"name": "of a token, or of a user", "build": "a version of the app that was pushed",
+	"name": "of a token, or of a user", "build": "a version of the app that was pushed", "instance": "unique id of an instance", "savepoint": "name of a savepoint",
 	"table": "name of a table that serves, or namespace.name",
 }
 

@@ -54,7 +54,7 @@ func TestOpenAPI(t *testing.T) {
 		"/api/v1/users": `{"name":"new","role":"viewer","password":"correct horse battery"}`, "/api/v1/users/{name}/role": `{"role":"analyst"}`,
 		"/api/v1/users/{name}/password": `{"password":"correct horse battery"}`, "/api/v1/users/{name}/disable": `{"who":"w"}`, "/api/v1/users/{name}/enable": `{}`, "/api/v1/users/{name}/delete": `{}`,
 		"/api/v1/keys": `{"account":"acme","env":"prod","source_type":"EDGENUITY_LMS"}`, "/api/v1/keys/{id}/revoke": `{"who":"w"}`,
-		"/api/v1/artifacts/{app}/{build}/delete": `{"reason":"r"}`,
+		"/api/v1/artifacts/{app}/{build}/delete": `{"reason":"r"}`, "/api/v1/savepoints/{instance}/{savepoint}/delete": `{"reason":"r"}`,
 	}
 	for path, methods := range spec.Paths {
 		for method, e := range methods {
@@ -67,7 +67,7 @@ func TestOpenAPI(t *testing.T) {
 			at := path
 			for _, p := range e.Parameters {
 				require.NotEmpty(t, p.Description, "%s %s", path, p.Name)
-				value := map[string]string{"app": "a", "version": "20180827174235", "action": "suspend", "id": "7", "name": "ann", "build": "1.0.34", "table": "raw.events"}[p.Name]
+				value := map[string]string{"app": "a", "version": "20180827174235", "action": "suspend", "id": "7", "name": "ann", "build": "1.0.34", "table": "raw.events", "instance": "a-system-system--unversioned", "savepoint": "kept"}[p.Name]
 				if strings.Contains(path, "/keys/") && p.Name == "id" {
 					value = keys[0].ID
 				}
@@ -114,5 +114,5 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	require.Len(t, ids, 43)
+	require.Len(t, ids, 45)
 }
