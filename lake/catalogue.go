@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/catalog"
 	icebergsql "github.com/apache/iceberg-go/catalog/sql"
 	"github.com/apache/iceberg-go/table"
@@ -20,20 +21,25 @@ type catalogue interface {
 	catalog.Catalog
 	Close() error
 
-	// claimed returns what a claim of tbl has to change so that commits which were prepared before are refused. A catalogue that checks the
-	// requirement unchanged by itself needs nothing.
+	// claimed returns what is to be changed of tbl so that commits which were prepared before are refused.
 	claimed(tbl *table.Table) ([]table.Update, error)
 
-	// inFlight is how long a commit may take to come into effect after who made it has ended.
+	// inFlight is how long a commit may take from the writing of its files until it comes into effect: one of a process that has ended, or of
+	// one that pins a snapshot of a table beside its writer.
 	inFlight() time.Duration
 }
 
 // sqlCatalogue is the one in catalog.db. It checks a commit's requirements here, and makes it in one transaction of SQLite.
 type sqlCatalogue struct{ *icebergsql.Catalog }
 
-func (sqlCatalogue) claimed(*table.Table) ([]table.Update, error) { return nil, nil }
+// propFence is another one after each fence, so that the requirement unchanged does not hold any more.
+const propFence = keyPrefix + "fence"
 
-func (sqlCatalogue) inFlight() time.Duration { return 0 }
+func (sqlCatalogue) claimed(*table.Table) ([]table.Update, error) {
+	return []table.Update{table.NewSetPropertiesUpdate(iceberg.Properties{propFence: newLakeID()})}, nil
+}
+
+func (sqlCatalogue) inFlight() time.Duration { return inFlight }
 
 // catalogOf is the REST catalogue that the lake is to use, zero when its tables are in db.
 func catalogOf(ctx context.Context, cfg Config, db *sql.DB, known marker) (REST, error) {

@@ -16,7 +16,8 @@ import (
 // Sweep removes the table's files that no kept snapshot refers to, that no Pending of this process holds, and that were last
 // changed at least olderThan ago: what a crash, an abandoned batch or an expired snapshot left. It returns how many it removed.
 //
-// With olderThan 0 the caller must be the table's only writer, with no Commit under way, as a job is when it starts.
+// With olderThan 0 the caller must be the table's only writer, with no Commit under way, as a job is when it starts. Others may pin snapshots
+// meanwhile.
 func (t *Table) Sweep(ctx context.Context, olderThan time.Duration) (int, error) {
 	if t.lake.cfg.ReadOnly {
 		return 0, ErrReadOnly
@@ -59,8 +60,8 @@ func (t *Table) sweep(ctx context.Context, olderThan time.Duration) (int, error)
 	}
 	spared := func(location string) bool { _, ok := keep[known(location)]; return ok }
 	if old = slices.DeleteFunc(old, spared); len(old) > 0 && olderThan < l.catalog.inFlight() {
-		// A commit of a process that has ended may still be on its way in the catalogue's server. It is refused from here on, or the files
-		// are found to be its.
+		// A commit may be on its way: of a process that has ended, in the catalogue's server, or of one that pins a snapshot, which has written
+		// its metadata and not made it the table's yet. It is refused from here on, or the files are found to be its.
 		err := t.edit(ctx, "sweep", func(tbl *table.Table) ([]table.Requirement, []table.Update, error) {
 			updates, err := l.catalog.claimed(tbl)
 			return nil, updates, err

@@ -284,6 +284,44 @@ func TestSweepOfFilesThatGo(t *testing.T) {
 	require.Equal(t, map[string]float64{"a": 1}, scores(t, tbl))
 }
 
+// A process pins a snapshot while the table's writer starts and sweeps: what the pin has written and not committed looks like what a crash left.
+func TestSweepBesideAPin(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	writer, err := lake.Open(ctx, lake.Config{Dir: dir})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, writer.Close()) })
+	tbl, err := writer.Table(ctx, "v1", quizzes)
+	require.NoError(t, err)
+	publish(t, tbl, 1, 1, quiz("a", 1, 1, 0))
+
+	swept := -1
+	written := func(op, path string) error {
+		if op == "syncdir" && strings.HasSuffix(path, "/quiz/metadata") && swept < 0 { // the last before it is the table's
+			swept = 0 // the sweep syncs too
+			var err error
+			swept, err = tbl.Sweep(ctx, 0)
+			return err
+		}
+		return nil
+	}
+	reader, err := lake.OpenWithFaults(ctx, lake.Config{Dir: dir}, written)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, reader.Close()) })
+	pinned, err := reader.Lookup(ctx, tbl.Name())
+	require.NoError(t, err)
+	_, err = pinned.Pin(ctx, "reader")
+	require.NoError(t, err)
+	require.Equal(t, 1, swept, "the metadata of the pin that was then made again")
+	again, err := lake.Open(ctx, lake.Config{Dir: dir, ReadOnly: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, again.Close()) })
+	after, err := again.Lookup(ctx, tbl.Name())
+	require.NoError(t, err)
+	require.Equal(t, map[string]float64{"a": 1}, scores(t, after))
+}
+
 func TestOldSnapshotsGo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
