@@ -93,5 +93,6 @@ func TestRowsStreamed(t *testing.T) {
 	s.breaks = errors.New("damaged")
 	_, err = stream(api.RawPath)
 	require.Error(t, err)
+	server.Close() // what answers has ended
 	require.Equal(t, "done", s.asked[len(s.asked)-1])
 }
