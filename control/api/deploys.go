@@ -65,7 +65,7 @@ type BlockAsk struct {
 	Until  time.Time `json:"until,omitzero"` // default: until it is lifted
 }
 
-// DeleteAsk is what the deletion of an artifact is asked for with.
+// DeleteAsk is what the deletion of an artifact, or a savepoint, is asked for with.
 type DeleteAsk struct {
 	Who    string `json:"who,omitempty"`
 	Reason string `json:"reason"`
@@ -157,15 +157,23 @@ func (h *Handler) push(r *http.Request) (any, error) {
 	return a, h.audited(r, control.Entry{Who: who, Action: "push", Subject: strings.TrimSpace(a.App + " " + a.Version), Outcome: "pushed " + a.SHA256}, err)
 }
 
-func (h *Handler) deleteArtifact(r *http.Request) (any, error) {
-	var ask DeleteAsk
+// deletion reads what a deletion is asked for with, and who asks.
+func deletion(r *http.Request) (ask DeleteAsk, who string, err error) {
 	if err := decode(r, &ask); err != nil {
-		return nil, err
+		return ask, "", err
 	}
 	if strings.TrimSpace(ask.Reason) == "" {
-		return nil, fmt.Errorf("%w: this needs a reason, for the audit log", ErrInvalid)
+		return ask, "", fmt.Errorf("%w: this needs a reason, for the audit log", ErrInvalid)
 	}
-	who, _ := asker(r, ask.Who)
+	who, _ = asker(r, ask.Who)
+	return ask, who, nil
+}
+
+func (h *Handler) deleteArtifact(r *http.Request) (any, error) {
+	ask, who, err := deletion(r)
+	if err != nil {
+		return nil, err
+	}
 	app, version := r.PathValue("app"), r.PathValue("build")
 	a, err := h.Service.DeleteArtifact(r.Context(), app, version, who)
 	return a, h.audited(r, control.Entry{Who: who, Action: "delete artifact", Subject: app + " " + version, Reason: ask.Reason, Outcome: "deleted " + a.SHA256}, err)

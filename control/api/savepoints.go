@@ -1,10 +1,8 @@
 package api
 
 import (
-	"fmt"
 	"net/http"
 	"reflect"
-	"strings"
 	"time"
 
 	"millrace/control"
@@ -42,14 +40,10 @@ func (h *Handler) savepointEndpoints() []endpoint {
 }
 
 func (h *Handler) deleteSavepoint(r *http.Request) (any, error) {
-	var ask DeleteAsk
-	if err := decode(r, &ask); err != nil {
+	ask, who, err := deletion(r)
+	if err != nil {
 		return nil, err
 	}
-	if strings.TrimSpace(ask.Reason) == "" {
-		return nil, fmt.Errorf("%w: this needs a reason, for the audit log", ErrInvalid)
-	}
-	who, _ := asker(r, ask.Who)
 	instance, name := r.PathValue("instance"), r.PathValue("savepoint")
 	p, err := h.Service.DeleteSavepoint(r.Context(), instance, name)
 	return p, h.audited(r, control.Entry{Who: who, Action: "delete savepoint", Subject: instance + " " + name, Reason: ask.Reason, Outcome: "deleted"}, err)
